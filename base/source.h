@@ -1,0 +1,26 @@
+/*
+ * Bytes that can be read at any offset without saying where they lie: a mapped file, a buffer, or a version in the store
+ * whose chunks are values of a database.  Delta, model and runtime read through this, so that all of them work in place.
+ */
+#ifndef SKF_BASE_SOURCE_H
+#define SKF_BASE_SOURCE_H
+
+#include "base/err.h"
+
+struct skf_source {
+    uint64_t size;
+    /* Gives the longest contiguous run that starts at `off` (off < size): *len > 0. The pointer lives as long as the
+     * object behind `ctx`. Thread-safe: any number of threads may ask at once. */
+    enum skf_err (*span)(void *ctx, uint64_t off, const uint8_t **p, uint64_t *len);
+    void *ctx;
+};
+
+/* The source is a view of p; p must outlive it. */
+struct skf_source skf_source_of(const void *p, uint64_t n);
+/* Copies exactly n bytes from `off`; SKF_ERR_FORMAT when the range is not inside the source (nothing is copied). */
+SKF_MUST enum skf_err skf_source_read(const struct skf_source *s, uint64_t off, void *to, uint64_t n);
+/* Points *p at n contiguous bytes: in place where they are, otherwise copied into `scratch` (at least n bytes). */
+SKF_MUST enum skf_err skf_source_view(const struct skf_source *s, uint64_t off, uint64_t n, void *scratch,
+                                      const uint8_t **p);
+
+#endif

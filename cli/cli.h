@@ -1,0 +1,52 @@
+/*
+ * What the verbs of `skiff` share: option parsing, error line, progress, JSON output, the connection to a distributor.
+ * A verb is cli/verb_<name>.c with one function; the Makefile finds it.
+ */
+#ifndef SKF_CLI_CLI_H
+#define SKF_CLI_CLI_H
+
+#include "base/err.h"
+#include "base/json.h"
+#include "base/util.h"
+
+#define SKF_VERB(name) int skf_verb_##name(int argc, char **argv);
+#include "verbs.inc"
+#undef SKF_VERB
+
+/* Exit statuses. */
+enum { SKF_EXIT_OK = 0, SKF_EXIT_FAILED = 1, SKF_EXIT_USAGE = 2 };
+
+/* One option of a verb. Exactly one of the targets is set. */
+struct skf_opt {
+    const char *name;     /* "--jobs" */
+    char letter;          /* 'j' for -j; 0 for none */
+    const char *value;    /* "N" in the help; NULL for a flag */
+    const char *help;
+    bool *flag;
+    const char **text;
+    uint64_t *number;     /* takes 100, 64K, 2M, 1G */
+    double *real;
+    const char **list;    /* may be given up to list_max times; *list_n counts */
+    size_t list_max, *list_n;
+};
+struct skf_usage {
+    const char *verb, *args, *about; /* "diff", "OLD NEW -o FILE.skd", one sentence */
+    const struct skf_opt *opts;
+    size_t n_opts;
+    const char **positional;      /* filled with what is no option */
+    size_t min_args, max_args, *n_args;
+};
+/* Parses argv (argv[0] is the verb). 0: go on; otherwise *status is what the verb must return: --help printed on stdout (0), or one
+ * line on stderr (2). Options may stand anywhere; "--" ends them; --opt=value works. */
+bool is_cli_parsed(const struct skf_usage *u, int argc, char **argv, int *status);
+
+/* Prints `skiff: <what>` on stderr and returns SKF_EXIT_FAILED; the text of `why`, or the error's name when it is empty. */
+int skf_cli_fail(enum skf_err e, const struct skf_why *why);
+int skf_cli_print_json(skf_json *take_j); /* one line on stdout */
+/* A progress line on stderr when it is a terminal, and SIGINT/SIGTERM as cancel; label is kept by reference. */
+struct skf_progress skf_cli_progress(const char *label);
+void skf_cli_progress_end(void);
+/* "12.7 MB", "3.2 GB" (decimal, as disks and links are sold). */
+const char *skf_human_bytes(uint64_t n, char buf[16]);
+
+#endif

@@ -1,0 +1,94 @@
+/*
+ * Exact deltas between two versions of a model, and the `.skd` container that carries one.
+ *
+ * A .skd is: fixed head, index (tensor directory and chunk table), payloads.  The index binds every payload by digest, so it
+ * is the index (head included) that is signed for the wire.  Each entry of the chunk table makes one chunk of the result's cut
+ * (model/model.h) from bytes of the source and a payload, independently of every other, so that a receiver may fetch, check,
+ * and apply them in any order and in parallel.  docs/formats.md fixes every byte.
+ */
+#ifndef SKF_DELTA_DELTA_H
+#define SKF_DELTA_DELTA_H
+
+#include "base/digest.h"
+#include "base/source.h"
+#include "base/util.h"
+#include "model/model.h"
+
+enum skf_coding { /* how a chunk of the result is made; never renumbered */
+    SKF_CODE_COPY = 0,  /* the same bytes lie at `source_offset` in the source; no payload */
+    SKF_CODE_RAW = 1,   /* the payload is the chunk */
+    SKF_CODE_ZSTD = 2,  /* payload is zstd of the chunk, nothing of the source */
+    SKF_CODE_PATCH = 3, /* zstd with a range of the source as its prefix (--patch-from) */
+    SKF_CODE_INT = 4,   /* integer difference of elements or block fields, byte planes, zstd */
+    SKF_CODE_COUNT
+};
+const char *skf_coding_name(enum skf_coding c); /* copy, raw, zstd, patch, int */
+
+struct skf_delta_opts {
+    unsigned jobs; /* 0: one a processor */
+    int level;     /* zstd level; 0 for our default */
+    struct skf_progress progress;
+};
+struct skf_delta_stats {
+    uint64_t bytes; /* of the .skd, or of the result when applying */
+    uint64_t chunks;
+    double seconds;
+    uint8_t source_root[SKF_DIGEST], result_root[SKF_DIGEST];
+    uint64_t coding_bytes[SKF_CODE_COUNT], coding_chunks[SKF_CODE_COUNT]; /* payload bytes and chunks a coding */
+};
+
+/* Writes the delta that makes `neu` of `old` (whole or not at all). Memory beyond the maps: under 64 MiB for any model,
+ * chunk tables aside. */
+SKF_MUST enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model *neu, const char *out_path,
+                                      const struct skf_delta_opts *opts, struct skf_delta_stats *stats,
+                                      struct skf_why *why);
+/* Writes the result whole or not at all; every byte of it is hashed and must come to the result root. */
+SKF_MUST enum skf_err skf_delta_apply(const char *old_path, const char *skd_path, const char *out_path,
+                                      const struct skf_delta_opts *opts, struct skf_delta_stats *stats,
+                                      struct skf_why *why);
+
+/* ---- the receiver's side ---------------------------------------------------------------------------------------------- */
+#define SKF_SKD_HEAD 128            /* bytes of the fixed head */
+#define SKF_SKD_INDEX_MAX (1u << 30) /* no index is larger */
+
+struct skf_skd; /* a parsed, checked index; immutable, any thread may read it */
+
+struct skf_skd_info {
+    uint8_t source_root[SKF_DIGEST], result_root[SKF_DIGEST];
+    uint64_t source_size, result_size;
+    uint64_t index_size;   /* head and index: the first payload byte stands here */
+    uint64_t payload_size; /* all payloads; index_size + payload_size is the file's size */
+    uint64_t n_chunks;
+    uint32_t codec;        /* codec version */
+};
+struct skf_skd_chunk {
+    uint64_t result_offset;
+    uint32_t result_length;
+    uint8_t result_digest[SKF_DIGEST];
+    enum skf_coding coding;
+    uint64_t payload_offset; /* from the file's start; contiguous in chunk order */
+    uint32_t payload_length; /* 0 for copies */
+    uint8_t payload_digest[SKF_DIGEST];
+    uint64_t source_offset, source_length; /* the range of the source it reads; 0, 0 for none */
+};
+
+/* Bytes of head and index together, from the first SKF_SKD_HEAD bytes. */
+SKF_MUST enum skf_err skf_skd_index_size(const uint8_t head[SKF_SKD_HEAD], uint64_t *size, struct skf_why *why);
+/* Parses and checks head and index (exactly index_size bytes, copied). Everything a field can lie about is checked here:
+ * ranges, overlaps, order, sums, codings, that the chunk digests come to result_root. */
+SKF_MUST enum skf_err skf_skd_parse(const uint8_t *p, uint64_t n, struct skf_skd **skd, struct skf_why *why);
+void skf_skd_free(struct skf_skd *skd);
+const struct skf_skd_info *skf_skd_info(const struct skf_skd *skd);
+void skf_skd_chunk(const struct skf_skd *skd, uint64_t i, struct skf_skd_chunk *c); /* i < n_chunks */
+
+/* Working memory of one decoding thread. */
+struct skf_delta_scratch;
+SKF_MUST enum skf_err skf_delta_scratch_new(struct skf_delta_scratch **s);
+void skf_delta_scratch_free(struct skf_delta_scratch *s);
+/* Checks the payload's digest, makes chunk i in `out` (result_length bytes) and checks its digest. `payload` may be NULL for a
+ * copy. SKF_ERR_DIGEST for a wrong payload; SKF_ERR_BASE when the payload is right and the result is not. */
+SKF_MUST enum skf_err skf_skd_decode(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
+                                     const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
+                                     struct skf_why *why);
+
+#endif

@@ -1,0 +1,81 @@
+/*
+ * One model, loaded and ready to generate: tokenizer, weights in place, graph, KV cache, sampler.
+ *
+ * The engine is stepped by one thread (skf_engine_step); requests may be submitted and cancelled from any thread.  A step decodes
+ * one token of every running sequence together and prefills new ones in bounded portions.  Weights are read from the model's source
+ * (a mapped file or a view of the store) and never copied, but for what a layout needs.
+ */
+#ifndef SKF_RUNTIME_ENGINE_H
+#define SKF_RUNTIME_ENGINE_H
+
+#include "base/util.h"
+#include "model/model.h"
+
+struct skf_engine;
+struct skf_engine_opts {
+    unsigned threads;  /* 0: one a processor */
+    unsigned context;  /* tokens a sequence may hold; 0 for the model's own, at most 4,096 */
+    unsigned slots;    /* sequences at once; 0 for 4 */
+};
+/* `m` must outlive the engine. SKF_ERR_UNSUPPORTED names an unknown architecture, tensor type or tokenizer. */
+SKF_MUST enum skf_err skf_engine_open(const struct skf_model *m, const struct skf_engine_opts *o, struct skf_engine **e,
+                                      struct skf_why *why);
+void skf_engine_close(struct skf_engine *e);
+const char *skf_engine_isa(const struct skf_engine *e);
+unsigned skf_engine_threads(const struct skf_engine *e);
+unsigned skf_engine_context(const struct skf_engine *e);
+unsigned skf_engine_vocab(const struct skf_engine *e);
+
+/* ---- text ---------------------------------------------------------------------------------------------------------------- */
+/* Text to ids; special tokens are recognised in the text; BOS in front only if the file says so and add_bos. *ids with skf_free. */
+SKF_MUST enum skf_err skf_engine_tokenize(const struct skf_engine *e, const char *text, size_t n, bool add_bos,
+                                          int32_t **ids, size_t *n_ids, struct skf_why *why);
+/* The bytes of one token (not always whole characters); NULL and 0 for an id out of range. Special tokens give their text. */
+const char *skf_engine_token(const struct skf_engine *e, int32_t id, size_t *n);
+bool is_engine_stop(const struct skf_engine *e, int32_t id); /* end of text or of turn */
+struct skf_chat {
+    const char *role, *content;
+};
+/* The file's chat template (or ChatML where it has none) over these messages, ready for the assistant's turn. */
+SKF_MUST enum skf_err skf_engine_chat(const struct skf_engine *e, const struct skf_chat *msgs, size_t n, char **text,
+                                      size_t *len, struct skf_why *why);
+
+/* ---- generation ------------------------------------------------------------------------------------------------------------ */
+struct skf_sampling {
+    float temperature;        /* 0: greedy */
+    unsigned top_k;           /* 0: off */
+    float top_p;              /* 1 (or 0): off */
+    float repetition_penalty; /* 1 (or 0): off */
+    uint64_t seed;
+    unsigned max_tokens;      /* 0: what the context holds */
+    const char *const *stop;  /* strings that end the text; not part of it */
+    size_t n_stop;
+};
+struct skf_finish {
+    const char *reason; /* stop, length, cancelled, error */
+    enum skf_err err;   /* with reason error */
+    const char *text;   /* why, with reason error */
+    unsigned prompt_tokens, completion_tokens;
+    uint64_t prefill_ns, decode_ns;
+};
+struct skf_gen_events { /* called from the stepping thread */
+    void (*token)(void *ctx, int32_t id, const char *text, size_t n); /* whole UTF-8 characters; n may be 0 */
+    void (*finish)(void *ctx, const struct skf_finish *f);            /* once, last */
+};
+/* Submits a prompt (ids are copied). SKF_ERR_LIMIT when it does not fit the context, SKF_ERR_BUSY when 256 wait already. */
+SKF_MUST enum skf_err skf_engine_submit(struct skf_engine *e, const int32_t *ids, size_t n, const struct skf_sampling *s,
+                                        const struct skf_gen_events *ev, void *ctx, uint64_t *handle, struct skf_why *why);
+void skf_engine_cancel(struct skf_engine *e, uint64_t handle); /* takes effect within one step; unknown handles are fine */
+/* One step. *busy says whether anything runs or waits; when it is false the caller may sleep in skf_engine_wait. */
+SKF_MUST enum skf_err skf_engine_step(struct skf_engine *e, bool *busy, struct skf_why *why);
+void skf_engine_wait(struct skf_engine *e, unsigned timeout_ms); /* until something is submitted or skf_engine_wake */
+void skf_engine_wake(struct skf_engine *e);
+
+/* ---- evaluation ------------------------------------------------------------------------------------------------------------ */
+/* Natural-log probabilities of ids[i] given those before it, for i in 1..n-1 (out has n - 1 places). Uses a slot; not while stepping. */
+SKF_MUST enum skf_err skf_engine_logprobs(struct skf_engine *e, const int32_t *ids, size_t n, double *out,
+                                          struct skf_why *why);
+/* The publisher-independent self-check: loads every tensor's shape, runs a few tokens, checks that logits are finite. */
+SKF_MUST enum skf_err skf_engine_check(struct skf_engine *e, struct skf_why *why);
+
+#endif
