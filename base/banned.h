@@ -11,6 +11,15 @@
 #include <strings.h>
 #include <time.h>
 
+/* Some of these are macros of the C library under clang. */
+#undef strcpy
+#undef strcat
+#undef strncpy
+#undef strncat
+#undef sprintf
+#undef vsprintf
+#undef strtok
+
 #pragma GCC poison strcpy strcat strncpy strncat sprintf vsprintf gets strtok atoi atol atoll atof tmpnam mktemp
 #pragma GCC poison localtime gmtime ctime asctime
 

@@ -1,0 +1,163 @@
+/* SHA-256 by libcrypto, and what is built of it (digest.h). */
+#include "base/digest.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/sha.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+
+struct skf_sha256_ctx {
+    EVP_MD_CTX *md;
+};
+
+void skf_sha256(const void *p, size_t n, uint8_t out[SKF_DIGEST]) { (void)SHA256(p ? p : "", n, out); }
+
+struct skf_sha256_ctx *skf_sha256_new(void)
+{
+    struct skf_sha256_ctx *c = skf_alloc(sizeof *c);
+    if (!c)
+        return NULL;
+    c->md = EVP_MD_CTX_new();
+    if (!c->md || EVP_DigestInit_ex(c->md, EVP_sha256(), NULL) != 1) {
+        skf_sha256_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+void skf_sha256_add(struct skf_sha256_ctx *c, const void *p, size_t n)
+{
+    if (n)
+        (void)EVP_DigestUpdate(c->md, p, n);
+}
+
+void skf_sha256_final(struct skf_sha256_ctx *take_c, uint8_t out[SKF_DIGEST])
+{
+    (void)EVP_DigestFinal_ex(take_c->md, out, NULL);
+    skf_sha256_free(take_c);
+}
+
+void skf_sha256_free(struct skf_sha256_ctx *c)
+{
+    if (!c)
+        return;
+    EVP_MD_CTX_free(c->md);
+    skf_free(c);
+}
+
+void skf_hmac_sha256(const void *key, size_t key_len, const void *p, size_t n, uint8_t out[SKF_DIGEST])
+{
+    unsigned len = SKF_DIGEST;
+    (void)HMAC(EVP_sha256(), key, (int)key_len, p, n, out, &len);
+}
+
+bool is_equal_secret(const void *a, const void *b, size_t n) { return CRYPTO_memcmp(a, b, n) == 0; }
+
+void skf_wipe(void *p, size_t n)
+{
+    if (n)
+        OPENSSL_cleanse(p, n);
+}
+
+enum skf_err skf_random(void *p, size_t n)
+{
+    uint8_t *at = p;
+    while (n) {
+        ssize_t got = getrandom(at, n, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return SKF_ERR_IO;
+        at += got;
+        n -= (size_t)got;
+    }
+    return SKF_OK;
+}
+
+void skf_hex(const uint8_t *p, size_t n, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[p[i] >> 4];
+        out[2 * i + 1] = digits[p[i] & 15];
+    }
+    out[2 * n] = 0;
+}
+
+static int nibble(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+enum skf_err skf_unhex(const char *s, uint8_t *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int hi = nibble(s[2 * i]);
+        int lo = hi < 0 ? -1 : nibble(s[2 * i + 1]);
+        if (lo < 0)
+            return SKF_ERR_FORMAT;
+        out[i] = (uint8_t)(hi << 4 | lo);
+    }
+    return s[2 * n] ? SKF_ERR_FORMAT : SKF_OK;
+}
+
+/* stack[k] holds the root of a complete subtree of 2^k leaves when bit k of count is set, as a binary counter. */
+void skf_merkle_init(struct skf_merkle *m) { memset(m, 0, sizeof *m); }
+
+static void node(const uint8_t left[SKF_DIGEST], const uint8_t right[SKF_DIGEST], uint8_t out[SKF_DIGEST])
+{
+    uint8_t t[1 + 2 * SKF_DIGEST];
+    t[0] = 1;
+    memcpy(t + 1, left, SKF_DIGEST);
+    memcpy(t + 1 + SKF_DIGEST, right, SKF_DIGEST);
+    skf_sha256(t, sizeof t, out);
+}
+
+void skf_merkle_add(struct skf_merkle *m, const uint8_t digest[SKF_DIGEST], uint64_t length)
+{
+    uint8_t t[1 + 8 + SKF_DIGEST], at[SKF_DIGEST];
+    t[0] = 0;
+    skf_put_le64(t + 1, length);
+    memcpy(t + 9, digest, SKF_DIGEST);
+    skf_sha256(t, sizeof t, at);
+    unsigned k = 0;
+    for (; m->count >> k & 1; k++)
+        node(m->stack[k], at, at);
+    memcpy(m->stack[k], at, SKF_DIGEST);
+    m->count++;
+    m->size += length;
+}
+
+void skf_merkle_root(const struct skf_merkle *m, uint8_t root[SKF_DIGEST])
+{
+    uint8_t at[SKF_DIGEST] = {0};
+    bool is_set = false;
+    for (unsigned k = 0; k < 64; k++) {
+        if (!(m->count >> k & 1))
+            continue;
+        if (is_set)
+            node(m->stack[k], at, at);
+        else
+            memcpy(at, m->stack[k], SKF_DIGEST);
+        is_set = true;
+    }
+    uint8_t t[1 + 16 + SKF_DIGEST];
+    t[0] = 2;
+    skf_put_le64(t + 1, m->size);
+    skf_put_le64(t + 9, m->count);
+    memcpy(t + 17, at, SKF_DIGEST);
+    skf_sha256(t, sizeof t, root);
+}
