@@ -4,6 +4,9 @@
 
 #include "base/util.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #if defined(__aarch64__)
 #include <sys/auxv.h>
 #ifndef HWCAP_ASIMDDP
@@ -15,6 +18,14 @@ static const char *const names[] = {"ref", "avx2", "avx512", "amx", "neon"};
 
 const char *skf_isa_name(enum skf_isa i) { return (size_t)i < SKF_COUNT(names) ? names[i] : "unknown"; }
 
+#if defined(__x86_64__)
+static bool has_f16c(void) /* clang 14's __builtin_cpu_supports does not know the name */
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
+}
+#endif
+
 static bool has_isa(enum skf_isa i)
 {
     switch (i) {
@@ -22,7 +33,7 @@ static bool has_isa(enum skf_isa i)
         return true;
 #if defined(__x86_64__)
     case SKF_ISA_AVX2:
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     case SKF_ISA_AVX512:
         return has_isa(SKF_ISA_AVX2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
