@@ -72,29 +72,27 @@ void skf_time_text(int64_t unix_seconds, char out[21])
     out[20] = 0;
 }
 
-static bool is_digits(const char *s, unsigned n, unsigned *v)
-{
-    *v = 0;
-    for (unsigned i = 0; i < n; i++) {
-        if (s[i] < '0' || s[i] > '9')
-            return false;
-        *v = *v * 10 + (unsigned)(s[i] - '0');
-    }
-    return true;
-}
-
 enum skf_err skf_time_parse(const char *s, int64_t *unix_seconds)
 {
     static const unsigned char month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    unsigned y, mo, d, h, mi, sec;
-    if (strlen(s) != 20 || !is_digits(s, 4, &y) || s[4] != '-' || !is_digits(s + 5, 2, &mo) || s[7] != '-' ||
-        !is_digits(s + 8, 2, &d) || s[10] != 'T' || !is_digits(s + 11, 2, &h) || s[13] != ':' ||
-        !is_digits(s + 14, 2, &mi) || s[16] != ':' || !is_digits(s + 17, 2, &sec) || s[19] != 'Z')
+    static const char form[] = "dddd-dd-ddTdd:dd:ddZ";
+    unsigned v[6] = {0}; /* year, month, day, hour, minute, second */
+    if (strlen(s) != sizeof form - 1)
         return SKF_ERR_FORMAT;
-    bool is_leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
-    if (mo < 1 || mo > 12 || d < 1 || d > (unsigned)(month_days[mo - 1] + (mo == 2 && is_leap)) || h > 23 || mi > 59 ||
-        sec > 60)
+    for (unsigned i = 0, field = 0; form[i]; i++) {
+        bool is_digit = s[i] >= '0' && s[i] <= '9';
+        if (form[i] == 'd' ? !is_digit : s[i] != form[i])
+            return SKF_ERR_FORMAT;
+        if (is_digit)
+            v[field] = v[field] * 10 + (unsigned)(s[i] - '0');
+        else
+            field++;
+    }
+    bool is_leap = (v[0] % 4 == 0 && v[0] % 100 != 0) || v[0] % 400 == 0;
+    if (v[1] < 1 || v[1] > 12 || v[2] < 1 || v[2] > (unsigned)(month_days[v[1] - 1] + (v[1] == 2 && is_leap)))
         return SKF_ERR_FORMAT;
-    *unix_seconds = days_of(y, mo, d) * 86400 + h * 3600 + mi * 60 + sec;
+    if (v[3] > 23 || v[4] > 59 || v[5] > 60)
+        return SKF_ERR_FORMAT;
+    *unix_seconds = days_of(v[0], v[1], v[2]) * 86400 + v[3] * 3600 + v[4] * 60 + v[5];
     return SKF_OK;
 }
