@@ -38,6 +38,7 @@ ifneq ($(SAN),)
 endif
 BUILD       ?= build
 PYTHON      ?= python3
+WRAP        := $(if $(filter arm64,$(ARCH)),--wrap qemu-aarch64)
 
 # ---- flags ------------------------------------------------------------------------------------------------------------
 WARN     := -Wall -Wextra -Werror -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings \
@@ -196,6 +197,9 @@ check-built: all unit-bins
 	$(Q)$(PYTHON) tests/run.py --build $(BUILD)
 check-quick: all unit-bins ## unit and command-line tests only
 	$(Q)$(PYTHON) tests/run.py --build $(BUILD) --quick
+.PHONY: check-unit
+check-unit: all unit-bins ## unit tests only; with ARCH=arm64 they run under qemu-user
+	$(Q)$(PYTHON) tests/run.py --build $(BUILD) --unit $(WRAP) $(if $(WRAP),--slow 10)
 
 .PHONY: demo bench asan tsan fuzz install clean help format
 demo: ## a fleet on this machine: publish, ask, update under load, pin back
@@ -204,6 +208,9 @@ demo: ## a fleet on this machine: publish, ask, update under load, pin back
 	$(Q)$(PYTHON) tools/demo.py --build $(BUILD)
 bench: all ## benchmarks against peers; results go to bench/results/
 	$(Q)$(PYTHON) bench/run.py --build $(BUILD)
+.PHONY: valgrind
+valgrind: unit-bins ## unit tests of store and delta under valgrind
+	$(Q)$(PYTHON) tests/run.py --build $(BUILD) --unit --match store,delta --wrap 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' --slow 20
 asan: ## the whole test command under AddressSanitizer and UBSan (build-asan/)
 	$(Q)$(MAKE) --no-print-directory SAN=asan all unit-bins
 	$(Q)ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 $(PYTHON) tests/run.py --build build-asan --slow 4

@@ -4,7 +4,7 @@
 Every test program prints TAP ("ok 1 - what", "not ok 2 - what"); a program that dies, hangs or prints fewer results than its plan
 counts as one failure more.  The last line is `N passed, N failed`.
 
-usage: run.py --build DIR [--only FOLDER] [--quick] [--slow FACTOR] [--list]
+usage: run.py --build DIR [--only FOLDER] [--quick|--unit] [--match WORD,...] [--wrap COMMAND] [--slow FACTOR] [--list]
 """
 import argparse
 import glob
@@ -83,15 +83,15 @@ def run_one(name, command, env, limit, totals, verbose):
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def tests(build, only, quick):
+def tests(build, only, quick, unit, wrap):
     """(name, command, seconds it may take, needs the models)"""
     for kind in ("unit", "fault", "kernels"):
         for src in sorted(glob.glob(os.path.join(ROOT, "tests", kind, "*.c"))):
             stem = os.path.splitext(os.path.basename(src))[0]
             folder = "kernels" if kind == "kernels" else stem.split("_")[0]
             if only in (None, folder):
-                yield f"{kind}/{stem}", [os.path.join(build, "tests", kind, stem)], 300, False
-    for kind in ("tools", "cli", "e2e"):
+                yield f"{kind}/{stem}", wrap + [os.path.join(build, "tests", kind, stem)], 300, False
+    for kind in () if unit else ("tools", "cli", "e2e"):
         if only not in (None, kind) or (quick and kind == "e2e"):
             continue
         for src in sorted(glob.glob(os.path.join(ROOT, "tests", kind, "*.py")) + glob.glob(os.path.join(ROOT, "tests", kind, "*.sh"))):
@@ -104,13 +104,16 @@ def main():
     ap.add_argument("--build", default="build")
     ap.add_argument("--only")
     ap.add_argument("--quick", action="store_true")
-    ap.add_argument("--match", help="only tests whose name holds this")
+    ap.add_argument("--unit", action="store_true", help="only the programs in C that need no model")
+    ap.add_argument("--match", help="only tests whose name holds one of these (comma between)")
+    ap.add_argument("--wrap", default="", help="run the programs in C under this command")
     ap.add_argument("--slow", type=float, default=1.0)
     ap.add_argument("--list", action="store_true")
     ap.add_argument("--verbose", action="store_true")
     a = ap.parse_args()
     build = os.path.abspath(a.build)
-    chosen = [t for t in tests(build, a.only, a.quick) if not a.match or a.match in t[0]]
+    every = tests(build, a.only, a.quick, a.unit, a.wrap.split())
+    chosen = [t for t in every if not a.match or any(m in t[0] for m in a.match.split(","))]
     if a.list:
         print("\n".join(t[0] for t in chosen))
         return 0
