@@ -37,7 +37,7 @@ const struct skf_gguf *skf_model_gguf(const struct skf_model *m);               
 /* ---- cutting ---------------------------------------------------------------------------------------------------------
  * The cut is a function of the bytes alone, the same on every machine: the bytes before the first tensor, each tensor, and
  * each gap between and after tensors are cut by themselves; a tensor in whole rows, as many as fit 1 MiB (a row of more is cut
- * at 1 MiB), other bytes at 1 MiB.  No chunk is empty or over SKF_CHUNK_MAX. */
+ * by itself, in as many whole blocks as fit 1 MiB), other bytes at 1 MiB.  No chunk is empty or over SKF_CHUNK_MAX. */
 #define SKF_CHUNK_MAX (1u << 20)
 
 struct skf_chunk {
