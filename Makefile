@@ -206,8 +206,10 @@ demo: ## a fleet on this machine: publish, ask, update under load, pin back
 	$(Q)$(MAKE) --no-print-directory deps
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)$(PYTHON) tools/demo.py --build $(BUILD)
-bench: all ## benchmarks against peers; results go to bench/results/
+bench: all ## benchmarks against peers; results go to bench/results/ (make bench-delta: one of them)
 	$(Q)$(PYTHON) bench/run.py --build $(BUILD)
+bench-%: all
+	$(Q)$(PYTHON) bench/run.py --build $(BUILD) $*
 .PHONY: valgrind
 valgrind: unit-bins ## unit tests of store and delta under valgrind
 	$(Q)$(PYTHON) tests/run.py --build $(BUILD) --unit --match store,delta --wrap 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' --slow 20
