@@ -177,12 +177,25 @@ $(patsubst tests/%.c,$(BUILD)/tests/%,$(1)): $(patsubst %.c,$(BUILD)/obj/%.o,$(1
 endef
 $(foreach t,$(UNIT_SRC),$(eval $(call unit_rule,$(t))))
 
+# Fuzz targets run in the test command too, with a plain driver; `make fuzz` gives them libFuzzer.
+FUZZ_SRC  := $(sort $(wildcard tests/fuzz/*.c))
+define fuzz_unit_rule
+$(patsubst tests/%.c,$(BUILD)/tests/%,$(1)): $(patsubst %.c,$(BUILD)/obj/%.o,$(1)) $(BUILD)/obj/tests/fuzz/driver/standalone.o $(call link_of,$(call folder_of,$(1)))
+	@mkdir -p $$(@D)
+	@echo "  TEST  $$@"
+	$(Q)$$(CC) $$(OPT) $$(LDHARDEN) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(call libs_of,$(call folder_of,$(1)))
+endef
+$(foreach t,$(FUZZ_SRC),$(eval $(call fuzz_unit_rule,$(t))))
+UNIT_BIN  += $(patsubst tests/%.c,$(BUILD)/tests/%,$(FUZZ_SRC))
+# A fuzz target's entry point has no header of ours.
+$(BUILD)/obj/tests/fuzz/%.o: CFLAGS += -Wno-missing-prototypes
+
 .PHONY: unit-bins
 unit-bins: $(UNIT_BIN)
 
 # make unit-delta: build and run the unit tests of one folder
 unit-%:
-	$(Q)$(MAKE) --no-print-directory $(filter $(BUILD)/tests/unit/$*_% $(BUILD)/tests/fault/$*_%,$(UNIT_BIN)) $(if $(filter kernels,$*),$(filter $(BUILD)/tests/kernels/%,$(UNIT_BIN)))
+	$(Q)$(MAKE) --no-print-directory $(filter $(BUILD)/tests/unit/$*_% $(BUILD)/tests/fault/$*_% $(BUILD)/tests/fuzz/$*_%,$(UNIT_BIN)) $(if $(filter kernels,$*),$(filter $(BUILD)/tests/kernels/%,$(UNIT_BIN)))
 	$(Q)$(PYTHON) tests/run.py --build $(BUILD) --only $(if $(filter kernels,$*),kernels,$*)
 
 .PHONY: deps venv models check check-quick
@@ -220,8 +233,6 @@ tsan: ## the unit tests under ThreadSanitizer (build-tsan/)
 	$(Q)$(MAKE) --no-print-directory SAN=tsan all unit-bins
 	$(Q)TSAN_OPTIONS=ignore_noninstrumented_modules=1 $(PYTHON) tests/run.py --build build-tsan --quick --slow 8
 
-FUZZ_SRC  := $(sort $(wildcard tests/fuzz/*.c))
-FUZZ_BIN  := $(patsubst tests/fuzz/%.c,build-fuzz/%,$(FUZZ_SRC))
 FUZZ_TIME ?= 60
 fuzz: ## every parser's fuzz target for FUZZ_TIME seconds each (clang, build-fuzz/)
 	$(Q)$(MAKE) --no-print-directory CC=clang BUILD=build-fuzz OPT='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all' FORTIFY= fuzz-bins

@@ -85,12 +85,13 @@ def run_one(name, command, env, limit, totals, verbose):
 
 def tests(build, only, quick, unit, wrap):
     """(name, command, seconds it may take, needs the models)"""
-    for kind in ("unit", "fault", "kernels"):
+    for kind in ("unit", "fault", "kernels", "fuzz"):
         for src in sorted(glob.glob(os.path.join(ROOT, "tests", kind, "*.c"))):
             stem = os.path.splitext(os.path.basename(src))[0]
             folder = "kernels" if kind == "kernels" else stem.split("_")[0]
+            corpus = [os.path.join(ROOT, "tests", "fuzz", "corpus", stem)] if kind == "fuzz" else []
             if only in (None, folder):
-                yield f"{kind}/{stem}", wrap + [os.path.join(build, "tests", kind, stem)], 300, False
+                yield f"{kind}/{stem}", wrap + [os.path.join(build, "tests", kind, stem)] + corpus, 300, False
     for kind in () if unit else ("tools", "cli", "e2e"):
         if only not in (None, kind) or (quick and kind == "e2e"):
             continue
