@@ -8,6 +8,7 @@
  *  - A view pins a read transaction: while it is open, pages freed after it began are not reused. Keep at most the active,
  *    previous and incoming version open, and renew (skf_view_renew) after a collection; pointers into chunks that still live
  *    stay valid over a renewal.
+ *  - A process opens a store at most once (LMDB's locks belong to the process), whatever the mode; any thread may use it.
  *  - Never use a store across fork; open it anew in the child.
  *  - Chunk bytes are 64-byte aligned in place.
  *  - Every mutation below is one LMDB transaction: after a crash at any instant it has happened whole or not at all.
