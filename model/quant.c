@@ -1,0 +1,217 @@
+/*
+ * Rows to and from float32.  The quantizers are ggml's reference ones (ggml-quants.c: quantize_row_*_ref) operation by
+ * operation in float32, so that a file written here equals one written there.  Blocks of 32:
+ *
+ *   q8_0  f16 d, 32 x i8 q                   x = d q
+ *   q4_0  f16 d, 16 bytes                    x = d (q - 8)      element i: low nibble of byte i, element i + 16: the high one
+ *   q4_1  f16 d, f16 m, 16 bytes             x = d q + m
+ *   q5_0  f16 d, u32 high bits, 16 bytes     x = d (q - 16)
+ *   q5_1  f16 d, f16 m, u32 high bits, 16 bytes
+ */
+#include "base/buf.h"
+#include "model/tensor.h"
+
+enum { B = 32 };
+
+static float load_f32(const uint8_t *p)
+{
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = skf_le32(p)};
+    return v.f;
+}
+
+static void store_f32(uint8_t *p, float f)
+{
+    union {
+        float f;
+        uint32_t u;
+    } v = {.f = f};
+    skf_put_le32(p, v.u);
+}
+
+static float size_of(float f) { return f < 0 ? -f : f; }
+
+/* Truncates to [0, most]; what is no number gives 0. */
+static uint8_t clamp_code(float f, int most)
+{
+    if (!(f > 0))
+        return 0;
+    return f >= (float)most ? (uint8_t)most : (uint8_t)f;
+}
+
+/* To nearest, halves away from zero (roundf), for |f| up to 127 and a little. */
+static int8_t round_q8(float f)
+{
+    if (!(f > -128.0f && f < 128.0f)) /* only when 1 / d overflowed */
+        return f > 0 ? 127 : f < 0 ? -127 : 0;
+    int whole = (int)f;
+    float rest = f - (float)whole;
+    int q = rest >= 0.5f ? whole + 1 : rest <= -0.5f ? whole - 1 : whole;
+    return (int8_t)(q > 127 ? 127 : q < -128 ? -128 : q);
+}
+
+static void block_to_q8_0(const float *x, uint8_t *q)
+{
+    float most = 0;
+    for (int i = 0; i < B; i++)
+        most = size_of(x[i]) > most ? size_of(x[i]) : most;
+    float d = most / 127.0f, id = d != 0 ? 1.0f / d : 0.0f;
+    skf_put_le16(q, skf_f32_to_f16(d));
+    for (int i = 0; i < B; i++)
+        q[2 + i] = (uint8_t)round_q8(x[i] * id);
+}
+
+static void block_to_q4_0(const float *x, uint8_t *q)
+{
+    float most = 0, extreme = 0;
+    for (int i = 0; i < B; i++) {
+        if (size_of(x[i]) > most) {
+            most = size_of(x[i]);
+            extreme = x[i];
+        }
+    }
+    float d = extreme / -8.0f, id = d != 0 ? 1.0f / d : 0.0f;
+    skf_put_le16(q, skf_f32_to_f16(d));
+    for (int i = 0; i < B / 2; i++)
+        q[2 + i] = (uint8_t)(clamp_code(x[i] * id + 8.5f, 15) | clamp_code(x[i + B / 2] * id + 8.5f, 15) << 4);
+}
+
+static void block_to_q4_1(const float *x, uint8_t *q)
+{
+    float lo = x[0], hi = x[0];
+    for (int i = 1; i < B; i++) {
+        lo = x[i] < lo ? x[i] : lo;
+        hi = x[i] > hi ? x[i] : hi;
+    }
+    float d = (hi - lo) / 15.0f, id = d != 0 ? 1.0f / d : 0.0f;
+    skf_put_le16(q, skf_f32_to_f16(d));
+    skf_put_le16(q + 2, skf_f32_to_f16(lo));
+    for (int i = 0; i < B / 2; i++)
+        q[4 + i] = (uint8_t)(clamp_code((x[i] - lo) * id + 0.5f, 15) | clamp_code((x[i + B / 2] - lo) * id + 0.5f, 15) << 4);
+}
+
+static void block_of_q8_0(const uint8_t *q, float *x)
+{
+    float d = skf_f16_to_f32(skf_le16(q));
+    for (int i = 0; i < B; i++)
+        x[i] = d * (float)(int8_t)q[2 + i];
+}
+
+static void block_of_q4_0(const uint8_t *q, float *x)
+{
+    float d = skf_f16_to_f32(skf_le16(q));
+    for (int i = 0; i < B / 2; i++) {
+        x[i] = d * (float)((q[2 + i] & 15) - 8);
+        x[i + B / 2] = d * (float)((q[2 + i] >> 4) - 8);
+    }
+}
+
+static void block_of_q4_1(const uint8_t *q, float *x)
+{
+    float d = skf_f16_to_f32(skf_le16(q)), m = skf_f16_to_f32(skf_le16(q + 2));
+    for (int i = 0; i < B / 2; i++) {
+        x[i] = d * (float)(q[4 + i] & 15) + m;
+        x[i + B / 2] = d * (float)(q[4 + i] >> 4) + m;
+    }
+}
+
+static void block_of_q5(const uint8_t *codes, uint32_t high, float d, float m, int zero, float *x)
+{
+    for (int i = 0; i < B / 2; i++) {
+        int lo = (codes[i] & 15) | (int)(high >> i & 1) << 4, hi = codes[i] >> 4 | (int)(high >> (i + B / 2) & 1) << 4;
+        x[i] = d * (float)(lo - zero) + m;
+        x[i + B / 2] = d * (float)(hi - zero) + m;
+    }
+}
+
+static void block_of_q5_0(const uint8_t *q, float *x)
+{
+    block_of_q5(q + 6, skf_le32(q + 2), skf_f16_to_f32(skf_le16(q)), 0.0f, 16, x);
+}
+
+static void block_of_q5_1(const uint8_t *q, float *x)
+{
+    block_of_q5(q + 8, skf_le32(q + 4), skf_f16_to_f32(skf_le16(q)), skf_f16_to_f32(skf_le16(q + 2)), 0, x);
+}
+
+enum skf_err skf_dequantize(enum skf_type t, const void *from, float *x, uint64_t n)
+{
+    const uint8_t *q = from;
+    void (*block)(const uint8_t *q, float *x) = NULL;
+    switch (t) {
+    case SKF_T_F32:
+        for (uint64_t i = 0; i < n; i++)
+            x[i] = load_f32(q + 4 * i);
+        return SKF_OK;
+    case SKF_T_F16:
+        for (uint64_t i = 0; i < n; i++)
+            x[i] = skf_f16_to_f32(skf_le16(q + 2 * i));
+        return SKF_OK;
+    case SKF_T_BF16:
+        for (uint64_t i = 0; i < n; i++)
+            x[i] = skf_bf16_to_f32(skf_le16(q + 2 * i));
+        return SKF_OK;
+    case SKF_T_Q8_0:
+        block = block_of_q8_0;
+        break;
+    case SKF_T_Q4_0:
+        block = block_of_q4_0;
+        break;
+    case SKF_T_Q4_1:
+        block = block_of_q4_1;
+        break;
+    case SKF_T_Q5_0:
+        block = block_of_q5_0;
+        break;
+    case SKF_T_Q5_1:
+        block = block_of_q5_1;
+        break;
+    default:
+        return SKF_ERR_UNSUPPORTED;
+    }
+    if (n % B)
+        return SKF_ERR_ARG;
+    uint32_t step = skf_type_info((uint32_t)t)->block_bytes;
+    for (uint64_t i = 0; i < n / B; i++)
+        block(q + i * step, x + i * B);
+    return SKF_OK;
+}
+
+enum skf_err skf_quantize(enum skf_type t, const float *x, void *to, uint64_t n)
+{
+    uint8_t *q = to;
+    void (*block)(const float *x, uint8_t *q) = NULL;
+    switch (t) {
+    case SKF_T_F32:
+        for (uint64_t i = 0; i < n; i++)
+            store_f32(q + 4 * i, x[i]);
+        return SKF_OK;
+    case SKF_T_F16:
+        for (uint64_t i = 0; i < n; i++)
+            skf_put_le16(q + 2 * i, skf_f32_to_f16(x[i]));
+        return SKF_OK;
+    case SKF_T_BF16:
+        for (uint64_t i = 0; i < n; i++)
+            skf_put_le16(q + 2 * i, skf_f32_to_bf16(x[i]));
+        return SKF_OK;
+    case SKF_T_Q8_0:
+        block = block_to_q8_0;
+        break;
+    case SKF_T_Q4_0:
+        block = block_to_q4_0;
+        break;
+    case SKF_T_Q4_1:
+        block = block_to_q4_1;
+        break;
+    default:
+        return SKF_ERR_UNSUPPORTED;
+    }
+    if (n % B)
+        return SKF_ERR_ARG;
+    uint32_t step = skf_type_info((uint32_t)t)->block_bytes;
+    for (uint64_t i = 0; i < n / B; i++)
+        block(x + i * B, q + i * step);
+    return SKF_OK;
+}
