@@ -1,0 +1,72 @@
+/*
+ * What the implementations of the operator table share: their tables, the block formats, and finding rows.
+ */
+#ifndef SKF_KERNELS_PRIV_H
+#define SKF_KERNELS_PRIV_H
+
+#include "kernels/kernels.h"
+
+extern const struct skf_ops skf_ops_ref;
+#if defined(__x86_64__)
+extern const struct skf_ops skf_ops_avx2, skf_ops_avx512;
+#endif
+#if defined(__aarch64__)
+extern const struct skf_ops skf_ops_neon;
+#endif
+
+#define SKF_INLINE static inline __attribute__((always_inline))
+
+/* ggml's blocks of 32: half scale (and half minimum), then the codes; a 4-bit code of element i < 16 is the low half of byte
+ * i, that of element i + 16 its high half. */
+enum { SKF_Q4_0_BYTES = 18, SKF_Q4_1_BYTES = 20, SKF_Q8_0_BYTES = 34 };
+
+#define SKF_TINY 1e-30f /* a block whose largest |x| is below this is zero */
+
+static inline uint32_t skf_float_bits(float f)
+{
+    union {
+        float f;
+        uint32_t u;
+    } v = {.f = f};
+    return v.u;
+}
+static inline float skf_bits_float(uint32_t u)
+{
+    union {
+        float f;
+        uint32_t u;
+    } v = {.u = u};
+    return v.f;
+}
+static inline uint16_t skf_load16(const uint8_t *p)
+{
+    uint16_t v;
+    memcpy(&v, p, 2);
+    return v;
+}
+static inline uint32_t skf_load32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+
+/* Addresses of rows row .. row + n - 1; places n .. cap - 1 repeat the last one, so that a kernel may compute a full group.
+ * *seg is where to begin looking and is moved on: rows are asked for in rising order. */
+static inline void skf_row_group(const struct skf_weight *w, uint32_t row, uint32_t n, uint32_t cap, uint32_t *seg,
+                                 const uint8_t **rp)
+{
+    const struct skf_rows *s = &w->seg[*seg];
+    for (uint32_t i = 0; i < n; i++) {
+        while (row + i >= s->first + s->n)
+            s++;
+        rp[i] = s->p + (uint64_t)(row + i - s->first) * w->row_bytes;
+    }
+    for (uint32_t i = n; i < cap; i++)
+        rp[i] = rp[n - 1];
+    *seg = (uint32_t)(s - w->seg);
+}
+/* The segment that holds a row. */
+uint32_t skf_weight_seg(const struct skf_weight *w, uint32_t row);
+
+#endif

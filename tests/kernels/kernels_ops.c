@@ -1,0 +1,374 @@
+/*
+ * The operator tables: the reference against the formulas of kernels.h in double, every instruction set of this machine against
+ * the reference to the bit, many tokens against one, rows in one segment against rows in many.  Shapes are awkward on purpose:
+ * one row, one more or less than a group, tails of every sum.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "kernels/kernels_priv.h"
+
+static uint64_t seed = 1;
+static uint32_t next(void) /* splitmix64 */
+{
+    uint64_t z = (seed += 0x9e3779b97f4a7c15u);
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (uint32_t)((z ^ z >> 31) >> 32);
+}
+static float uniform(void) { return (float)next() / 2147483648.0f - 1.0f; }
+static void fill(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = uniform() * (next() % 16 == 0 ? 8.0f : 1.0f);
+}
+
+/* The tables this machine can run, the reference first. */
+static const struct skf_ops *tables[4];
+static size_t n_tables;
+static int find_tables(void **state)
+{
+    static const char *const names[] = {"ref", "avx2", "avx512", "neon"};
+    for (size_t i = 0; i < SKF_COUNT(names); i++) {
+        enum skf_isa isa;
+        setenv("SKF_CPU", names[i], 1);
+        if (skf_isa_pick(&isa, NULL) == SKF_OK && skf_ops_get(isa))
+            tables[n_tables++] = skf_ops_get(isa);
+    }
+    unsetenv("SKF_CPU");
+    return n_tables == 0;
+}
+
+static const enum skf_type types[] = {SKF_T_F32, SKF_T_F16, SKF_T_BF16, SKF_T_Q8_0, SKF_T_Q4_0, SKF_T_Q4_1};
+
+/* A matrix of random but finite weights, cut into segments that lie apart. */
+struct matrix {
+    struct skf_weight w;
+    struct skf_rows seg[64];
+    uint8_t *bytes;
+};
+static void random_row(enum skf_type t, uint8_t *p, uint32_t cols)
+{
+    const struct skf_type_info *info = skf_type_info(t);
+    size_t bytes = (size_t)cols / info->block * info->block_bytes;
+    for (size_t i = 0; i < bytes; i++)
+        p[i] = (uint8_t)next();
+    for (uint32_t b = 0; b < cols / info->block; b++) {
+        uint8_t *q = p + (size_t)b * info->block_bytes;
+        uint16_t h[2] = {skf_f32_to_f16(uniform() * 0.1f), skf_f32_to_f16(uniform() * 0.1f)};
+        float f = uniform();
+        if (t == SKF_T_F32)
+            memcpy(q, &f, 4);
+        else if (t == SKF_T_BF16)
+            h[0] = skf_f32_to_bf16(f), memcpy(q, h, 2);
+        else
+            memcpy(q, h, t == SKF_T_Q4_1 ? 4 : 2);
+    }
+}
+static void matrix_make(struct matrix *m, enum skf_type t, uint32_t rows, uint32_t cols, bool is_cut)
+{
+    const struct skf_type_info *info = skf_type_info(t);
+    memset(m, 0, sizeof *m);
+    m->w = (struct skf_weight){t, rows, cols, (uint64_t)cols / info->block * info->block_bytes, 0, m->seg};
+    m->bytes = skf_alloc((size_t)rows * m->w.row_bytes + 64 * 7);
+    assert_non_null(m->bytes);
+    uint8_t *p = m->bytes;
+    for (uint32_t r = 0; r < rows;) {
+        uint32_t some = 1 + next() % 7, n = is_cut && m->w.n_seg < 63 ? SKF_MIN(some, rows - r) : rows - r;
+        m->seg[m->w.n_seg++] = (struct skf_rows){p, r, n};
+        for (uint32_t i = 0; i < n; i++, p += m->w.row_bytes)
+            random_row(t, p, cols);
+        p += 1 + next() % 7; /* and nothing is aligned */
+        r += n;
+    }
+}
+
+static void acts_make(struct skf_acts *a, const struct skf_ops *ops, const float *x, uint32_t m, uint32_t n)
+{
+    size_t blocks = n / SKF_QBLOCK;
+    *a = (struct skf_acts){.m = m, .n = n, .x = x, .ldx = n};
+    a->q = skf_calloc(blocks * m + 1, SKF_QBLOCK);
+    a->d = skf_calloc(blocks * m + 1, sizeof *a->d);
+    a->s = skf_calloc(blocks * m + 1, sizeof *a->s);
+    a->sum = skf_calloc(blocks * m + 1, sizeof *a->sum);
+    assert_true(a->q && a->d && a->s && a->sum);
+    if (n % SKF_QBLOCK == 0)
+        for (uint32_t t = 0; t < m; t++)
+            ops->quantize(x + (size_t)t * n, n, a, t);
+}
+static void acts_free(struct skf_acts *a)
+{
+    skf_free(a->q);
+    skf_free(a->d);
+    skf_free(a->s);
+    skf_free(a->sum);
+}
+
+static void test_quantize_is_close_and_the_same_everywhere(void **state)
+{
+    enum { N = 32 * 9 };
+    float x[N];
+    fill(x, N);
+    memset(x + 32, 0, 32 * sizeof *x);                       /* all zero */
+    x[64] = 1e-31f, memset(x + 65, 0, 31 * sizeof *x);       /* too small to tell from zero */
+    x[96] = INFINITY, x[128] = NAN;                          /* what must not reach the codes */
+    for (int i = 0; i < 32; i++)                             /* halves go to even */
+        x[160 + i] = i == 0 ? 127.0f : (float)i + 0.5f;
+    struct skf_acts ref;
+    acts_make(&ref, tables[0], x, 1, N);
+    for (uint32_t i = 0; i < N; i++) {
+        float d = ref.d[i / 32];
+        if (i / 32 == 3 || i / 32 == 4)
+            assert_true(isnan(d) && ref.q[i] == 0);
+        else
+            assert_true(fabsf(x[i] - d * (float)ref.q[i]) <= 0.5001f * d + SKF_TINY);
+    }
+    assert_int_equal(ref.q[162], 2);
+    assert_int_equal(ref.q[163], 4);
+    for (size_t k = 1; k < n_tables; k++) {
+        struct skf_acts a;
+        acts_make(&a, tables[k], x, 1, N);
+        assert_memory_equal(a.q, ref.q, N);
+        assert_memory_equal(a.d, ref.d, N / 32 * sizeof *a.d);
+        assert_memory_equal(a.s, ref.s, N / 32 * sizeof *a.s);
+        assert_memory_equal(a.sum, ref.sum, N / 32 * sizeof *a.sum);
+        acts_free(&a);
+    }
+    acts_free(&ref);
+}
+
+/* One element of a row, by ggml's description of the formats. */
+static double weight_at(const struct skf_weight *w, const uint8_t *p, uint32_t i)
+{
+    const uint8_t *b = p + (size_t)(i / 32) * skf_type_info(w->type)->block_bytes;
+    uint32_t k = i % 32;
+    float f;
+    switch (w->type) {
+    case SKF_T_F32:
+        memcpy(&f, p + (size_t)4 * i, 4);
+        return f;
+    case SKF_T_F16:
+        return skf_f16_to_f32(skf_load16(p + (size_t)2 * i));
+    case SKF_T_BF16:
+        return skf_bf16_to_f32(skf_load16(p + (size_t)2 * i));
+    case SKF_T_Q8_0:
+        return (double)skf_f16_to_f32(skf_load16(b)) * (int8_t)b[2 + k];
+    case SKF_T_Q4_0:
+        return (double)skf_f16_to_f32(skf_load16(b)) * ((k < 16 ? b[2 + k] & 15 : b[2 + k - 16] >> 4) - 8);
+    default:
+        return (double)skf_f16_to_f32(skf_load16(b)) * (k < 16 ? b[4 + k] & 15 : b[4 + k - 16] >> 4) +
+               skf_f16_to_f32(skf_load16(b + 2));
+    }
+}
+
+static void test_reference_matmul_is_the_formula(void **state)
+{
+    enum { ROWS = 5, COLS = 96 };
+    for (size_t k = 0; k < SKF_COUNT(types); k++) {
+        float x[2 * COLS], y[2 * ROWS];
+        fill(x, 2 * COLS);
+        struct matrix m;
+        struct skf_acts a;
+        matrix_make(&m, types[k], ROWS, COLS, true);
+        acts_make(&a, tables[0], x, 2, COLS);
+        tables[0]->matmul(&m.w, &a, 0, ROWS, y, ROWS);
+        for (uint32_t t = 0; t < 2; t++)
+            for (uint32_t r = 0; r < ROWS; r++) {
+                const uint8_t *p = skf_weight_row(&m.w, r);
+                double want = 0, size = 0;
+                for (uint32_t i = 0; i < COLS; i++) {
+                    size_t at = (size_t)(i / 32) * 2 + t;
+                    double v = skf_type_info(types[k])->block > 1 ? (double)a.d[at] * a.q[at * 32 + i % 32] : x[t * COLS + i];
+                    want += weight_at(&m.w, p, i) * v;
+                    size += fabs(weight_at(&m.w, p, i) * v);
+                }
+                /* each of some 20 roundings is at most 2^-24 of what has been summed up by then */
+                assert_true(fabs(y[t * ROWS + r] - want) <= 2e-6 * size);
+            }
+        acts_free(&a);
+        skf_free(m.bytes);
+    }
+}
+
+static void one_shape(enum skf_type type, uint32_t rows, uint32_t cols, uint32_t m)
+{
+    struct matrix w;
+    struct skf_acts a, one;
+    float *x = skf_alloc((size_t)m * cols * sizeof *x), *want = skf_calloc((size_t)m * rows, sizeof *want),
+          *y = skf_calloc((size_t)m * (rows + 3), sizeof *y);
+    assert_true(x && want && y);
+    fill(x, (size_t)m * cols);
+    matrix_make(&w, type, rows, cols, true);
+    acts_make(&a, tables[0], x, m, cols);
+    for (uint32_t t = 0; t < m; t++) { /* token by token */
+        acts_make(&one, tables[0], x + (size_t)t * cols, 1, cols);
+        tables[0]->matmul(&w.w, &one, 0, rows, want + (size_t)t * rows, rows);
+        acts_free(&one);
+    }
+    for (size_t k = 0; k < n_tables; k++) {
+        uint32_t cut = next() % (rows + 1);
+        tables[k]->matmul(&w.w, &a, cut, rows, y, rows + 3); /* in two parts, as two threads would */
+        tables[k]->matmul(&w.w, &a, 0, cut, y, rows + 3);
+        for (uint32_t t = 0; t < m; t++)
+            if (memcmp(y + (size_t)t * (rows + 3), want + (size_t)t * rows, rows * sizeof *y))
+                fail_msg("%s %s rows %u cols %u tokens %u: token %u differs from the reference", skf_isa_name(tables[k]->isa),
+                         skf_type_info(type)->name, rows, cols, m, t);
+    }
+    acts_free(&a);
+    skf_free(w.bytes);
+    skf_free(x);
+    skf_free(want);
+    skf_free(y);
+}
+
+static void test_matmul_is_the_same_everywhere(void **state)
+{
+    static const uint32_t rows[] = {1, 2, 3, 5, 15, 16, 17, 33, 48}, tokens[] = {1, 2, 3, 4, 5, 8, 64, 65, 70};
+    static const uint32_t blocks[] = {32, 64, 544, 576}, floats[] = {1, 15, 16, 17, 31, 64, 100};
+    for (size_t k = 0; k < SKF_COUNT(types); k++)
+        for (size_t r = 0; r < SKF_COUNT(rows); r++)
+            for (size_t t = 0; t < SKF_COUNT(tokens); t++) {
+                bool is_blocks = skf_type_info(types[k])->block > 1;
+                size_t c = r + t;
+                one_shape(types[k], rows[r], is_blocks ? blocks[c % SKF_COUNT(blocks)] : floats[c % SKF_COUNT(floats)],
+                          tokens[t]);
+            }
+    one_shape(SKF_T_Q4_1, 40, 1536, 3);
+    one_shape(SKF_T_Q8_0, 40, 1536, 3);
+}
+
+/* Codes and activations at their ends: nothing may overflow on the way. */
+static void test_extreme_codes(void **state)
+{
+    enum { ROWS = 17, COLS = 64 };
+    float x[COLS];
+    for (int sign = -1; sign <= 1; sign += 2)
+        for (size_t k = 3; k < SKF_COUNT(types); k++)
+            for (int code = 0; code < 3; code++) {
+                struct matrix m;
+                struct skf_acts a;
+                float want[ROWS], y[ROWS];
+                for (int i = 0; i < COLS; i++)
+                    x[i] = (float)sign;
+                matrix_make(&m, types[k], ROWS, COLS, false);
+                uint32_t head = types[k] == SKF_T_Q4_1 ? 4 : 2, bytes = skf_type_info(types[k])->block_bytes;
+                for (uint32_t b = 0; b < ROWS * COLS / 32; b++)
+                    memset(m.bytes + b * bytes + head, (int[]){0x80, 0xff, 0x7f}[code], bytes - head);
+                acts_make(&a, tables[0], x, 1, COLS);
+                tables[0]->matmul(&m.w, &a, 0, ROWS, want, ROWS);
+                for (size_t j = 1; j < n_tables; j++) {
+                    tables[j]->matmul(&m.w, &a, 0, ROWS, y, ROWS);
+                    assert_memory_equal(y, want, sizeof y);
+                }
+                acts_free(&a);
+                skf_free(m.bytes);
+            }
+}
+
+static void test_elementwise_is_the_same_everywhere(void **state)
+{
+    enum { MOST = 200 };
+    for (uint32_t n = 1; n <= MOST; n += n < 70 ? 1 : 13) {
+        float x[MOST], w[MOST], out[4][4][MOST], norm[4], sums[4];
+        uint16_t h[4][MOST];
+        memset(out, 0, sizeof out);
+        memset(h, 0, sizeof h);
+        fill(x, n);
+        fill(w, n);
+        if (n > 3)
+            x[1] = 95.0f, x[2] = -95.0f, x[3] = -0.0f;
+        for (size_t k = 0; k < n_tables; k++) {
+            tables[k]->rms_norm(x, w, n, 1e-5f, out[k][0]);
+            memcpy(out[k][1], x, n * sizeof *x);
+            tables[k]->silu_mul(out[k][1], w, n);
+            memcpy(out[k][2], x, n * sizeof *x);
+            tables[k]->add(out[k][2], w, n);
+            tables[k]->to_f16(x, h[k], n);
+            memcpy(out[k][3], x, n * sizeof *x);
+            tables[k]->rope(out[k][3], 1, n, n & ~1u, w);
+            sums[k] = tables[k]->sum_exp(x, n, 8.0f);
+            norm[k] = sums[k];
+            assert_memory_equal(out[k], out[0], sizeof out[0]);
+            assert_memory_equal(h[k], h[0], sizeof h[0]);
+            assert_memory_equal(&norm[k], &norm[0], sizeof norm[0]);
+        }
+        double ss = 0, e = 0;
+        for (uint32_t i = 0; i < n; i++)
+            ss += (double)x[i] * x[i];
+        for (uint32_t i = 0; i < n; i++) {
+            double y = x[i] / sqrt(ss / n + 1e-5f) * w[i], g = x[i] / (1 + exp(-(double)x[i])) * w[i];
+            assert_true(fabs(out[0][0][i] - y) <= 1e-6 * fabs(y) + 1e-30);
+            assert_true(fabs(out[0][1][i] - g) <= 1e-6 * fabs(g) + 1e-30);
+            e += exp(fmin(x[i] - 8.0, 88.0));
+        }
+        assert_true(fabs(sums[0] - e) <= 1e-5 * e);
+    }
+}
+
+static void test_attention(void **state)
+{
+    static const uint32_t dims[] = {2, 16, 20, 64, 80, 128}, lengths[] = {1, 2, 15, 16, 17, 100};
+    for (size_t d = 0; d < SKF_COUNT(dims); d++)
+        for (size_t l = 0; l < SKF_COUNT(lengths); l++) {
+            uint32_t hd = dims[d], n = lengths[l];
+            float q[128], f[128], out[4][128], scores[100];
+            uint16_t k[100 * 128], v[100 * 128];
+            fill(q, hd);
+            for (uint32_t t = 0; t < n; t++) {
+                fill(f, hd);
+                tables[0]->to_f16(f, k + (size_t)t * hd, hd);
+                fill(f, hd);
+                tables[0]->to_f16(f, v + (size_t)t * hd, hd);
+            }
+            for (size_t i = 0; i < n_tables; i++) {
+                tables[i]->attention(q, k, v, n, hd, 0.25f, scores, out[i]);
+                assert_memory_equal(out[i], out[0], hd * sizeof(float));
+            }
+            double p[100], max = -1e300, sum = 0;
+            for (uint32_t t = 0; t < n; t++) {
+                p[t] = 0;
+                for (uint32_t i = 0; i < hd; i++)
+                    p[t] += (double)q[i] * skf_f16_to_f32(k[(size_t)t * hd + i]) * 0.25;
+                max = fmax(max, p[t]);
+            }
+            for (uint32_t t = 0; t < n; t++)
+                sum += p[t] = exp(p[t] - max);
+            for (uint32_t i = 0; i < hd; i++) {
+                double y = 0;
+                for (uint32_t t = 0; t < n; t++)
+                    y += p[t] / sum * skf_f16_to_f32(v[(size_t)t * hd + i]);
+                assert_true(fabs(out[0][i] - y) <= 1e-4);
+            }
+        }
+}
+
+static void test_rope_turns_pairs(void **state)
+{
+    float x[4] = {3.0f, 4.0f, 5.0f, 6.0f}, cs[2] = {0.0f, 1.0f};
+    for (size_t k = 0; k < n_tables; k++) {
+        float y[4];
+        memcpy(y, x, sizeof y);
+        tables[k]->rope(y, 1, 4, 2, cs); /* a quarter turn of the first pair, the rest left alone */
+        assert_true(y[0] == -4.0f && y[1] == 3.0f && y[2] == 5.0f && y[3] == 6.0f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_quantize_is_close_and_the_same_everywhere),
+        cmocka_unit_test(test_reference_matmul_is_the_formula),
+        cmocka_unit_test(test_matmul_is_the_same_everywhere),
+        cmocka_unit_test(test_extreme_codes),
+        cmocka_unit_test(test_elementwise_is_the_same_everywhere),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_rope_turns_pairs),
+    };
+    return cmocka_run_group_tests(tests, find_tables, NULL);
+}
