@@ -62,7 +62,8 @@ struct skf_wire_server_opts {
     const char *listen; /* "127.0.0.1:7443"; port 0 takes any */
     struct skf_wire_tls tls;
     unsigned threads;   /* completion queues; 0 for 2 */
-    unsigned max_streams; /* 0 for 20,000 */
+    unsigned max_streams; /* calls at a time, of all peers; 0 for 20,000. One peer's connection has at most 512. */
+    unsigned keepalive_ms; /* a silent peer is taken for dead after this and 10 s (or the same again) more; 0 for 15,000 */
 };
 /* SKF_ERR_BUSY naming the address when the port is in use. Methods are copied. grpc.health.v1 is answered by the layer. */
 SKF_MUST enum skf_err skf_wire_server_open(const struct skf_wire_server_opts *o, const struct skf_wire_method *methods,

@@ -1,0 +1,59 @@
+/* Our errors as gRPC statuses, and back: the class survives the wire as well as gRPC's sixteen numbers allow. */
+#include "wire/wire.h"
+
+#include "base/util.h"
+
+static const unsigned char status_of[SKF_ERR_COUNT_] = {
+    [SKF_OK] = SKF_WIRE_OK,
+    [SKF_ERR_NOMEM] = SKF_WIRE_EXHAUSTED,
+    [SKF_ERR_IO] = SKF_WIRE_INTERNAL,
+    [SKF_ERR_FORMAT] = SKF_WIRE_INVALID,
+    [SKF_ERR_LIMIT] = SKF_WIRE_RANGE,
+    [SKF_ERR_UNSUPPORTED] = SKF_WIRE_UNIMPLEMENTED,
+    [SKF_ERR_DIGEST] = SKF_WIRE_DATA_LOSS,
+    [SKF_ERR_SIGNATURE] = SKF_WIRE_PERMISSION,
+    [SKF_ERR_EXPIRED] = SKF_WIRE_PRECONDITION,
+    [SKF_ERR_ROLLBACK] = SKF_WIRE_PRECONDITION,
+    [SKF_ERR_BASE] = SKF_WIRE_PRECONDITION,
+    [SKF_ERR_NOT_FOUND] = SKF_WIRE_NOT_FOUND,
+    [SKF_ERR_EXISTS] = SKF_WIRE_EXISTS,
+    [SKF_ERR_FULL] = SKF_WIRE_EXHAUSTED,
+    [SKF_ERR_BUSY] = SKF_WIRE_ABORTED,
+    [SKF_ERR_NET] = SKF_WIRE_UNAVAILABLE,
+    [SKF_ERR_REFUSED] = SKF_WIRE_PERMISSION,
+    [SKF_ERR_TIMEOUT] = SKF_WIRE_DEADLINE,
+    [SKF_ERR_CANCELLED] = SKF_WIRE_CANCELLED,
+    [SKF_ERR_ARG] = SKF_WIRE_INVALID,
+    [SKF_ERR_STATE] = SKF_WIRE_PRECONDITION,
+    [SKF_ERR_INTERNAL] = SKF_WIRE_INTERNAL,
+};
+
+static const unsigned char err_of[] = {
+    [SKF_WIRE_OK] = SKF_OK,
+    [SKF_WIRE_CANCELLED] = SKF_ERR_CANCELLED,
+    [SKF_WIRE_UNKNOWN] = SKF_ERR_INTERNAL,
+    [SKF_WIRE_INVALID] = SKF_ERR_ARG,
+    [SKF_WIRE_DEADLINE] = SKF_ERR_TIMEOUT,
+    [SKF_WIRE_NOT_FOUND] = SKF_ERR_NOT_FOUND,
+    [SKF_WIRE_EXISTS] = SKF_ERR_EXISTS,
+    [SKF_WIRE_PERMISSION] = SKF_ERR_REFUSED,
+    [SKF_WIRE_EXHAUSTED] = SKF_ERR_FULL,
+    [SKF_WIRE_PRECONDITION] = SKF_ERR_STATE,
+    [SKF_WIRE_ABORTED] = SKF_ERR_BUSY,
+    [SKF_WIRE_RANGE] = SKF_ERR_LIMIT,
+    [SKF_WIRE_UNIMPLEMENTED] = SKF_ERR_UNSUPPORTED,
+    [SKF_WIRE_INTERNAL] = SKF_ERR_INTERNAL,
+    [SKF_WIRE_UNAVAILABLE] = SKF_ERR_NET,
+    [SKF_WIRE_DATA_LOSS] = SKF_ERR_DIGEST,
+    [SKF_WIRE_UNAUTHENTICATED] = SKF_ERR_REFUSED,
+};
+
+enum skf_wire_status skf_wire_status_of(enum skf_err e)
+{
+    return (unsigned)e < SKF_ERR_COUNT_ ? (enum skf_wire_status)status_of[e] : SKF_WIRE_UNKNOWN;
+}
+
+enum skf_err skf_wire_err_of(enum skf_wire_status s)
+{
+    return (unsigned)s < SKF_COUNT(err_of) ? (enum skf_err)err_of[s] : SKF_ERR_INTERNAL;
+}
