@@ -2,8 +2,8 @@
  * TUF 1.0 (https://theupdateframework.github.io/specification/latest/, sections named in the code): metadata in the
  * specification's JSON and canonical form, the client workflow of section 5, and the repository side that signs.
  *
- * Roles: root (threshold), targets (the offline release key), `deltas` (delegated by targets for "deltas/*", the distributor's own
- * key), snapshot, timestamp.  Target paths: "models/<model>/<version>.manifest" in targets, and
+ * Roles: root (threshold), targets (the offline release key), `deltas` (delegated by targets for the files of the folder deltas,
+ * the distributor's own key), snapshot, timestamp.  Target paths: "models/<model>/<version>.manifest" in targets, and
  * "deltas/<hex of source root>-<hex of result root>.skdx" (the .skd's head and index) in deltas.
  */
 #ifndef SKF_TRUST_TUF_H
@@ -36,6 +36,9 @@ SKF_MUST enum skf_err skf_tuf_refresh(struct skf_tuf *t, int64_t now, skf_tuf_fe
 struct skf_tuf_target {
     uint64_t length;
     uint8_t sha256[SKF_DIGEST];
+    /* What repositories of others may use beside or instead; all zero for a target of ours. */
+    bool no_sha256, has_sha512;
+    uint8_t sha512[64];
 };
 /* Section 5.6.7: looks a path up through the delegations (fetching the delegated role's metadata when needed).
  * SKF_ERR_NOT_FOUND when nobody who may speak for the path lists it. */
@@ -58,6 +61,8 @@ SKF_MUST enum skf_err skf_tuf_repo_new(const char *dir, const struct skf_tuf_key
 SKF_MUST enum skf_err skf_tuf_sign(skf_json *doc, const struct skf_key *k, struct skf_why *why);
 /* Canonical bytes of a value (OLPC canonical JSON, as the specification's section 4.2 says). */
 SKF_MUST enum skf_err skf_tuf_canonical(const skf_json *v, struct skf_buf *out);
+/* Whether `delegator` lists this key for `role`: what a signer asks before he signs. */
+bool is_tuf_listed(const skf_json *delegator, const char *role, const char *keyid);
 /* Enough distinct valid signatures of `role`, as this verified root (or delegating targets) document lists its keys. */
 SKF_MUST enum skf_err skf_tuf_verify(const skf_json *delegator, const char *role, const skf_json *doc,
                                      struct skf_why *why);
