@@ -24,10 +24,14 @@ enum skf_coding { /* how a chunk of the result is made; never renumbered */
 };
 const char *skf_coding_name(enum skf_coding c); /* copy, raw, zstd, patch, int */
 
+struct skf_skd_chunk;
 struct skf_delta_opts {
     unsigned jobs; /* 0: one a processor */
     int level;     /* zstd level; 0 for our default */
     struct skf_progress progress;
+    /* Building only: told of every chunk in order once all are coded (digests and payload_offset are not set). May be NULL. */
+    void (*chunk)(void *ctx, const struct skf_skd_chunk *c);
+    void *chunk_ctx;
 };
 struct skf_delta_stats {
     uint64_t bytes; /* of the .skd, or of the result when applying */
@@ -37,12 +41,13 @@ struct skf_delta_stats {
     uint64_t coding_bytes[SKF_CODE_COUNT], coding_chunks[SKF_CODE_COUNT]; /* payload bytes and chunks a coding */
 };
 
-/* Writes the delta that makes `neu` of `old` (whole or not at all). Memory beyond the maps: under 64 MiB for any model,
- * chunk tables aside. */
+/* Writes the delta that makes `neu` of `old` (whole or not at all); with out_path NULL only the statistics are found. Memory
+ * beyond the maps: under 64 MiB for any model, chunk tables aside. The bytes do not depend on `jobs`. opts NULL for defaults. */
 SKF_MUST enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model *neu, const char *out_path,
                                       const struct skf_delta_opts *opts, struct skf_delta_stats *stats,
                                       struct skf_why *why);
-/* Writes the result whole or not at all; every byte of it is hashed and must come to the result root. */
+/* Writes the result whole or not at all; every byte of it is hashed and must come to the result root. SKF_ERR_BASE when
+ * old_path is not what the delta starts from, SKF_ERR_FORMAT or SKF_ERR_DIGEST when the delta is damaged. */
 SKF_MUST enum skf_err skf_delta_apply(const char *old_path, const char *skd_path, const char *out_path,
                                       const struct skf_delta_opts *opts, struct skf_delta_stats *stats,
                                       struct skf_why *why);
@@ -58,7 +63,7 @@ struct skf_skd_info {
     uint64_t source_size, result_size;
     uint64_t index_size;   /* head and index: the first payload byte stands here */
     uint64_t payload_size; /* all payloads; index_size + payload_size is the file's size */
-    uint64_t n_chunks;
+    uint64_t n_chunks;     /* of the table; 0 for the identity (equal roots), whose result is the source as it stands */
     uint32_t codec;        /* codec version */
 };
 struct skf_skd_chunk {

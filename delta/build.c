@@ -1,0 +1,247 @@
+/*
+ * A delta from two models: cut both, find what is there already, code the rest chunk by chunk on all threads, then write head,
+ * index and payloads in order.  The bytes depend on the two models and the level alone, never on the threads.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "delta/build_priv.h"
+
+static enum skf_err chunk_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+{
+    return build_chunk(ctx, worker, i, why);
+}
+
+static enum skf_err no_memory(struct skf_why *why) { return skf_fail(why, SKF_ERR_NOMEM, "out of memory"); }
+
+/* Tensors of both models that are coded against each other: the same name, type and row. */
+static enum skf_err pair_tensors(struct build *b, struct skf_why *why)
+{
+    b->tensors = skf_model_tensors(b->neu, &b->n_tensors);
+    b->pairs = skf_calloc(b->n_tensors, sizeof *b->pairs);
+    if (!b->pairs)
+        return no_memory(why);
+    for (size_t i = 0; i < b->n_tensors; i++) {
+        const struct skf_tensor *t = &b->tensors[i], *o = skf_model_find(b->old, t->name);
+        if (o && o->type == t->type && o->row_bytes == t->row_bytes && strlen(t->name) <= SKD_NAME_MAX)
+            b->pairs[i] = o;
+    }
+    return SKF_OK;
+}
+
+/* Each chunk's record as far as it is known before coding: place, digest, copies; and the tensor it lies in. */
+static enum skf_err place_chunks(struct build *b, struct skf_why *why, bool *needs_anchors)
+{
+    uint64_t n = b->neu_cut.n, likely = 0;
+    size_t t = 0;
+    struct skf_by_digest have;
+    b->chunks = skf_calloc(n, sizeof *b->chunks);
+    b->spooled = skf_calloc(n, sizeof *b->spooled);
+    b->tensor_of = skf_calloc(n, sizeof *b->tensor_of);
+    if (!b->chunks || !b->spooled || !b->tensor_of || skf_by_digest_make(&b->old_cut, &have) != SKF_OK)
+        return no_memory(why);
+    *needs_anchors = false;
+    for (uint64_t i = 0; i < n; i++) {
+        const struct skf_chunk *c = &b->neu_cut.chunks[i];
+        struct skd_out_chunk *r = &b->chunks[i];
+        r->result_offset = c->offset;
+        r->result_length = c->length;
+        memcpy(r->result_digest, c->digest, SKF_DIGEST);
+        while (t < b->n_tensors && b->tensors[t].offset + b->tensors[t].bytes <= c->offset)
+            t++;
+        bool is_inside = t < b->n_tensors && b->tensors[t].offset <= c->offset;
+        b->tensor_of[i] = is_inside ? (uint32_t)t : SKD_NO_TENSOR;
+        uint64_t from = skf_by_digest_find(&have, c, likely);
+        if (from != UINT64_MAX) {
+            r->coding = SKF_CODE_COPY;
+            r->source_offset = b->old_cut.chunks[from].offset;
+            r->source_length = c->length;
+            likely = from + 1;
+            continue;
+        }
+        r->coding = SKF_CODE_RAW;
+        *needs_anchors = *needs_anchors || !is_inside || !b->pairs[t];
+    }
+    skf_by_digest_free(&have);
+    return SKF_OK;
+}
+
+static enum skf_err open_workers(struct build *b, struct skf_why *why)
+{
+    b->workers = skf_calloc(b->jobs, sizeof *b->workers);
+    if (!b->workers)
+        return no_memory(why);
+    for (unsigned i = 0; i < b->jobs; i++) {
+        b->workers[i].out = SKF_BUF_INIT(SKF_CHUNK_MAX);
+        if (skf_work_init(&b->workers[i].work, true) != SKF_OK)
+            return no_memory(why);
+    }
+    return SKF_OK;
+}
+
+static void close_workers(struct build *b)
+{
+    for (unsigned i = 0; b->workers && i < b->jobs; i++) {
+        struct build_worker *w = &b->workers[i];
+        skf_work_free(&w->work);
+        skf_buf_free(&w->out);
+        skf_area_free(&w->neu);
+        skf_area_free(&w->old);
+        skf_area_free(&w->best);
+        skf_area_free(&w->check);
+    }
+    skf_free(b->workers);
+    b->workers = NULL;
+    for (unsigned i = 0; i < BUILD_HEAVY; i++) {
+        skf_zenc_free(b->heavy[i].enc);
+        skf_area_free(&b->heavy[i].source);
+        b->heavy[i].enc = NULL;
+    }
+}
+
+/* The directory: tensors that some INT chunk refers to. */
+static enum skf_err list_tensors(const struct build *b, struct skd_out_tensor **out, uint64_t *n, struct skf_why *why)
+{
+    *n = 0;
+    *out = skf_calloc(b->n_tensors, sizeof **out);
+    if (!*out)
+        return no_memory(why);
+    uint32_t last = SKD_NO_TENSOR;
+    for (uint64_t i = 0; i < b->neu_cut.n; i++) {
+        if (b->chunks[i].coding != SKF_CODE_INT || b->tensor_of[i] == last)
+            continue;
+        last = b->tensor_of[i];
+        const struct skf_tensor *t = &b->tensors[last], *o = b->pairs[last];
+        (*out)[(*n)++] = (struct skd_out_tensor){t->name, strlen(t->name), t->type,   t->row_bytes,
+                                                 t->offset, t->bytes,      o->offset, o->bytes};
+    }
+    return SKF_OK;
+}
+
+/* Head, index, payloads. With out_path NULL only the size is found. */
+static enum skf_err write_out(const struct build *b, const char *out_path, uint64_t *size, struct skf_why *why)
+{
+    struct skf_draft *d = NULL;
+    struct skf_buf index = SKF_BUF_INIT(SKF_SKD_INDEX_MAX);
+    struct skd_out_tensor *tensors = NULL;
+    uint8_t *piece = NULL;
+    struct skd_out o = {.source_root = b->old_cut.root, .result_root = b->neu_cut.root, .source_size = b->old_cut.size,
+                        .result_size = b->neu_cut.size, .chunks = b->chunks};
+    enum skf_err e = SKF_OK;
+    if (b->chunks) { /* otherwise the identity */
+        o.n_chunks = b->neu_cut.n;
+        SKF_GO(e, list_tensors(b, &tensors, &o.n_tensors, why));
+        o.tensors = tensors;
+    }
+    e = skd_write_index(&o, &index);
+    if (e != SKF_OK) {
+        (void)skf_fail(why, e, "the delta's index cannot be written: %s", skf_err_name(e));
+        goto out;
+    }
+    *size = index.len;
+    for (uint64_t i = 0; i < o.n_chunks; i++)
+        *size += b->chunks[i].payload_length;
+    if (!out_path)
+        goto out;
+    if (!(piece = skf_alloc(SKF_CHUNK_MAX)))
+        SKF_GO(e, no_memory(why));
+    SKF_GO(e, skf_draft_open(out_path, *size, 0644, &d, why));
+    SKF_GO(e, skf_draft_write_at(d, 0, index.data, index.len, why));
+    uint64_t at = index.len;
+    for (uint64_t i = 0; i < o.n_chunks; i++) {
+        uint32_t n = b->chunks[i].payload_length;
+        if (n == 0)
+            continue;
+        SKF_GO(e, build_spool_get(&b->spool, b->spooled[i], piece, n, why));
+        SKF_GO(e, skf_draft_write_at(d, at, piece, n, why));
+        at += n;
+    }
+    struct skf_draft *done = d;
+    d = NULL;
+    e = skf_draft_commit(done, why);
+out:
+    skf_draft_abort(d);
+    skf_free(piece);
+    skf_free(tensors);
+    skf_buf_free(&index);
+    return e;
+}
+
+static void tell(const struct build *b, const struct skf_delta_opts *opts, struct skf_delta_stats *stats)
+{
+    stats->chunks = b->neu_cut.n;
+    memcpy(stats->source_root, b->old_cut.root, SKF_DIGEST);
+    memcpy(stats->result_root, b->neu_cut.root, SKF_DIGEST);
+    for (uint64_t i = 0; i < b->neu_cut.n; i++) {
+        const struct skf_chunk *c = &b->neu_cut.chunks[i];
+        struct skf_skd_chunk k = {.result_offset = c->offset, .result_length = c->length, .source_offset = c->offset,
+                                  .source_length = c->length, .coding = SKF_CODE_COPY};
+        if (b->chunks) {
+            const struct skd_out_chunk *r = &b->chunks[i];
+            k.coding = (enum skf_coding)r->coding;
+            k.payload_length = r->payload_length;
+            k.source_offset = r->source_offset;
+            k.source_length = r->source_length;
+        }
+        stats->coding_chunks[k.coding]++;
+        stats->coding_bytes[k.coding] += k.payload_length;
+        if (opts->chunk)
+            opts->chunk(opts->chunk_ctx, &k);
+    }
+}
+
+static enum skf_err build_all(struct build *b, const char *out_path, struct skf_delta_stats *stats, struct skf_why *why)
+{
+    bool needs_anchors = false;
+    struct skf_progress quiet = {.cancel = b->progress->cancel};
+    SKF_TRY(skf_cut_make(b->old, b->jobs, &quiet, &b->old_cut, why));
+    SKF_TRY(skf_cut_make(b->neu, b->jobs, &quiet, &b->neu_cut, why));
+    if (memcmp(b->old_cut.root, b->neu_cut.root, SKF_DIGEST) == 0)
+        return write_out(b, out_path, &stats->bytes, why);
+    b->jobs = SKF_MIN(b->jobs, BUILD_JOBS);
+    SKF_TRY(pair_tensors(b, why));
+    SKF_TRY(place_chunks(b, why, &needs_anchors));
+    if (needs_anchors && b->old_cut.size)
+        SKF_TRY(skf_anchors_make(b->old_source, b->jobs, b->progress, &b->anchors, why));
+    if (out_path)
+        SKF_TRY(build_spool_open(&b->spool, out_path, why));
+    SKF_TRY(open_workers(b, why));
+    SKF_TRY(skf_par_for(b->jobs, b->neu_cut.n, chunk_step, b, why));
+    return write_out(b, out_path, &stats->bytes, why);
+}
+
+enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model *neu, const char *out_path,
+                             const struct skf_delta_opts *opts, struct skf_delta_stats *stats, struct skf_why *why)
+{
+    static const struct skf_delta_opts plain;
+    uint64_t begun = skf_now_ns();
+    opts = opts ? opts : &plain;
+    struct build b = {.old = old,
+                      .neu = neu,
+                      .old_source = skf_model_source(old),
+                      .neu_source = skf_model_source(neu),
+                      .spool = {.fd = -1},
+                      .jobs = opts->jobs ? opts->jobs : skf_cpu_count(),
+                      .level = opts->level ? opts->level : 9,
+                      .progress = &opts->progress};
+    for (unsigned i = 0; i < BUILD_HEAVY; i++)
+        (void)pthread_mutex_init(&b.heavy[i].lock, NULL);
+    *stats = (struct skf_delta_stats){0};
+    enum skf_err e = build_all(&b, out_path, stats, why);
+    if (e == SKF_OK)
+        tell(&b, opts, stats);
+    stats->seconds = (double)(skf_now_ns() - begun) / 1e9;
+    close_workers(&b);
+    build_spool_close(&b.spool);
+    skf_anchors_free(b.anchors);
+    skf_free(b.chunks);
+    skf_free(b.spooled);
+    skf_free(b.tensor_of);
+    skf_free(b.pairs);
+    skf_cut_free(&b.old_cut);
+    skf_cut_free(&b.neu_cut);
+    for (unsigned i = 0; i < BUILD_HEAVY; i++)
+        (void)pthread_mutex_destroy(&b.heavy[i].lock);
+    return e;
+}

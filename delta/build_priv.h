@@ -1,0 +1,58 @@
+/* What the builder's files share: the plan of a delta in the making. */
+#ifndef SKF_DELTA_BUILD_PRIV_H
+#define SKF_DELTA_BUILD_PRIV_H
+
+#include <pthread.h>
+
+#include "delta/int_priv.h"
+#include "delta/locate_priv.h"
+#include "delta/skd_priv.h"
+
+/* Threads that encode, and zstd contexts with large tables among them: together with the areas of each they stay in 64 MiB. */
+#define BUILD_JOBS 8
+#define BUILD_HEAVY 4
+
+/* Payloads in the order in which threads finish them, in a file that has no name. */
+struct build_spool {
+    int fd; /* -1: nothing is kept, only counted */
+    atomic_uint_fast64_t end;
+};
+SKF_MUST enum skf_err build_spool_open(struct build_spool *s, const char *beside, struct skf_why *why);
+void build_spool_close(struct build_spool *s);
+SKF_MUST enum skf_err build_spool_put(struct build_spool *s, const void *p, size_t n, uint64_t *at, struct skf_why *why);
+SKF_MUST enum skf_err build_spool_get(const struct build_spool *s, uint64_t at, void *p, size_t n, struct skf_why *why);
+
+struct build_heavy { /* a context with large tables, shared by the workers whose number is the same modulo BUILD_HEAVY */
+    pthread_mutex_t lock;
+    struct skf_zenc *enc;
+    struct skf_area source;
+};
+struct build_worker {
+    struct skf_work work;
+    struct skf_buf out;
+    struct skf_area neu, old, best, check;
+};
+struct build {
+    const struct skf_model *old, *neu;
+    const struct skf_source *old_source, *neu_source;
+    struct skf_cut old_cut, neu_cut;
+    const struct skf_tensor **pairs; /* for each tensor of neu: that of old it is coded against, or NULL */
+    const struct skf_tensor *tensors;
+    size_t n_tensors;
+    struct skd_out_chunk *chunks; /* one for each chunk of neu_cut */
+    uint64_t *spooled;            /* where its payload lies in the spool */
+    uint32_t *tensor_of;          /* its tensor's number, or SKD_NO_TENSOR */
+    struct skf_anchors *anchors;  /* NULL when every chunk has its place */
+    struct build_spool spool;
+    struct build_heavy heavy[BUILD_HEAVY];
+    struct build_worker *workers;
+    unsigned jobs;
+    int level;
+    const struct skf_progress *progress;
+    atomic_uint_fast64_t done;
+};
+
+/* Chooses and makes the coding of chunk i (its record, spooled payload and digests). */
+SKF_MUST enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct skf_why *why);
+
+#endif

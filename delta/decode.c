@@ -1,0 +1,90 @@
+/* One chunk of the result, made from its payload and the source: the receiver's inner step (delta.h). */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "delta/int_priv.h"
+#include "delta/skd_priv.h"
+
+struct skf_delta_scratch {
+    struct skf_work work;
+    struct skf_area source; /* a range that does not lie in one piece */
+};
+
+enum skf_err skf_delta_scratch_new(struct skf_delta_scratch **s)
+{
+    struct skf_delta_scratch *n = skf_calloc(1, sizeof *n);
+    if (!n)
+        return SKF_ERR_NOMEM;
+    enum skf_err e = skf_work_init(&n->work, false);
+    if (e != SKF_OK) {
+        skf_free(n);
+        return e;
+    }
+    *s = n;
+    return SKF_OK;
+}
+
+void skf_delta_scratch_free(struct skf_delta_scratch *s)
+{
+    if (!s)
+        return;
+    skf_work_free(&s->work);
+    skf_area_free(&s->source);
+    skf_free(s);
+}
+
+static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, const uint8_t *payload,
+                         const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out)
+{
+    const uint8_t *old;
+    switch (c->coding) {
+    case SKF_CODE_COPY:
+        if (c->source_offset > source->size || c->source_length > source->size - c->source_offset)
+            return SKF_ERR_BASE;
+        return skf_source_read(source, c->source_offset, out, c->result_length);
+    case SKF_CODE_RAW:
+        memcpy(out, payload, c->result_length);
+        return SKF_OK;
+    case SKF_CODE_ZSTD:
+        return skf_zdec_run(s->work.dec, payload, c->payload_length, NULL, 0, out, c->result_length);
+    case SKF_CODE_PATCH:
+        SKF_TRY(skf_area_view(source, c->source_offset, c->source_length, &s->source, &old));
+        return skf_zdec_run(s->work.dec, payload, c->payload_length, old, c->source_length, out, c->result_length);
+    case SKF_CODE_INT:
+        SKF_TRY(skf_area_view(source, c->source_offset, c->source_length, &s->source, &old));
+        return skf_int_get(&s->work, skd->tensors[c->tensor].type, payload, c->payload_length, old, out,
+                           c->result_length);
+    default:
+        return SKF_ERR_INTERNAL;
+    }
+}
+
+enum skf_err skf_skd_decode(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
+                            const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
+                            struct skf_why *why)
+{
+    if (i >= skd->info.n_chunks)
+        return skf_fail(why, SKF_ERR_ARG, "the delta has no chunk %llu", (unsigned long long)i);
+    const struct skd_chunk *c = &skd->chunks[i];
+    uint8_t digest[SKF_DIGEST];
+    if (c->payload_length) {
+        if (!payload)
+            return skf_fail(why, SKF_ERR_ARG, "chunk %llu needs its payload", (unsigned long long)i);
+        skf_sha256(payload, c->payload_length, digest);
+        if (memcmp(digest, c->payload_digest, SKF_DIGEST) != 0)
+            return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: the payload of chunk %llu has not its digest",
+                            (unsigned long long)i);
+    }
+    enum skf_err e = make(skd, c, payload, source, s, out);
+    if (e == SKF_OK && c->coding != SKF_CODE_RAW) { /* a raw payload is the result, and hashed already */
+        skf_sha256(out, c->result_length, digest);
+        if (memcmp(digest, c->result_digest, SKF_DIGEST) != 0)
+            e = SKF_ERR_BASE;
+    }
+    /* A right payload that cannot be undone was made from other bytes than these. */
+    if (e == SKF_ERR_FORMAT && c->source_length)
+        e = SKF_ERR_BASE;
+    if (e == SKF_ERR_BASE)
+        return skf_fail(why, e, "the delta is for another base: chunk %llu does not come out", (unsigned long long)i);
+    return e == SKF_OK ? e : skf_fail(why, e, "chunk %llu cannot be made", (unsigned long long)i);
+}

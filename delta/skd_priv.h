@@ -1,0 +1,95 @@
+/*
+ * The .skd container, version 1 (little-endian; docs/formats.md is the reference):
+ *
+ *   head     128 bytes
+ *        0   4  "SKD\x1a"
+ *        4   2  container version, 1
+ *        6   2  codec version, 1: which codings may stand in the table and what their payloads look like
+ *        8   8  index size: head, directory and table together
+ *       16   8  payload size: all payloads together; index size + payload size is the file's size
+ *       24   8  0
+ *       32  32  source root
+ *       64  32  result root
+ *       96  32  SHA-256 of the index without these 32 bytes
+ *   index    varints (LEB128, shortest form; "signed": zigzag)
+ *        source size, result size, tensors, chunks
+ *        directory: a record for each tensor that a chunk refers to, in order of its place in the result
+ *        table: a record for each chunk of the result's cut, in order
+ *   payloads in order of the table, nothing between them
+ *
+ * Tensor: shared (bytes its name has in common with the name before it), rest, the rest's bytes, type, row bytes,
+ *         gap (from the end of the tensor before it), bytes, signed shift (source offset - result offset, less that of the tensor
+ *         before it), signed growth (source bytes - bytes).
+ * Chunk:  coding (1 byte, the upper four bits 0), result length;
+ *         COPY: signed source offset less the end of the copy before it (0 at first);
+ *         PATCH: signed (source offset - result offset), source length;
+ *         ZSTD, PATCH, INT: payload length; a RAW payload is as long as the result;
+ *         result digest; ZSTD, PATCH, INT: payload digest (of RAW it is the result's).
+ *
+ * Equal roots make the identity: no tensors, no chunks, no payloads.
+ */
+#ifndef SKF_DELTA_SKD_PRIV_H
+#define SKF_DELTA_SKD_PRIV_H
+
+#include "base/buf.h"
+#include "delta/delta.h"
+
+#define SKD_CONTAINER 1
+#define SKD_CODEC 1
+#define SKD_DIGEST_AT 96
+#define SKD_NAME_MAX 4096
+/* The most bytes of the source that a PATCH may refer to: what a receiver may have to gather in memory. */
+#define SKD_PATCH_MAX (4u << 20)
+/* The least a record may take, so that counts are checked against what is there before anything is sized by them. */
+#define SKD_TENSOR_MIN 8
+#define SKD_CHUNK_MIN (2 + SKF_DIGEST)
+#define SKD_NO_TENSOR UINT32_MAX
+
+struct skd_tensor {
+    uint32_t name_at, name_len; /* in skf_skd.names */
+    enum skf_type type;
+    uint64_t row_bytes, offset, bytes, source_offset, source_bytes;
+};
+struct skd_chunk {
+    uint64_t result_offset, payload_offset, source_offset;
+    uint32_t result_length, payload_length, source_length;
+    uint32_t tensor;     /* of INT; otherwise SKD_NO_TENSOR */
+    uint8_t coding;
+    const uint8_t *result_digest, *payload_digest; /* in the index; payload_digest NULL for copies */
+};
+struct skf_skd {
+    struct skf_skd_info info;
+    uint8_t *index;
+    struct skf_buf names;
+    struct skd_tensor *tensors;
+    struct skd_chunk *chunks;
+    uint64_t n_tensors;
+};
+
+/* ---- writing ----------------------------------------------------------------------------------------------------------------- */
+struct skd_out_chunk { /* a record in the making */
+    uint32_t result_length, payload_length, source_length;
+    uint8_t coding;
+    uint64_t result_offset, source_offset;
+    uint8_t result_digest[SKF_DIGEST], payload_digest[SKF_DIGEST];
+};
+struct skd_out_tensor {
+    const char *name;
+    size_t name_len;
+    enum skf_type type;
+    uint64_t row_bytes, offset, bytes, source_offset, source_bytes;
+};
+struct skd_out {
+    const uint8_t *source_root, *result_root;
+    uint64_t source_size, result_size;
+    const struct skd_out_tensor *tensors;
+    uint64_t n_tensors;
+    const struct skd_out_chunk *chunks;
+    uint64_t n_chunks;
+};
+/* Appends head and index to `b` (empty, limit SKF_SKD_INDEX_MAX). SKF_ERR_LIMIT when it would not fit. */
+SKF_MUST enum skf_err skd_write_index(const struct skd_out *o, struct skf_buf *b);
+/* SHA-256 of an index without its digest field; SKF_ERR_NOMEM. */
+SKF_MUST enum skf_err skd_index_digest(const uint8_t *index, uint64_t n, uint8_t out[SKF_DIGEST]);
+
+#endif

@@ -1,0 +1,268 @@
+/*
+ * Head and index of a .skd, read (skd_priv.h has the format).  The bytes may come from anybody: every count is checked against
+ * the bytes that are there before memory is sized by it, every range against source, result and payloads, and the chunk
+ * digests must come to the result root.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "delta/int_priv.h"
+#include "delta/skd_priv.h"
+#include "delta/stream_priv.h"
+
+const char *skf_coding_name(enum skf_coding c)
+{
+    static const char *const names[SKF_CODE_COUNT] = {"copy", "raw", "zstd", "patch", "int"};
+    return (unsigned)c < SKF_CODE_COUNT ? names[c] : "unknown";
+}
+
+static enum skf_err damaged(struct skf_why *why, const char *what)
+{
+    return skf_fail(why, SKF_ERR_FORMAT, "damaged delta: %s", what);
+}
+
+enum skf_err skf_skd_index_size(const uint8_t head[SKF_SKD_HEAD], uint64_t *size, struct skf_why *why)
+{
+    if (memcmp(head, "SKD\x1a", 4) != 0)
+        return skf_fail(why, SKF_ERR_FORMAT, "not a delta (.skd)");
+    unsigned container = skf_le16(head + 4), codec = skf_le16(head + 6);
+    if (container != SKD_CONTAINER)
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "delta container version %u; this skiff reads %d", container,
+                        SKD_CONTAINER);
+    if (codec == 0 || codec > SKD_CODEC)
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "delta codec version %u; this skiff reads up to %d", codec, SKD_CODEC);
+    uint64_t n = skf_le64(head + 8), payload = skf_le64(head + 16), all;
+    if (n < SKF_SKD_HEAD + 4 || !is_add_ok(n, payload, &all) || skf_le64(head + 24) != 0)
+        return damaged(why, "its head contradicts itself");
+    if (n > SKF_SKD_INDEX_MAX)
+        return skf_fail(why, SKF_ERR_LIMIT, "delta index of %llu bytes; the most is %u", (unsigned long long)n,
+                        SKF_SKD_INDEX_MAX);
+    *size = n;
+    return SKF_OK;
+}
+
+/* The tensor's name, of which `shared` bytes are those of the one before it. Names are bounded together, since a few bytes
+ * may say "the whole last name again". */
+static enum skf_err get_name(struct skf_skd *s, struct skf_reader *r, const struct skd_tensor *before,
+                             struct skd_tensor *t)
+{
+    uint64_t shared, rest;
+    const uint8_t *p;
+    SKF_TRY(skf_get_varint(r, &shared));
+    SKF_TRY(skf_get_varint(r, &rest));
+    if (shared > (before ? before->name_len : 0) || rest > SKD_NAME_MAX || shared + rest > SKD_NAME_MAX)
+        return SKF_ERR_FORMAT;
+    SKF_TRY(skf_get_bytes(r, rest, &p));
+    if (memchr(p, 0, rest))
+        return SKF_ERR_FORMAT;
+    t->name_at = (uint32_t)s->names.len;
+    t->name_len = (uint32_t)(shared + rest);
+    SKF_TRY(skf_buf_reserve(&s->names, shared + rest)); /* first: what is shared lies in the buffer itself */
+    if (shared)
+        SKF_TRY(skf_buf_put(&s->names, s->names.data + before->name_at, shared));
+    return skf_buf_put(&s->names, p, rest);
+}
+
+static enum skf_err get_tensor(struct skf_skd *s, struct skf_reader *r, const struct skd_tensor *before,
+                               struct skd_tensor *t)
+{
+    uint64_t type, gap, shift, growth, end = before ? before->offset + before->bytes : 0, at;
+    SKF_TRY(get_name(s, r, before, t));
+    SKF_TRY(skf_get_varint(r, &type));
+    SKF_TRY(skf_get_varint(r, &t->row_bytes));
+    SKF_TRY(skf_get_varint(r, &gap));
+    SKF_TRY(skf_get_varint(r, &t->bytes));
+    SKF_TRY(skf_get_svarint(r, &shift));
+    SKF_TRY(skf_get_svarint(r, &growth));
+    const struct skf_type_info *info = type <= UINT32_MAX ? skf_type_info((uint32_t)type) : NULL;
+    if (!info)
+        return SKF_ERR_FORMAT;
+    t->type = info->type;
+    if (!is_add_ok(end, gap, &t->offset) || !is_add_ok(t->offset, t->bytes, &at) || at > s->info.result_size)
+        return SKF_ERR_FORMAT;
+    if (t->row_bytes == 0 || t->row_bytes % info->block_bytes || t->bytes % t->row_bytes)
+        return SKF_ERR_FORMAT;
+    t->source_offset = t->offset + shift + (before ? before->source_offset - before->offset : 0);
+    t->source_bytes = t->bytes + growth;
+    if (!is_add_ok(t->source_offset, t->source_bytes, &at) || at > s->info.source_size)
+        return SKF_ERR_FORMAT;
+    return SKF_OK;
+}
+
+/* Where an INT chunk reads: the same place of its tensor in the source. `*tensor` only ever moves on. */
+static enum skf_err place_int(const struct skf_skd *s, struct skd_chunk *c, uint32_t *tensor)
+{
+    uint64_t end = c->result_offset + c->result_length;
+    while (*tensor < s->n_tensors && s->tensors[*tensor].offset + s->tensors[*tensor].bytes < end)
+        ++*tensor;
+    if (*tensor >= s->n_tensors)
+        return SKF_ERR_FORMAT;
+    const struct skd_tensor *t = &s->tensors[*tensor];
+    uint32_t grain = skf_int_grain(t->type);
+    uint64_t within = c->result_offset - t->offset;
+    if (c->result_offset < t->offset || !grain || within % grain || c->result_length % grain ||
+        within > t->source_bytes || c->result_length > t->source_bytes - within)
+        return SKF_ERR_FORMAT;
+    c->tensor = *tensor;
+    c->source_offset = t->source_offset + within;
+    c->source_length = c->result_length;
+    return SKF_OK;
+}
+
+struct place { /* what the records before leave behind */
+    uint64_t result, payload, copied;
+    uint32_t tensor;
+};
+
+static enum skf_err get_source(const struct skf_skd *s, struct skf_reader *r, struct place *at, struct skd_chunk *c)
+{
+    uint64_t d, n = c->result_length;
+    if (c->coding == SKF_CODE_INT)
+        return place_int(s, c, &at->tensor);
+    if (c->coding != SKF_CODE_COPY && c->coding != SKF_CODE_PATCH)
+        return SKF_OK;
+    SKF_TRY(skf_get_svarint(r, &d));
+    c->source_offset = d + (c->coding == SKF_CODE_COPY ? at->copied : c->result_offset);
+    if (c->coding == SKF_CODE_PATCH)
+        SKF_TRY(skf_get_varint(r, &n));
+    if (n == 0 || n > SKD_PATCH_MAX || n > s->info.source_size || c->source_offset > s->info.source_size - n)
+        return SKF_ERR_FORMAT;
+    c->source_length = (uint32_t)n;
+    if (c->coding == SKF_CODE_COPY)
+        at->copied = c->source_offset + n;
+    return SKF_OK;
+}
+
+static enum skf_err get_chunk(const struct skf_skd *s, struct skf_reader *r, struct place *at, struct skd_chunk *c)
+{
+    uint64_t n;
+    const uint8_t *p;
+    SKF_TRY(skf_get_u8(r, &c->coding));
+    SKF_TRY(skf_get_varint(r, &n));
+    if (c->coding >= SKF_CODE_COUNT || n == 0 || n > SKF_CHUNK_MAX || n > s->info.result_size - at->result)
+        return SKF_ERR_FORMAT;
+    c->result_offset = at->result;
+    c->result_length = (uint32_t)n;
+    c->tensor = SKD_NO_TENSOR;
+    SKF_TRY(get_source(s, r, at, c));
+    bool has_own = c->coding != SKF_CODE_COPY && c->coding != SKF_CODE_RAW;
+    if (has_own) {
+        SKF_TRY(skf_get_varint(r, &n));
+        if (n == 0 || n >= c->result_length) /* otherwise it were RAW */
+            return SKF_ERR_FORMAT;
+    }
+    c->payload_length = c->coding == SKF_CODE_COPY ? 0 : (uint32_t)n;
+    if (c->payload_length > s->info.payload_size - (at->payload - s->info.index_size))
+        return SKF_ERR_FORMAT;
+    c->payload_offset = at->payload;
+    SKF_TRY(skf_get_bytes(r, SKF_DIGEST, &c->result_digest));
+    c->payload_digest = c->coding == SKF_CODE_COPY ? NULL : c->result_digest;
+    if (has_own) {
+        SKF_TRY(skf_get_bytes(r, SKF_DIGEST, &p));
+        c->payload_digest = p;
+    }
+    at->result += c->result_length;
+    at->payload += c->payload_length;
+    return SKF_OK;
+}
+
+static enum skf_err get_tables(struct skf_skd *s, struct skf_reader *r, struct skf_why *why)
+{
+    struct skf_skd_info *f = &s->info;
+    if (skf_get_varint(r, &f->source_size) || skf_get_varint(r, &f->result_size) || skf_get_varint(r, &s->n_tensors) ||
+        skf_get_varint(r, &f->n_chunks))
+        return damaged(why, "its index ends early");
+    size_t left = skf_reader_left(r);
+    if (f->n_chunks > left / SKD_CHUNK_MIN || s->n_tensors > left / SKD_TENSOR_MIN || s->n_tensors > f->n_chunks)
+        return damaged(why, "it claims more tensors or chunks than its index holds");
+    s->names = SKF_BUF_INIT(SKF_MIN((size_t)UINT32_MAX / 2, 16 * (size_t)f->index_size));
+    s->tensors = skf_calloc(s->n_tensors, sizeof *s->tensors);
+    s->chunks = skf_calloc(f->n_chunks, sizeof *s->chunks);
+    if (!s->tensors || !s->chunks)
+        return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
+    for (uint64_t i = 0; i < s->n_tensors; i++) {
+        enum skf_err e = get_tensor(s, r, i ? &s->tensors[i - 1] : NULL, &s->tensors[i]);
+        if (e != SKF_OK)
+            return skf_fail(why, e, "damaged delta: tensor %llu of its directory", (unsigned long long)i);
+    }
+    struct place at = {0, f->index_size, 0, 0};
+    struct skf_merkle m;
+    skf_merkle_init(&m);
+    for (uint64_t i = 0; i < f->n_chunks; i++) {
+        enum skf_err e = get_chunk(s, r, &at, &s->chunks[i]);
+        if (e != SKF_OK)
+            return skf_fail(why, e, "damaged delta: chunk %llu of its table", (unsigned long long)i);
+        skf_merkle_add(&m, s->chunks[i].result_digest, s->chunks[i].result_length);
+    }
+    bool is_identity = memcmp(f->source_root, f->result_root, SKF_DIGEST) == 0;
+    if (skf_reader_left(r) != 0 || at.payload - f->index_size != f->payload_size)
+        return damaged(why, "its index does not fill its size");
+    if (is_identity)
+        return f->n_chunks == 0 && f->source_size == f->result_size ? SKF_OK
+                                                                    : damaged(why, "an identity that changes something");
+    uint8_t root[SKF_DIGEST];
+    skf_merkle_root(&m, root);
+    if (at.result != f->result_size || memcmp(root, f->result_root, SKF_DIGEST) != 0)
+        return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: its chunks do not come to its result root");
+    return SKF_OK;
+}
+
+enum skf_err skf_skd_parse(const uint8_t *p, uint64_t n, struct skf_skd **skd, struct skf_why *why)
+{
+    uint64_t size;
+    if (n < SKF_SKD_HEAD)
+        return damaged(why, "shorter than its head");
+    SKF_TRY(skf_skd_index_size(p, &size, why));
+    if (size != n)
+        return damaged(why, "its index is cut short");
+    uint8_t digest[SKF_DIGEST];
+    SKF_TRY(skd_index_digest(p, n, digest));
+    if (memcmp(digest, p + SKD_DIGEST_AT, SKF_DIGEST) != 0)
+        return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: its index has not the digest it must have");
+    struct skf_skd *s = skf_calloc(1, sizeof *s);
+    if (!s || !(s->index = skf_memdup(p, n))) {
+        skf_free(s);
+        return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
+    }
+    s->info.codec = skf_le16(p + 6);
+    s->info.index_size = n;
+    s->info.payload_size = skf_le64(p + 16);
+    memcpy(s->info.source_root, p + 32, SKF_DIGEST);
+    memcpy(s->info.result_root, p + 64, SKF_DIGEST);
+    struct skf_reader r = skf_reader_of(s->index + SKF_SKD_HEAD, n - SKF_SKD_HEAD);
+    enum skf_err e = get_tables(s, &r, why);
+    if (e != SKF_OK) {
+        skf_skd_free(s);
+        return e;
+    }
+    *skd = s;
+    return SKF_OK;
+}
+
+void skf_skd_free(struct skf_skd *skd)
+{
+    if (!skd)
+        return;
+    skf_buf_free(&skd->names);
+    skf_free(skd->tensors);
+    skf_free(skd->chunks);
+    skf_free(skd->index);
+    skf_free(skd);
+}
+
+const struct skf_skd_info *skf_skd_info(const struct skf_skd *skd) { return &skd->info; }
+
+void skf_skd_chunk(const struct skf_skd *skd, uint64_t i, struct skf_skd_chunk *c)
+{
+    const struct skd_chunk *k = &skd->chunks[i];
+    *c = (struct skf_skd_chunk){.result_offset = k->result_offset,
+                                .result_length = k->result_length,
+                                .coding = (enum skf_coding)k->coding,
+                                .payload_offset = k->payload_offset,
+                                .payload_length = k->payload_length,
+                                .source_offset = k->source_offset,
+                                .source_length = k->source_length};
+    memcpy(c->result_digest, k->result_digest, SKF_DIGEST);
+    if (k->payload_digest)
+        memcpy(c->payload_digest, k->payload_digest, SKF_DIGEST);
+}

@@ -1,0 +1,87 @@
+/* Head and index of a .skd, written (skd_priv.h has the format). */
+#include <string.h>
+
+#include "delta/skd_priv.h"
+#include "delta/stream_priv.h"
+
+enum skf_err skd_index_digest(const uint8_t *index, uint64_t n, uint8_t out[SKF_DIGEST])
+{
+    struct skf_sha256_ctx *c = skf_sha256_new();
+    if (!c)
+        return SKF_ERR_NOMEM;
+    skf_sha256_add(c, index, SKD_DIGEST_AT);
+    skf_sha256_add(c, index + SKF_SKD_HEAD, n - SKF_SKD_HEAD);
+    skf_sha256_final(c, out);
+    return SKF_OK;
+}
+
+static enum skf_err put_tensors(const struct skd_out *o, struct skf_buf *b)
+{
+    const char *name = "";
+    size_t name_len = 0;
+    uint64_t end = 0, shift = 0;
+    for (uint64_t i = 0; i < o->n_tensors; i++) {
+        const struct skd_out_tensor *t = &o->tensors[i];
+        size_t shared = 0;
+        while (shared < name_len && shared < t->name_len && name[shared] == t->name[shared])
+            shared++;
+        SKF_TRY(skf_put_varint(b, shared));
+        SKF_TRY(skf_put_varint(b, t->name_len - shared));
+        SKF_TRY(skf_buf_put(b, t->name + shared, t->name_len - shared));
+        SKF_TRY(skf_put_varint(b, (uint64_t)t->type));
+        SKF_TRY(skf_put_varint(b, t->row_bytes));
+        SKF_TRY(skf_put_varint(b, t->offset - end));
+        SKF_TRY(skf_put_varint(b, t->bytes));
+        SKF_TRY(skf_put_svarint(b, t->source_offset - t->offset - shift));
+        SKF_TRY(skf_put_svarint(b, t->source_bytes - t->bytes));
+        name = t->name;
+        name_len = t->name_len;
+        end = t->offset + t->bytes;
+        shift = t->source_offset - t->offset;
+    }
+    return SKF_OK;
+}
+
+static enum skf_err put_chunks(const struct skd_out *o, struct skf_buf *b)
+{
+    uint64_t copied = 0;
+    for (uint64_t i = 0; i < o->n_chunks; i++) {
+        const struct skd_out_chunk *c = &o->chunks[i];
+        SKF_TRY(skf_buf_u8(b, c->coding));
+        SKF_TRY(skf_put_varint(b, c->result_length));
+        if (c->coding == SKF_CODE_COPY) {
+            SKF_TRY(skf_put_svarint(b, c->source_offset - copied));
+            copied = c->source_offset + c->result_length;
+        } else if (c->coding == SKF_CODE_PATCH) {
+            SKF_TRY(skf_put_svarint(b, c->source_offset - c->result_offset));
+            SKF_TRY(skf_put_varint(b, c->source_length));
+        }
+        bool has_payload = c->coding != SKF_CODE_COPY && c->coding != SKF_CODE_RAW;
+        if (has_payload)
+            SKF_TRY(skf_put_varint(b, c->payload_length));
+        SKF_TRY(skf_buf_put(b, c->result_digest, SKF_DIGEST));
+        if (has_payload)
+            SKF_TRY(skf_buf_put(b, c->payload_digest, SKF_DIGEST));
+    }
+    return SKF_OK;
+}
+
+enum skf_err skd_write_index(const struct skd_out *o, struct skf_buf *b)
+{
+    uint8_t head[SKF_SKD_HEAD] = {'S', 'K', 'D', 0x1a, SKD_CONTAINER, 0, SKD_CODEC, 0};
+    uint64_t payload = 0;
+    for (uint64_t i = 0; i < o->n_chunks; i++)
+        payload += o->chunks[i].payload_length;
+    SKF_TRY(skf_buf_put(b, head, sizeof head));
+    SKF_TRY(skf_put_varint(b, o->source_size));
+    SKF_TRY(skf_put_varint(b, o->result_size));
+    SKF_TRY(skf_put_varint(b, o->n_tensors));
+    SKF_TRY(skf_put_varint(b, o->n_chunks));
+    SKF_TRY(put_tensors(o, b));
+    SKF_TRY(put_chunks(o, b));
+    skf_put_le64(b->data + 8, b->len);
+    skf_put_le64(b->data + 16, payload);
+    memcpy(b->data + 32, o->source_root, SKF_DIGEST);
+    memcpy(b->data + 64, o->result_root, SKF_DIGEST);
+    return skd_index_digest(b->data, b->len, b->data + SKD_DIGEST_AT);
+}
