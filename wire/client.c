@@ -135,7 +135,7 @@ void skf_wire_channel_close(struct skf_wire_channel *c)
 {
     if (!c)
         return;
-    wire_live_close(&c->live);
+    wire_live_close(&c->live, SKF_WIRE_CANCELLED, "the channel is closed");
     wire_live_wait(&c->live);
     if (c->core)
         grpc_channel_destroy(c->core);
@@ -257,7 +257,8 @@ enum skf_err skf_wire_stream_open(struct skf_wire_channel *c, const char *path, 
     s->explain = c->explain;
     s->ev = *ev;
     s->ctx = ctx;
-    *out = s; /* before the first callback can come */
+    skf_wire_ref(s); /* the caller's: the call may end before we return */
+    *out = s;
     wire_stream_begin(s);
     return SKF_OK;
 }

@@ -187,13 +187,19 @@ void wire_live_leave(struct wire_live *l, struct wire_node *n)
     (void)pthread_mutex_unlock(&l->lock);
 }
 
-void wire_live_close(struct wire_live *l)
+void wire_live_close(struct wire_live *l, enum skf_wire_status status, const char *text)
 {
     (void)pthread_mutex_lock(&l->lock);
     l->closed = true;
     for (struct wire_node *n = l->head.next; n != &l->head; n = n->next)
-        (void)grpc_call_cancel(n->call, NULL);
+        (void)grpc_call_cancel_with_status(n->call, (grpc_status_code)status, text, NULL);
     (void)pthread_mutex_unlock(&l->lock);
+}
+
+void wire_live_refuse(grpc_call *take_call)
+{
+    (void)grpc_call_cancel_with_status(take_call, GRPC_STATUS_RESOURCE_EXHAUSTED, "too many calls at a time", NULL);
+    grpc_call_unref(take_call);
 }
 
 void wire_live_wait(struct wire_live *l)

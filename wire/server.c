@@ -240,7 +240,7 @@ static void core_down(struct skf_wire_server *s)
     s->op_down = (struct wire_op){on_down, s};
     wire_op_release(&s->op_down);
     grpc_server_shutdown_and_notify(s->core, wire_queue_cq(s->queue[0]), &s->op_down);
-    wire_live_close(&s->live);
+    wire_live_close(&s->live, SKF_WIRE_UNAVAILABLE, "the server closes");
     grpc_server_cancel_all_calls(s->core);
     wire_live_wait(&s->live);
     (void)pthread_mutex_lock(&s->lock);

@@ -86,6 +86,14 @@ static void call_leave(struct skf_wire_stream *s)
     }
 }
 
+static bool is_live_closed(struct wire_live *l)
+{
+    (void)pthread_mutex_lock(&l->lock);
+    bool is = l->closed;
+    (void)pthread_mutex_unlock(&l->lock);
+    return is;
+}
+
 static void how_it_ended(struct skf_wire_stream *s, enum skf_wire_status *status, char *text, size_t cap)
 {
     *status = s->end_status;
@@ -96,8 +104,9 @@ static void how_it_ended(struct skf_wire_stream *s, enum skf_wire_status *status
         *status = (enum skf_wire_status)s->status;
         wire_explain(s->explain, *status, said, s->has_initial, text, cap);
     } else if (s->cancelled && !s->cut) {
-        *status = SKF_WIRE_CANCELLED;
-        (void)snprintf(text, cap, "the peer went away");
+        bool is_ours = is_live_closed(s->live);
+        *status = is_ours ? SKF_WIRE_UNAVAILABLE : SKF_WIRE_CANCELLED;
+        (void)snprintf(text, cap, "%s", is_ours ? "the server closes" : "the peer went away");
     }
 }
 
@@ -364,7 +373,7 @@ enum skf_err wire_stream_new(grpc_call *take_call, struct wire_live *live, bool 
     struct skf_wire_stream *s = skf_calloc(1, sizeof *s);
     *out = NULL;
     if (!s) {
-        grpc_call_unref(take_call);
+        wire_live_refuse(take_call);
         return SKF_ERR_NOMEM;
     }
     s->call = s->node.call = take_call;
@@ -387,7 +396,7 @@ enum skf_err wire_stream_new(grpc_call *take_call, struct wire_live *live, bool 
     gpr_free(peer);
     enum skf_err e = wire_live_join(live, &s->node);
     if (e != SKF_OK) {
-        grpc_call_unref(take_call);
+        wire_live_refuse(take_call);
         stream_free(s);
         return e;
     }

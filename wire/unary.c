@@ -193,8 +193,7 @@ static struct unary *unary_new(grpc_call *take_call, struct wire_live *live)
         if (wire_live_join(live, &u->node) == SKF_OK)
             return u;
     }
-    (void)grpc_call_cancel_with_status(take_call, GRPC_STATUS_RESOURCE_EXHAUSTED, "too many calls", NULL);
-    grpc_call_unref(take_call);
+    wire_live_refuse(take_call);
     skf_free(u);
     return NULL;
 }

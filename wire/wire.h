@@ -3,7 +3,7 @@
  *
  * Messages cross this header as byte strings (packed protobuf); proto/ makes and checks them.  Threads: the layer runs its own
  * completion-queue threads; callbacks come on them, one at a time for one call, and must not block for long.  Every call may be
- * used from any thread.  A send is not a delivery: what must be known to have arrived is acknowledged in the protocol.
+ * used from any thread.  Nothing here survives a fork: fork and exec only (the layer's files are close-on-exec).  A send is not a delivery: what must be known to have arrived is acknowledged in the protocol.
  */
 #ifndef SKF_WIRE_WIRE_H
 #define SKF_WIRE_WIRE_H
@@ -27,30 +27,38 @@ enum skf_err skf_wire_err_of(enum skf_wire_status s);
 /* ---- a stream: one bidirectional call, the same on both ends ------------------------------------------------------------ */
 struct skf_wire_stream;
 struct skf_wire_events {
-    /* One message came; the bytes live during the call. Return an error to end the stream with that status and text. */
+    /* One message came; the bytes live during the call. Return an error to end the stream with that status and text. The next
+     * message is asked for when this has returned: to take one's time here holds the peer back. */
     enum skf_err (*message)(void *ctx, struct skf_wire_stream *s, const uint8_t *p, size_t n, struct skf_why *why);
-    /* The outbox is empty: a good time to send the next chunk (pull, so that a slow peer costs no memory). May be NULL. */
+    /* Nothing waits behind what is being sent: a good time to send the next chunk (pull, so that a slow peer costs no memory).
+     * Comes after each send that went out, also when there is nothing more to say; never before the first send. May be NULL. */
     void (*writable)(void *ctx, struct skf_wire_stream *s);
-    /* The peer will send no more. May be NULL. */
+    /* Server only: the client will send no more (a client learns from `done`). The call stays open until skf_wire_end. When
+     * NULL the layer ends the call with OK, once all that was queued has been sent. */
     void (*half_close)(void *ctx, struct skf_wire_stream *s);
-    /* Called once, last; `s` is gone afterwards. On a client, why the call ended; on a server, whether the peer went first. */
+    /* Called once, last; `s` is gone afterwards but for references that were taken. On a client, why the call ended; on a server, whether the peer went first. */
     void (*done)(void *ctx, struct skf_wire_stream *s, enum skf_wire_status status, const char *text);
 };
-/* Queues a message (copied). SKF_ERR_FULL when more than SKF_WIRE_OUTBOX bytes wait already; SKF_ERR_NET when it is over. */
+/* Queues a message (copied). SKF_ERR_FULL when more than SKF_WIRE_OUTBOX bytes wait already (a `writable` will come); SKF_ERR_LIMIT over
+ * SKF_WIRE_MESSAGE_MAX; SKF_ERR_NET when the call is over, or ended by us. May write to the socket, on this thread. */
 #define SKF_WIRE_OUTBOX (8u << 20)
 SKF_MUST enum skf_err skf_wire_send(struct skf_wire_stream *s, const void *p, size_t n);
 size_t skf_wire_queued(struct skf_wire_stream *s);           /* bytes that wait to be sent */
-void skf_wire_end(struct skf_wire_stream *s, enum skf_wire_status status, const char *text); /* server: ends the call; client: half-closes on OK, otherwise cancels */
+/* Server: ends the call, with OK after all that is queued, otherwise at once. Client: half-closes on OK, otherwise cancels. The first
+ * end counts; `done` still comes. */
+void skf_wire_end(struct skf_wire_stream *s, enum skf_wire_status status, const char *text);
 void skf_wire_ref(struct skf_wire_stream *s);                /* keep the handle valid beyond `done` (calls then fail) */
 void skf_wire_unref(struct skf_wire_stream *s);
-const char *skf_wire_identity(const struct skf_wire_stream *s); /* the peer's SPIFFE URI from its verified certificate; "" without one */
+/* The peer's SPIFFE URI from its verified certificate; "" without one. On a client known from the first callback but `done` on. */
+const char *skf_wire_identity(const struct skf_wire_stream *s);
 const char *skf_wire_peer(const struct skf_wire_stream *s);     /* address, for the log only */
 
 /* ---- server ------------------------------------------------------------------------------------------------------------- */
 struct skf_wire_server;
 struct skf_wire_method {
     const char *path; /* "/skiff.v1.Fleet/Session" */
-    /* A new stream: authorise by identity, set *stream_ctx; an error refuses the call. Unary methods have `unary` instead. */
+    /* A new stream: authorise by identity, set *stream_ctx; an error refuses the call, and none of its events is called. NULL lets
+     * everybody in, with ctx. Unary methods have `unary` instead. */
     enum skf_err (*open)(void *ctx, struct skf_wire_stream *s, void **stream_ctx, struct skf_why *why);
     struct skf_wire_events events; /* called with stream_ctx */
     /* Called on a worker thread of its own pool (it may block); puts the packed answer, freed with skf_free. */
@@ -69,18 +77,23 @@ struct skf_wire_server_opts {
 SKF_MUST enum skf_err skf_wire_server_open(const struct skf_wire_server_opts *o, const struct skf_wire_method *methods,
                                            size_t n, struct skf_wire_server **s, struct skf_why *why);
 int skf_wire_server_port(const struct skf_wire_server *s);
-void skf_wire_server_close(struct skf_wire_server *s); /* ends every call, waits for their done, frees */
+/* Ends every call, waits for their done and for unary methods under way, frees. Not from a callback. NULL is fine. */
+void skf_wire_server_close(struct skf_wire_server *s);
 
 /* ---- client ------------------------------------------------------------------------------------------------------------- */
 struct skf_wire_channel;
 /* Does not connect yet. `server_name` overrides the name expected in the server's certificate (NULL: the address's host). */
 SKF_MUST enum skf_err skf_wire_channel_open(const char *address, const struct skf_wire_tls *tls, const char *server_name,
                                             struct skf_wire_channel **c, struct skf_why *why);
-void skf_wire_channel_close(struct skf_wire_channel *c); /* cancels its streams, waits for their done */
-/* Blocks until the answer or the deadline. The peer's status becomes the error, its text goes to `why`. */
+/* Cancels its streams and calls, waits for their done. Not from a callback. NULL is fine. */
+void skf_wire_channel_close(struct skf_wire_channel *c);
+/* Blocks until the answer or the deadline (0: none). The peer's status becomes the error, its text goes to `why`; a connection that
+ * fails is told apart there: nobody listens, a certificate that we refuse, or a server that refuses ours. Free with skf_free. */
 SKF_MUST enum skf_err skf_wire_call(struct skf_wire_channel *c, const char *path, const void *p, size_t n,
                                     unsigned timeout_ms, uint8_t **answer, size_t *answer_len, struct skf_why *why);
-/* Begins a stream; fails fast (done with UNAVAILABLE) when there is no connection: the caller waits and tries again. */
+/* Begins a stream; fails fast (done with UNAVAILABLE) when there is no connection: the caller waits and tries again, at its own pace.
+ * Callbacks may come before this returns, `done` too; so *s is set first, and it is a reference of the caller's, valid until its
+ * skf_wire_unref (on a server the layer alone holds one: take your own to keep the handle beyond `done`). */
 SKF_MUST enum skf_err skf_wire_stream_open(struct skf_wire_channel *c, const char *path, const struct skf_wire_events *ev,
                                            void *ctx, struct skf_wire_stream **s, struct skf_why *why);
 

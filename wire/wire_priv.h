@@ -59,8 +59,11 @@ void wire_live_init(struct wire_live *l, unsigned limit);
 void wire_live_destroy(struct wire_live *l);
 SKF_MUST enum skf_err wire_live_join(struct wire_live *l, struct wire_node *n); /* SKF_ERR_STATE closed, SKF_ERR_FULL at the limit */
 void wire_live_leave(struct wire_live *l, struct wire_node *n); /* gives the call back to the core */
-void wire_live_close(struct wire_live *l);                     /* no more joins; cancels all */
-void wire_live_wait(struct wire_live *l);                      /* until none is left */
+/* No more joins; cancels all with this status, which a server's peers are told. */
+void wire_live_close(struct wire_live *l, enum skf_wire_status status, const char *text);
+void wire_live_wait(struct wire_live *l); /* until none is left */
+/* Gives back a call that found no place, telling its peer so. */
+void wire_live_refuse(grpc_call *take_call);
 
 struct wire_args {
     grpc_arg a[24];

@@ -250,13 +250,25 @@ static inline struct skf_wire_channel *dial(const struct skf_wire_server *s)
     return dial_with(skf_wire_server_port(s), &tls_device, NULL);
 }
 
+/* Our references to streams, until hang_up. */
+static struct skf_wire_stream *kept[1024];
+static size_t n_kept;
+
 static inline struct skf_wire_stream *stream(struct skf_wire_channel *c, const char *path, struct record *r)
 {
     struct skf_wire_stream *s;
     struct skf_why why = {{0}};
     if (skf_wire_stream_open(c, path, &recorder, r, &s, &why) != SKF_OK)
         fail_msg("%s", why.text);
-    return s;
+    assert_true(n_kept < SKF_COUNT(kept));
+    return kept[n_kept++] = s;
+}
+
+static inline void hang_up(struct skf_wire_channel *c)
+{
+    skf_wire_channel_close(c);
+    while (n_kept > 0)
+        skf_wire_unref(kept[--n_kept]);
 }
 
 #endif

@@ -10,7 +10,6 @@ static void test_echo_many(void **state)
     struct skf_wire_stream *s = stream(c, "/test.Wire/Echo", &r);
     uint8_t m[3000];
     size_t sent = 0;
-    skf_wire_ref(s);
     for (uint32_t i = 0; i < 5000; i++) {
         size_t n = i % 7 ? i % sizeof m : 0; /* empty messages, too */
         n = n && n < 4 ? 4 : n;
@@ -31,10 +30,9 @@ static void test_echo_many(void **state)
     assert_int_equal(skf_wire_queued(s), 0);
     assert_int_equal(skf_wire_send(s, m, 1), SKF_ERR_NET); /* beyond done, by the reference */
     assert_string_equal(skf_wire_identity(s), "spiffe://test/distributor/centre");
-    skf_wire_unref(s);
     assert_true(WAIT(&side.all, side.open == 0));
     assert_string_equal(side.identity, "spiffe://test/device/box1");
-    skf_wire_channel_close(c);
+    hang_up(c);
     skf_wire_server_close(srv);
 }
 
@@ -58,7 +56,7 @@ static void test_push_pulled(void **state)
     assert_false(r.bad);
     assert_true(WAIT(&side.all, side.all.dones == 1));
     assert_true(side.all.bytes <= 3u << 20); /* most that ever waited: one in flight, one behind it */
-    skf_wire_channel_close(c);
+    hang_up(c);
     skf_wire_server_close(srv);
 }
 
@@ -81,7 +79,7 @@ static void test_sizes(void **state)
     /* A server whose answer is too long for a message ends that call alone. */
     push(stream(c, "/test.Wire/Push", &other), 1, SKF_WIRE_MESSAGE_MAX + 1);
     skf_free(m);
-    skf_wire_channel_close(c);
+    hang_up(c);
     assert_int_equal(other.dones, 1);
     skf_wire_server_close(srv);
 }
@@ -137,7 +135,8 @@ static void test_slow_reader(void **state)
     assert_int_equal(r.messages, 1);
     NOTE(&r, r.is_slow = false);
     assert_true(WAIT(&r, r.messages == f.sent));
-    skf_wire_channel_close(c);
+    skf_wire_unref(s);
+    hang_up(c);
     assert_true(WAIT(&f.all, f.all.dones == 1));
     skf_wire_server_close(srv);
 }
@@ -180,7 +179,7 @@ static void test_ends(void **state)
     assert_string_equal(cut.text, "changed our mind");
     assert_true(WAIT(&side.all, side.open == 0));
     assert_int_equal(side.all.status, SKF_WIRE_CANCELLED);
-    skf_wire_channel_close(c);
+    hang_up(c);
     skf_wire_server_close(srv);
 }
 
@@ -210,7 +209,7 @@ static void test_end_while_stuck(void **state)
     assert_string_equal(r.text, "older than what we have");
     assert_true(WAIT(&srv_side, srv_side.dones == 1));
     assert_int_equal(srv_side.status, SKF_WIRE_PRECONDITION);
-    skf_wire_channel_close(c);
+    hang_up(c);
     skf_wire_server_close(srv);
 }
 
@@ -245,7 +244,7 @@ static void test_many_streams(void **state)
         assert_false(r[i].bad);
     }
     for (int i = 0; i < 4; i++)
-        skf_wire_channel_close(c[i]);
+        hang_up(c[i]);
     skf_wire_server_close(srv);
 }
 
@@ -272,15 +271,13 @@ static void test_many_senders(void **state)
     struct skf_wire_channel *c = dial(srv);
     struct sender w = {stream(c, "/test.Wire/Echo", &r), 500};
     pthread_t t[4];
-    skf_wire_ref(w.s);
     for (int i = 0; i < 4; i++)
         assert_int_equal(pthread_create(&t[i], NULL, send_many, &w), 0);
     for (int i = 0; i < 4; i++)
         pthread_join(t[i], NULL);
     assert_true(WAIT(&r, r.messages == 2000));
     assert_int_equal(r.bytes, 200000);
-    skf_wire_unref(w.s);
-    skf_wire_channel_close(c);
+    hang_up(c);
     assert_int_equal(r.dones, 1);
     skf_wire_server_close(srv);
 }
