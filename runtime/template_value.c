@@ -170,6 +170,21 @@ enum skf_err skf_tpl_length(struct tpl *t, struct tpl_value v, int64_t *n)
 }
 
 /* ---- comparing --------------------------------------------------------------------------------------------------------- */
+static enum skf_err equal(struct tpl *t, struct tpl_value a, struct tpl_value b, unsigned depth, bool *eq);
+
+static enum skf_err equal_maps(struct tpl *t, const struct tpl_map *a, const struct tpl_map *b, unsigned depth, bool *eq)
+{
+    *eq = a == b || (a->n == b->n && !a->is_namespace && !b->is_namespace);
+    for (const struct tpl_entry *e = a->first; *eq && a != b && e; e = e->next) {
+        const struct tpl_value *other = skf_tpl_map_get(b, e->key);
+        SKF_TRY(skf_tpl_spend(t, b->n));
+        *eq = other != NULL;
+        if (other)
+            SKF_TRY(equal(t, e->value, *other, depth + 1, eq));
+    }
+    return SKF_OK;
+}
+
 static enum skf_err equal(struct tpl *t, struct tpl_value a, struct tpl_value b, unsigned depth, bool *eq)
 {
     SKF_TRY(skf_tpl_spend(t, 1));
@@ -188,14 +203,7 @@ static enum skf_err equal(struct tpl *t, struct tpl_value a, struct tpl_value b,
         for (size_t i = 0; *eq && i < a.u.list->n; i++)
             SKF_TRY(equal(t, a.u.list->v[i], b.u.list->v[i], depth + 1, eq));
     } else if (a.type == TPL_MAP) {
-        *eq = a.u.map == b.u.map || (a.u.map->n == b.u.map->n && !a.u.map->is_namespace && !b.u.map->is_namespace);
-        for (const struct tpl_entry *e = a.u.map->first; *eq && a.u.map != b.u.map && e; e = e->next) {
-            const struct tpl_value *other = skf_tpl_map_get(b.u.map, e->key);
-            SKF_TRY(skf_tpl_spend(t, b.u.map->n));
-            *eq = other != NULL;
-            if (other)
-                SKF_TRY(equal(t, e->value, *other, depth + 1, eq));
-        }
+        return equal_maps(t, a.u.map, b.u.map, depth, eq);
     } else {
         *eq = a.type == TPL_UNDEF || a.type == TPL_NONE;
     }
@@ -315,31 +323,38 @@ static enum skf_err repeat(struct tpl *t, struct tpl_str s, int64_t n, struct tp
     return SKF_OK;
 }
 
+static enum skf_err number_arith(struct tpl *t, struct tpl_str op, struct tpl_value a, struct tpl_value b, struct tpl_value *out)
+{
+    char c = op.p[0];
+    bool quotient = c == '/' && op.n == 1;
+    if (a.type != TPL_FLOAT && b.type != TPL_FLOAT && !quotient)
+        return int_arith(t, c, as_int(a), as_int(b), out);
+    double x = as_float(a), y = as_float(b);
+    if (op.n != 1 || c == '%')
+        return skf_tpl_fail(t, SKF_ERR_UNSUPPORTED, "%.*s of fractions is not supported", (int)op.n, op.p);
+    if (quotient && y == 0)
+        return skf_tpl_fail(t, SKF_ERR_FORMAT, "division by zero");
+    *out = (struct tpl_value){.type = TPL_FLOAT, .u.f = c == '+' ? x + y : c == '-' ? x - y : c == '*' ? x * y : x / y};
+    return SKF_OK;
+}
+
 enum skf_err skf_tpl_arith(struct tpl *t, struct tpl_str op, struct tpl_value a, struct tpl_value b, struct tpl_value *out)
 {
     char c = op.p[0];
-    bool ints = is_number(a) && is_number(b) && a.type != TPL_FLOAT && b.type != TPL_FLOAT;
     if (c == '~') {
         struct tpl_str x, y;
         SKF_TRY(skf_tpl_text(t, a, &x));
         SKF_TRY(skf_tpl_text(t, b, &y));
         return concat(t, x, y, out);
     }
+    if (is_number(a) && is_number(b))
+        return number_arith(t, op, a, b, out);
     if (c == '+' && a.type == TPL_STR && b.type == TPL_STR)
         return concat(t, a.u.s, b.u.s, out);
     if (c == '+' && a.type == TPL_LIST && b.type == TPL_LIST)
         return add_lists(t, a.u.list, b.u.list, out);
     if (c == '*' && a.type == TPL_STR && b.type == TPL_INT)
         return repeat(t, a.u.s, b.u.i, out);
-    if (ints && !(c == '/' && op.n == 1))
-        return int_arith(t, c, as_int(a), as_int(b), out);
-    if (is_number(a) && is_number(b) && op.n == 1 && c != '%') {
-        double x = as_float(a), y = as_float(b);
-        if (c == '/' && y == 0)
-            return skf_tpl_fail(t, SKF_ERR_FORMAT, "division by zero");
-        *out = (struct tpl_value){.type = TPL_FLOAT, .u.f = c == '+' ? x + y : c == '-' ? x - y : c == '*' ? x * y : x / y};
-        return SKF_OK;
-    }
     if (a.type == TPL_STR && c == '%')
         return skf_tpl_fail(t, SKF_ERR_UNSUPPORTED, "formatting a string with %% is not supported");
     return skf_tpl_fail(t, SKF_ERR_FORMAT, "%.*s does not work on %s and %s", (int)op.n, op.p, skf_tpl_type_name(a),
@@ -483,6 +498,21 @@ static bool is_left_out(struct tpl_value v)
     return v.type == TPL_UNDEF || v.type == TPL_NONE;
 }
 
+/* A list of characters, n bytes at most, becomes a string. */
+static enum skf_err join_chars(struct tpl *t, struct tpl_value *v, size_t n)
+{
+    size_t k = 0;
+    char *p = skf_tpl_alloc(t, n + 1);
+    if (!p)
+        return t->alloc_err;
+    for (size_t i = 0; i < v->u.list->n; i++) {
+        memcpy(p + k, v->u.list->v[i].u.s.p, v->u.list->v[i].u.s.n);
+        k += v->u.list->v[i].u.s.n;
+    }
+    *v = skf_tpl_of_str(p, k);
+    return SKF_OK;
+}
+
 enum skf_err skf_tpl_slice(struct tpl *t, struct tpl_value obj, const struct tpl_value bound[3], struct tpl_value *out)
 {
     struct tpl_list *from;
@@ -500,21 +530,8 @@ enum skf_err skf_tpl_slice(struct tpl *t, struct tpl_value obj, const struct tpl
     int64_t a = is_left_out(bound[0]) ? (back ? n - 1 : 0) : clip(bound[0].u.i, n, back);
     int64_t b = is_left_out(bound[1]) ? (back ? -1 : n) : clip(bound[1].u.i, n, back);
     int64_t count = back ? (a > b ? (a - b - step - 1) / -step : 0) : (b > a ? (b - a + step - 1) / step : 0);
-    struct tpl_value list;
-    SKF_TRY(skf_tpl_list(t, (size_t)count, &list));
+    SKF_TRY(skf_tpl_list(t, (size_t)count, out));
     for (int64_t i = 0; i < count; i++)
-        list.u.list->v[i] = from->v[a + i * step];
-    *out = list;
-    if (obj.type == TPL_LIST)
-        return SKF_OK;
-    char *p = skf_tpl_alloc(t, obj.u.s.n + 1);
-    if (!p)
-        return t->alloc_err;
-    size_t k = 0;
-    for (int64_t i = 0; i < count; i++) {
-        memcpy(p + k, list.u.list->v[i].u.s.p, list.u.list->v[i].u.s.n);
-        k += list.u.list->v[i].u.s.n;
-    }
-    *out = skf_tpl_of_str(p, k);
-    return SKF_OK;
+        out->u.list->v[i] = from->v[a + i * step];
+    return obj.type == TPL_LIST ? SKF_OK : join_chars(t, out, obj.u.s.n);
 }
