@@ -17,7 +17,8 @@ static bool is_real(float f) { return f >= -FLT_MAX && f <= FLT_MAX; }
 
 bool is_grid_type(enum skf_type t)
 {
-    return t == SKF_T_F32 || t == SKF_T_F16 || t == SKF_T_BF16 || t == SKF_T_Q8_0 || t == SKF_T_Q4_0 || t == SKF_T_Q4_1;
+    return t == SKF_T_F32 || t == SKF_T_F16 || t == SKF_T_BF16 || t == SKF_T_Q8_0 || t == SKF_T_Q4_0 || t == SKF_T_Q4_1 ||
+           t == SKF_T_Q5_0 || t == SKF_T_Q5_1;
 }
 
 static struct grid grid_of(enum skf_type t, const uint8_t *block)
@@ -26,11 +27,13 @@ static struct grid grid_of(enum skf_type t, const uint8_t *block)
     if (t == SKF_T_Q8_0) {
         g.lowest = -128;
         g.highest = 127;
-    } else if (t == SKF_T_Q4_0) {
-        g.zero = 8;
-    } else {
-        g.m = skf_f16_to_f32(skf_le16(block + 2));
+    } else if (t == SKF_T_Q5_0 || t == SKF_T_Q5_1) {
+        g.highest = 31;
     }
+    if (t == SKF_T_Q4_0 || t == SKF_T_Q5_0)
+        g.zero = (g.highest + 1) / 2;
+    if (t == SKF_T_Q4_1 || t == SKF_T_Q5_1)
+        g.m = skf_f16_to_f32(skf_le16(block + 2));
     return g;
 }
 
@@ -50,8 +53,13 @@ static void set_code(enum skf_type t, uint8_t *block, int i, int code)
         block[2 + i] = (uint8_t)code;
         return;
     }
-    uint8_t *byte = block + (t == SKF_T_Q4_0 ? 2 : 4) + i % (B / 2);
-    *byte = i < B / 2 ? (uint8_t)((*byte & 0xF0) | code) : (uint8_t)((*byte & 0x0F) | code << 4);
+    uint8_t *at = block + (t == SKF_T_Q4_1 || t == SKF_T_Q5_1 ? 4 : 2); /* behind the scales */
+    if (t == SKF_T_Q5_0 || t == SKF_T_Q5_1) {
+        skf_put_le32(at, (skf_le32(at) & ~(1u << i)) | (uint32_t)(code >> 4) << i);
+        at += 4;
+    }
+    at += i % (B / 2);
+    *at = i < B / 2 ? (uint8_t)((*at & 0xF0) | (code & 15)) : (uint8_t)((*at & 0x0F) | (code & 15) << 4);
 }
 
 /* A grid of one point: fine while x is that point, otherwise a new grid. */

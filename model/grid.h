@@ -10,7 +10,8 @@
 
 #include "model/tensor.h"
 
-/* Whether rows of this type can be written: F32, F16, BF16 (each value to nearest), Q8_0, Q4_0, Q4_1. */
+/* Whether rows of this type can be written: F32, F16, BF16 (each value to nearest), Q8_0, Q4_0, Q4_1, Q5_0,
+ * Q5_1. */
 bool is_grid_type(enum skf_type t);
 
 /* `row` holds n elements of type t (whole blocks) and is changed to stand for x[n]. A block whose scale is zero is quantized

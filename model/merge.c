@@ -101,7 +101,7 @@ static enum skf_err check_pairs(struct merge *m, struct skf_why *why)
                             t[i].name, m->base_path);
         if (!is_grid_type(base->type))
             return skf_fail(why, SKF_ERR_UNSUPPORTED,
-                            "%s: tensor '%s' has type %s; merging writes f32, f16, bf16, q8_0, q4_0 and q4_1", m->base_path,
+                            "%s: tensor '%s' has type %s; merging writes f32, f16, bf16, q8_0, q5_0, q5_1, q4_0, q4_1", m->base_path,
                             base->name, skf_type_info((uint32_t)base->type)->name);
     }
     return n ? SKF_OK : skf_fail(why, SKF_ERR_FORMAT, "%s: holds no tensors", m->adapter_path);

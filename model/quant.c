@@ -63,7 +63,8 @@ static void block_to_q8_0(const float *x, uint8_t *q)
         q[2 + i] = (uint8_t)round_q8(x[i] * id);
 }
 
-static void block_to_q4_0(const float *x, uint8_t *q)
+/* The value of the largest size, the first of equals. */
+static float extreme_of(const float *x)
 {
     float most = 0, extreme = 0;
     for (int i = 0; i < B; i++) {
@@ -72,24 +73,77 @@ static void block_to_q4_0(const float *x, uint8_t *q)
             extreme = x[i];
         }
     }
-    float d = extreme / -8.0f, id = d != 0 ? 1.0f / d : 0.0f;
-    skf_put_le16(q, skf_f32_to_f16(d));
+    return extreme;
+}
+
+static void range_of(const float *x, float *lo, float *hi)
+{
+    *lo = *hi = x[0];
+    for (int i = 1; i < B; i++) {
+        *lo = x[i] < *lo ? x[i] : *lo;
+        *hi = x[i] > *hi ? x[i] : *hi;
+    }
+}
+
+/* Codes of four or five bits: nibbles, and the fifth bits in `high` (NULL where there are none). */
+static void put_codes(const uint8_t *code, uint8_t *nibbles, uint8_t *high)
+{
+    uint32_t fifth = 0;
+    for (int i = 0; i < B; i++)
+        fifth |= (uint32_t)(code[i] >> 4 & 1) << i;
     for (int i = 0; i < B / 2; i++)
-        q[2 + i] = (uint8_t)(clamp_code(x[i] * id + 8.5f, 15) | clamp_code(x[i + B / 2] * id + 8.5f, 15) << 4);
+        nibbles[i] = (uint8_t)((code[i] & 15) | (code[i + B / 2] & 15) << 4);
+    if (high)
+        skf_put_le32(high, fifth);
+}
+
+/* x = d (q - half) */
+static void block_to_even(const float *x, int half, uint8_t *q, uint8_t *code)
+{
+    float d = extreme_of(x) / (float)-half, id = d != 0 ? 1.0f / d : 0.0f;
+    skf_put_le16(q, skf_f32_to_f16(d));
+    for (int i = 0; i < B; i++)
+        code[i] = clamp_code(x[i] * id + ((float)half + 0.5f), 2 * half - 1);
+}
+
+/* x = d q + m */
+static void block_to_uneven(const float *x, int most, uint8_t *q, uint8_t *code)
+{
+    float lo, hi;
+    range_of(x, &lo, &hi);
+    float d = (hi - lo) / (float)most, id = d != 0 ? 1.0f / d : 0.0f;
+    skf_put_le16(q, skf_f32_to_f16(d));
+    skf_put_le16(q + 2, skf_f32_to_f16(lo));
+    for (int i = 0; i < B; i++)
+        code[i] = clamp_code((x[i] - lo) * id + 0.5f, most);
+}
+
+static void block_to_q4_0(const float *x, uint8_t *q)
+{
+    uint8_t code[B];
+    block_to_even(x, 8, q, code);
+    put_codes(code, q + 2, NULL);
 }
 
 static void block_to_q4_1(const float *x, uint8_t *q)
 {
-    float lo = x[0], hi = x[0];
-    for (int i = 1; i < B; i++) {
-        lo = x[i] < lo ? x[i] : lo;
-        hi = x[i] > hi ? x[i] : hi;
-    }
-    float d = (hi - lo) / 15.0f, id = d != 0 ? 1.0f / d : 0.0f;
-    skf_put_le16(q, skf_f32_to_f16(d));
-    skf_put_le16(q + 2, skf_f32_to_f16(lo));
-    for (int i = 0; i < B / 2; i++)
-        q[4 + i] = (uint8_t)(clamp_code((x[i] - lo) * id + 0.5f, 15) | clamp_code((x[i + B / 2] - lo) * id + 0.5f, 15) << 4);
+    uint8_t code[B];
+    block_to_uneven(x, 15, q, code);
+    put_codes(code, q + 4, NULL);
+}
+
+static void block_to_q5_0(const float *x, uint8_t *q)
+{
+    uint8_t code[B];
+    block_to_even(x, 16, q, code);
+    put_codes(code, q + 6, q + 2);
+}
+
+static void block_to_q5_1(const float *x, uint8_t *q)
+{
+    uint8_t code[B];
+    block_to_uneven(x, 31, q, code);
+    put_codes(code, q + 8, q + 4);
 }
 
 static void block_of_q8_0(const uint8_t *q, float *x)
@@ -117,23 +171,31 @@ static void block_of_q4_1(const uint8_t *q, float *x)
     }
 }
 
-static void block_of_q5(const uint8_t *codes, uint32_t high, float d, float m, int zero, float *x)
+/* The codes of a block of five bits. */
+static void get_codes(const uint8_t *nibbles, uint32_t high, int code[B])
 {
     for (int i = 0; i < B / 2; i++) {
-        int lo = (codes[i] & 15) | (int)(high >> i & 1) << 4, hi = codes[i] >> 4 | (int)(high >> (i + B / 2) & 1) << 4;
-        x[i] = d * (float)(lo - zero) + m;
-        x[i + B / 2] = d * (float)(hi - zero) + m;
+        code[i] = (nibbles[i] & 15) | (int)(high >> i & 1) << 4;
+        code[i + B / 2] = nibbles[i] >> 4 | (int)(high >> (i + B / 2) & 1) << 4;
     }
 }
 
 static void block_of_q5_0(const uint8_t *q, float *x)
 {
-    block_of_q5(q + 6, skf_le32(q + 2), skf_f16_to_f32(skf_le16(q)), 0.0f, 16, x);
+    float d = skf_f16_to_f32(skf_le16(q));
+    int code[B];
+    get_codes(q + 6, skf_le32(q + 2), code);
+    for (int i = 0; i < B; i++)
+        x[i] = d * (float)(code[i] - 16);
 }
 
 static void block_of_q5_1(const uint8_t *q, float *x)
 {
-    block_of_q5(q + 8, skf_le32(q + 4), skf_f16_to_f32(skf_le16(q)), skf_f16_to_f32(skf_le16(q + 2)), 0, x);
+    float d = skf_f16_to_f32(skf_le16(q)), m = skf_f16_to_f32(skf_le16(q + 2));
+    int code[B];
+    get_codes(q + 8, skf_le32(q + 4), code);
+    for (int i = 0; i < B; i++)
+        x[i] = d * (float)code[i] + m;
 }
 
 enum skf_err skf_dequantize(enum skf_type t, const void *from, float *x, uint64_t n)
@@ -204,6 +266,12 @@ enum skf_err skf_quantize(enum skf_type t, const float *x, void *to, uint64_t n)
         break;
     case SKF_T_Q4_1:
         block = block_to_q4_1;
+        break;
+    case SKF_T_Q5_0:
+        block = block_to_q5_0;
+        break;
+    case SKF_T_Q5_1:
+        block = block_to_q5_1;
         break;
     default:
         return SKF_ERR_UNSUPPORTED;
