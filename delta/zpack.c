@@ -97,7 +97,11 @@ enum skf_err skf_zenc_chunk(struct skf_zenc *z, const uint8_t *p, size_t n, cons
     (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_windowLog, log2_above(n + prefix_n));
     (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_hashLog, 18);
     (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_chainLog, 19);
-    if (prefix_n) {
+    if (prefix_n) { /* which these tables cannot cover: a second, sparse one finds what is long */
+        (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_enableLongDistanceMatching, 1);
+        (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_ldmHashLog, 18);
+        (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_ldmHashRateLog, 4);
+        (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_ldmMinMatch, 32);
         size_t r = ZSTD_CCtx_refPrefix(z->ctx, prefix, prefix_n);
         if (ZSTD_isError(r))
             return verdict(r, out_n);
