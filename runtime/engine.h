@@ -72,10 +72,15 @@ void skf_engine_wait(struct skf_engine *e, unsigned timeout_ms); /* until someth
 void skf_engine_wake(struct skf_engine *e);
 
 /* ---- evaluation ------------------------------------------------------------------------------------------------------------ */
-/* Natural-log probabilities of ids[i] given those before it, for i in 1..n-1 (out has n - 1 places). Uses a slot; not while stepping. */
+/* Natural-log probabilities of ids[i] given those before it, for i in 1..n-1 (out has n - 1 places). Not while stepping. */
 SKF_MUST enum skf_err skf_engine_logprobs(struct skf_engine *e, const int32_t *ids, size_t n, double *out,
                                           struct skf_why *why);
-/* The publisher-independent self-check: loads every tensor's shape, runs a few tokens, checks that logits are finite. */
+/* The publisher-independent self-check: loads every tensor's shape, runs a few tokens, checks that logits are finite. Not while stepping:
+ * call it from the stepping thread. */
 SKF_MUST enum skf_err skf_engine_check(struct skf_engine *e, struct skf_why *why);
+/* Times a prefill of `prompt` tokens and the decoding of `gen` more from an empty context, in nanoseconds; 0 leaves one out. Not
+ * while stepping. */
+SKF_MUST enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned gen, uint64_t *prefill_ns,
+                                       uint64_t *decode_ns, struct skf_why *why);
 
 #endif

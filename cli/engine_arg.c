@@ -1,0 +1,53 @@
+/* A model opened by the options of a verb (engine_arg.h). */
+#include "cli/engine_arg.h"
+
+int skf_cli_usage(const char *verb, const char *what)
+{
+    (void)fprintf(stderr, "skiff: %s: %s; `skiff %s --help` tells more\n", verb, what, verb);
+    return SKF_EXIT_USAGE;
+}
+
+int skf_engine_arg_fail(const struct skf_engine_arg *a, enum skf_err e, struct skf_why *why)
+{
+    return skf_cli_fail(skf_fail_prefix(why, e, "%s", a->model), why);
+}
+
+bool is_engine_open(const char *verb, struct skf_engine_arg *a, unsigned slots, int *status)
+{
+    struct skf_why why = {{0}};
+    struct skf_engine_opts o = {.threads = (unsigned)a->threads, .context = (unsigned)a->context, .slots = slots};
+    if (!a->model) {
+        *status = skf_cli_usage(verb, "-m MODEL is missing");
+        return false;
+    }
+    if (a->threads > 256 || a->context > 1u << 24) {
+        *status = skf_cli_usage(verb, "at most 256 threads and a context of 16777216");
+        return false;
+    }
+    if (a->device && strcmp(a->device, "cpu") != 0) {
+        bool is_cuda = strcmp(a->device, "cuda") == 0;
+        if (is_cuda)
+            *status = skf_cli_fail(SKF_ERR_UNSUPPORTED, &(struct skf_why){"--device cuda: this build computes on the CPU only; "
+                                                                          "leave the option out"});
+        else
+            *status = skf_cli_usage(verb, "--device takes cpu or cuda");
+        return false;
+    }
+    enum skf_err e = skf_model_open(a->model, &a->m, &why); /* names the file itself */
+    if (e != SKF_OK) {
+        *status = skf_cli_fail(e, &why);
+        return false;
+    }
+    e = skf_engine_open(a->m, &o, &a->e, &why);
+    if (e != SKF_OK)
+        *status = skf_engine_arg_fail(a, e, &why);
+    return e == SKF_OK;
+}
+
+void skf_engine_arg_close(struct skf_engine_arg *a)
+{
+    skf_engine_close(a->e);
+    skf_model_close(a->m);
+    a->e = NULL;
+    a->m = NULL;
+}

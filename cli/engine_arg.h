@@ -1,0 +1,32 @@
+/*
+ * What run, bench and perplexity share: the options -m, --threads, --context, --device, and a model opened by them.
+ */
+#ifndef SKF_CLI_ENGINE_ARG_H
+#define SKF_CLI_ENGINE_ARG_H
+
+#include "cli/cli.h"
+#include "runtime/engine.h"
+
+struct skf_engine_arg {
+    const char *model, *device;
+    uint64_t threads, context;
+    struct skf_model *m;
+    struct skf_engine *e;
+};
+#define SKF_ENGINE_OPTS(a)                                                                                             \
+    {.name = "--model", .letter = 'm', .value = "MODEL", .help = "a GGUF file", .text = &(a).model},                   \
+        {.name = "--threads", .value = "N", .help = "threads; one a processor if not given", .number = &(a).threads},  \
+    {                                                                                                                  \
+        .name = "--device", .value = "cpu|cuda", .help = "where to compute; cpu if not given", .text = &(a).device     \
+    }
+
+/* One line on stderr and the exit status of wrong usage. */
+int skf_cli_usage(const char *verb, const char *what);
+
+/* Opens model and engine. On failure the error line was printed and *status is the verb's; close in either case. */
+bool is_engine_open(const char *verb, struct skf_engine_arg *a, unsigned slots, int *status);
+void skf_engine_arg_close(struct skf_engine_arg *a);
+/* Puts the model's name before what `why` says, and prints it. */
+int skf_engine_arg_fail(const struct skf_engine_arg *a, enum skf_err e, struct skf_why *why);
+
+#endif

@@ -1,0 +1,149 @@
+/* Opening a model for generation, and its text (engine.h). */
+#include "runtime/engine_priv.h"
+
+#include "base/alloc.h"
+#include "runtime/template.h"
+
+#define CONTEXT_MOST 4096u /* unless a caller asks for more */
+#define CHAT_LIMIT (8u << 20)
+
+static const char chatml[] = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+                             "'<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ "
+                             "'<|im_start|>assistant\\n' }}{% endif %}";
+
+static enum skf_err open_lock(struct skf_engine *e)
+{
+    pthread_condattr_t attr;
+    if (pthread_condattr_init(&attr))
+        return SKF_ERR_NOMEM;
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    int sys = pthread_mutex_init(&e->lock, NULL);
+    if (sys == 0) {
+        sys = pthread_cond_init(&e->changed, &attr);
+        if (sys)
+            (void)pthread_mutex_destroy(&e->lock);
+    }
+    (void)pthread_condattr_destroy(&attr);
+    e->is_locked = sys == 0;
+    return sys ? SKF_ERR_NOMEM : SKF_OK;
+}
+
+static enum skf_err open_buffers(struct skf_engine *e, struct skf_why *why)
+{
+    e->max_batch = SKF_PORTION + e->n_slots;
+    SKF_TRY(skf_graph_open(e->llama, e->ops, e->pool, e->max_batch, e->context, &e->graph, why));
+    e->slots = skf_calloc(e->n_slots, sizeof *e->slots);
+    e->logits = skf_calloc((size_t)e->n_slots * e->llama->n_vocab, sizeof *e->logits);
+    e->candidates = skf_calloc(e->llama->n_vocab, sizeof *e->candidates);
+    e->items = skf_calloc(e->max_batch, sizeof *e->items);
+    e->want = skf_calloc(e->max_batch, sizeof *e->want);
+    e->wanted_by = skf_calloc(e->max_batch, sizeof *e->wanted_by);
+    if (!e->slots || !e->logits || !e->candidates || !e->items || !e->want || !e->wanted_by)
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for %u sequences", e->n_slots);
+    for (uint32_t i = 0; i < e->n_slots; i++)
+        SKF_TRY(skf_kv_make(e->llama, e->context, &e->slots[i].kv, why));
+    return SKF_OK;
+}
+
+static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, const struct skf_engine_opts *o, struct skf_why *why)
+{
+    enum skf_isa isa;
+    const struct skf_gguf *g = skf_model_gguf(m);
+    if (!g)
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "only GGUF models can be run, this is %s", skf_format_name(skf_model_format(m)));
+    SKF_TRY(skf_isa_pick(&isa, why));
+    e->ops = skf_ops_get(isa);
+    if (!e->ops)
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "this build has no kernels for %s", skf_isa_name(isa));
+    SKF_TRY(skf_tokenizer_load(g, &e->tk, why));
+    SKF_TRY(skf_llama_load(m, skf_tokenizer_size(e->tk), &e->llama, why));
+    (void)is_gguf_str(g, "tokenizer.chat_template", &e->template);
+    e->context = SKF_MIN(o->context ? o->context : CONTEXT_MOST, e->llama->context);
+    e->n_slots = o->slots ? o->slots : 4;
+    unsigned threads = o->threads ? o->threads : skf_cpu_count();
+    if (e->n_slots > SKF_SLOTS_MAX || threads > 256)
+        return skf_fail(why, SKF_ERR_ARG, "at most %u sequences and 256 threads", SKF_SLOTS_MAX);
+    SKF_TRY(skf_pool_open(threads, &e->pool, why));
+    if (open_lock(e) != SKF_OK)
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for a lock");
+    return open_buffers(e, why);
+}
+
+enum skf_err skf_engine_open(const struct skf_model *m, const struct skf_engine_opts *o, struct skf_engine **out,
+                             struct skf_why *why)
+{
+    struct skf_engine *e = skf_calloc(1, sizeof *e);
+    if (!e)
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for an engine");
+    e->waiting_end = &e->waiting;
+    enum skf_err err = open_all(e, m, o, why);
+    if (err == SKF_OK)
+        *out = e;
+    else
+        skf_engine_close(e);
+    return err;
+}
+
+void skf_engine_close(struct skf_engine *e)
+{
+    if (!e)
+        return;
+    while (e->waiting) {
+        struct skf_request *r = e->waiting;
+        e->waiting = r->next;
+        skf_request_free(r);
+    }
+    for (uint32_t i = 0; e->slots && i < e->n_slots; i++) {
+        skf_request_free(e->slots[i].r);
+        skf_kv_free(&e->slots[i].kv);
+    }
+    if (e->is_locked) {
+        (void)pthread_cond_destroy(&e->changed);
+        (void)pthread_mutex_destroy(&e->lock);
+    }
+    skf_free(e->slots);
+    skf_free(e->logits);
+    skf_free(e->candidates);
+    skf_free(e->items);
+    skf_free(e->want);
+    skf_free(e->wanted_by);
+    skf_graph_close(e->graph);
+    skf_pool_close(e->pool);
+    skf_llama_free(e->llama);
+    skf_tokenizer_free(e->tk);
+    skf_free(e);
+}
+
+const char *skf_engine_isa(const struct skf_engine *e) { return skf_isa_name(e->ops->isa); }
+unsigned skf_engine_threads(const struct skf_engine *e) { return skf_pool_threads(e->pool); }
+unsigned skf_engine_context(const struct skf_engine *e) { return e->context; }
+unsigned skf_engine_vocab(const struct skf_engine *e) { return e->llama->n_vocab; }
+
+enum skf_err skf_engine_tokenize(const struct skf_engine *e, const char *text, size_t n, bool add_bos, int32_t **ids,
+                                 size_t *n_ids, struct skf_why *why)
+{
+    return skf_tokenizer_encode(e->tk, text, n, add_bos, ids, n_ids, why);
+}
+
+const char *skf_engine_token(const struct skf_engine *e, int32_t id, size_t *n) { return skf_tokenizer_text(e->tk, id, n); }
+
+bool is_engine_stop(const struct skf_engine *e, int32_t id) { return is_tokenizer_stop(e->tk, id); }
+
+enum skf_err skf_engine_chat(const struct skf_engine *e, const struct skf_chat *msgs, size_t n, char **text, size_t *len,
+                             struct skf_why *why)
+{
+    struct skf_buf out = SKF_BUF_INIT(CHAT_LIMIT);
+    const char *s = NULL;
+    bool is_own = e->template.n > 0;
+    enum skf_err err = skf_template_render(is_own ? e->template.p : chatml, is_own ? e->template.n : sizeof chatml - 1, msgs, n,
+                                           skf_tokenizer_bos(e->tk), skf_tokenizer_eos(e->tk), true, &out, why);
+    if (err == SKF_OK) {
+        err = skf_buf_cstr(&out, &s);
+        if (err != SKF_OK)
+            err = skf_fail(why, err, "no memory for a chat of %zu messages", n);
+    }
+    if (err == SKF_OK)
+        *text = (char *)skf_buf_steal(&out, len);
+    skf_buf_free(&out);
+    return err;
+}

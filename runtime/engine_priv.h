@@ -1,0 +1,63 @@
+/*
+ * The engine's state, for its three files: engine.c (opening, text), step.c (requests and steps), eval.c (evaluation).
+ */
+#ifndef SKF_RUNTIME_ENGINE_PRIV_H
+#define SKF_RUNTIME_ENGINE_PRIV_H
+
+#include <pthread.h>
+
+#include "runtime/engine.h"
+#include "runtime/graph_priv.h"
+#include "runtime/sampler_priv.h"
+#include "runtime/stream_priv.h"
+#include "runtime/tokenizer_priv.h"
+
+#define SKF_PORTION     64u  /* prompt tokens computed in one step, all sequences together */
+#define SKF_WAITING_MAX 256u
+#define SKF_SLOTS_MAX   64u
+
+struct skf_request {
+    struct skf_request *next;
+    uint64_t handle;
+    bool is_cancelled; /* under the lock */
+    int32_t *ids;      /* the prompt */
+    uint32_t n_ids, max_tokens;
+    struct skf_sampler sampler;
+    struct skf_stream stream;
+    struct skf_gen_events ev;
+    void *ctx;
+    uint32_t n_done, n_made; /* positions computed; tokens generated */
+    int32_t last;            /* the token to compute next, once the prompt is done */
+    uint64_t begun_ns, prefilled_ns;
+};
+struct skf_slot {
+    struct skf_request *r; /* NULL: free. Changed by the stepping thread, under the lock */
+    struct skf_kv kv;
+};
+
+struct skf_engine {
+    struct skf_tokenizer *tk;
+    struct skf_llama *llama;
+    struct skf_pool *pool;
+    struct skf_graph *graph;
+    const struct skf_ops *ops;
+    struct skf_str template; /* in the model's file; n == 0: none */
+    uint32_t context, n_slots, max_batch;
+    struct skf_slot *slots;
+    float *logits; /* [n_slots][n_vocab] */
+    struct skf_candidate *candidates;
+    struct skf_item *items; /* [max_batch] */
+    uint32_t *want;
+    struct skf_slot **wanted_by;
+    bool is_locked; /* lock and cond are there */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct skf_request *waiting, **waiting_end; /* under the lock, as what follows */
+    uint32_t n_waiting;
+    uint64_t last_handle;
+    bool is_woken;
+};
+
+void skf_request_free(struct skf_request *r);
+
+#endif

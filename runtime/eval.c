@@ -1,0 +1,120 @@
+/* Evaluating a model: log-probabilities, the self-check, the bench (engine.h). Each uses keys and values of its own. */
+#include <math.h>
+
+#include "base/alloc.h"
+#include "runtime/engine_priv.h"
+
+static enum skf_err check_ids(const struct skf_engine *e, const int32_t *ids, size_t n, struct skf_why *why)
+{
+    if (n > e->context)
+        return skf_fail(why, SKF_ERR_LIMIT, "%zu tokens, the context holds %u", n, e->context);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= e->llama->n_vocab)
+            return skf_fail(why, SKF_ERR_ARG, "token %d is not one of this model's", ids[i]);
+    return SKF_OK;
+}
+
+static enum skf_err logprob(const struct skf_engine *e, const float *logits, int32_t id, double *out, struct skf_why *why)
+{
+    uint32_t n = e->llama->n_vocab;
+    float max = logits[0];
+    for (uint32_t i = 1; i < n; i++)
+        max = logits[i] > max ? logits[i] : max;
+    *out = (double)logits[id] - max - log((double)e->ops->sum_exp(logits, n, max));
+    return isfinite(*out) ? SKF_OK : skf_fail(why, SKF_ERR_FORMAT, "the model's weights give no finite numbers");
+}
+
+/* One portion of a sequence, with every logit of its first n_want tokens. */
+static enum skf_err run_portion(struct skf_engine *e, struct skf_kv *kv, const int32_t *ids, uint32_t from, uint32_t m,
+                                uint32_t n_want, float *logits, struct skf_why *why)
+{
+    struct skf_item items[SKF_PORTION];
+    uint32_t want[SKF_PORTION];
+    for (uint32_t i = 0; i < m; i++) {
+        items[i] = (struct skf_item){ids[from + i], from + i, kv};
+        want[i] = i;
+    }
+    return skf_graph_run(e->graph, items, m, want, n_want, logits, why);
+}
+
+enum skf_err skf_engine_logprobs(struct skf_engine *e, const int32_t *ids, size_t n, double *out, struct skf_why *why)
+{
+    struct skf_kv kv = {0};
+    float *logits = NULL;
+    enum skf_err err;
+    if (n < 2)
+        return SKF_OK;
+    SKF_TRY(check_ids(e, ids, n, why));
+    SKF_TRY(skf_kv_make(e->llama, e->context, &kv, why));
+    logits = skf_calloc((size_t)SKF_PORTION * e->llama->n_vocab, sizeof *logits);
+    err = logits ? SKF_OK : skf_fail(why, SKF_ERR_NOMEM, "no memory for the logits of %u tokens", SKF_PORTION);
+    for (uint32_t from = 0; err == SKF_OK && from < n - 1; from += SKF_PORTION) { /* the last token predicts nothing */
+        uint32_t m = (uint32_t)SKF_MIN(n - 1 - from, SKF_PORTION);
+        err = run_portion(e, &kv, ids, from, m, m, logits, why);
+        for (uint32_t i = 0; err == SKF_OK && i < m; i++)
+            err = logprob(e, logits + (size_t)i * e->llama->n_vocab, ids[from + i + 1], &out[from + i], why);
+    }
+    skf_free(logits);
+    skf_kv_free(&kv);
+    return err;
+}
+
+enum skf_err skf_engine_check(struct skf_engine *e, struct skf_why *why)
+{
+    int32_t ids[8];
+    double out[8];
+    uint32_t n = SKF_MIN(SKF_COUNT(ids), e->context);
+    for (uint32_t i = 0; i < n; i++) /* spread over the vocabulary */
+        ids[i] = (int32_t)((uint64_t)e->llama->n_vocab * i / n);
+    return skf_engine_logprobs(e, ids, n, out, why);
+}
+
+static enum skf_err bench_prefill(struct skf_engine *e, struct skf_kv *kv, uint32_t n, float *logits, uint64_t *ns,
+                                  struct skf_why *why)
+{
+    int32_t ids[SKF_PORTION];
+    uint64_t begun = skf_now_ns();
+    for (uint32_t from = 0; from < n; from += SKF_PORTION) {
+        struct skf_item items[SKF_PORTION];
+        uint32_t m = SKF_MIN(n - from, SKF_PORTION), last = m - 1;
+        for (uint32_t i = 0; i < m; i++) {
+            ids[i] = (int32_t)((100 + from + i) % e->llama->n_vocab);
+            items[i] = (struct skf_item){ids[i], from + i, kv};
+        }
+        SKF_TRY(skf_graph_run(e->graph, items, m, &last, from + m == n, logits, why));
+    }
+    *ns = skf_now_ns() - begun;
+    return SKF_OK;
+}
+
+static enum skf_err bench_decode(struct skf_engine *e, struct skf_kv *kv, uint32_t n, float *logits, uint64_t *ns,
+                                 struct skf_why *why)
+{
+    struct skf_sampler greedy;
+    const uint32_t first = 0;
+    skf_sampler_init(&greedy, 0, 0, 1, 1, 0);
+    uint64_t begun = 0;
+    for (uint32_t i = 0; i <= n; i++) { /* the first token is not counted: it finds the caches cold */
+        struct skf_item item = {(int32_t)((1000 + i) % e->llama->n_vocab), i, kv};
+        SKF_TRY(skf_graph_run(e->graph, &item, 1, &first, 1, logits, why));
+        (void)skf_sampler_pick(&greedy, logits, e->llama->n_vocab, e->candidates);
+        if (i == 0)
+            begun = skf_now_ns();
+    }
+    *ns = skf_now_ns() - begun;
+    return SKF_OK;
+}
+
+enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned gen, uint64_t *prefill_ns, uint64_t *decode_ns,
+                              struct skf_why *why)
+{
+    struct skf_kv kv = {0};
+    if (prompt > e->context || gen >= e->context)
+        return skf_fail(why, SKF_ERR_LIMIT, "%u and %u tokens do not fit a context of %u", prompt, gen, e->context);
+    SKF_TRY(skf_kv_make(e->llama, e->context, &kv, why));
+    enum skf_err err = prompt ? bench_prefill(e, &kv, prompt, e->logits, prefill_ns, why) : SKF_OK;
+    if (err == SKF_OK && gen)
+        err = bench_decode(e, &kv, gen, e->logits, decode_ns, why);
+    skf_kv_free(&kv);
+    return err;
+}

@@ -1,0 +1,295 @@
+/* The forward pass of the Llama architecture (graph_priv.h). */
+#include "runtime/graph_priv.h"
+
+#include <math.h>
+
+#include "base/alloc.h"
+
+#define GROUP 16u          /* rows that a kernel likes to have together; tasks are cut at multiples */
+#define ATTENTION_WORTH 65536u /* products below which attention is done by one thread: waking another costs more */
+
+struct product { /* y[t * w->rows + r] = w * acts */
+    const struct skf_weight *w;
+    float *y;
+};
+struct skf_graph {
+    const struct skf_llama *l;
+    const struct skf_ops *ops;
+    struct skf_pool *pool;
+    uint32_t max_batch, context;
+    float *x, *h, *q, *k, *v, *gate, *up, *out; /* [max_batch][...]; x: the stream; h: what a product takes; out: what it adds */
+    float *scores;                        /* [threads][context] */
+    float *turns;                         /* [context][n_rot]: cosine and sine a pair; the first n_turns positions are there */
+    double *freqs;                        /* [n_rot / 2] */
+    uint32_t n_turns;
+    struct skf_acts acts;
+    /* of the region under way */
+    const struct skf_item *items;
+    const uint32_t *want;
+    uint32_t m, layer, n_tasks;
+    const float *norm, *in;
+    size_t ld_in;
+    bool is_blocks;
+    struct product products[3];
+    uint32_t n_products;
+};
+
+/* ---- keys and values --------------------------------------------------------------------------------------------------------------- */
+static size_t kv_head_size(const struct skf_llama *l, uint32_t context) { return (size_t)context * l->head_dim; }
+
+enum skf_err skf_kv_make(const struct skf_llama *l, uint32_t context, struct skf_kv *kv, struct skf_why *why)
+{
+    size_t heads = (size_t)l->n_layers * l->n_kv, n = kv_head_size(l, context);
+    kv->k = skf_calloc(heads, n * sizeof *kv->k);
+    kv->v = skf_calloc(heads, n * sizeof *kv->v);
+    if (kv->k && kv->v)
+        return SKF_OK;
+    skf_kv_free(kv);
+    return skf_fail(why, SKF_ERR_NOMEM, "no memory for the keys and values of %u positions", context);
+}
+
+void skf_kv_free(struct skf_kv *kv)
+{
+    skf_free(kv->k);
+    skf_free(kv->v);
+    kv->k = kv->v = NULL;
+}
+
+/* ---- making ---------------------------------------------------------------------------------------------------------------------------- */
+static float *floats(uint64_t a, uint64_t b)
+{
+    uint64_t n;
+    if (__builtin_mul_overflow(a, b, &n) || n > SIZE_MAX / sizeof(float) - 64)
+        return NULL;
+    return skf_aligned(64, (n + 16) * sizeof(float));
+}
+
+static bool has_buffers(struct skf_graph *g)
+{
+    const struct skf_llama *l = g->l;
+    const uint64_t m = g->max_batch, q = (uint64_t)l->n_head * l->head_dim, kv = (uint64_t)l->n_kv * l->head_dim;
+    const uint64_t widest = SKF_MAX(SKF_MAX(l->n_embd, l->n_ff), q), blocks = (widest / SKF_QBLOCK + 1) * m;
+    g->x = floats(m, l->n_embd);
+    g->h = floats(m, SKF_MAX(q, l->n_embd));
+    g->out = floats(m, l->n_embd);
+    g->q = floats(m, q);
+    g->k = floats(m, kv);
+    g->v = floats(m, kv);
+    g->gate = floats(m, l->n_ff);
+    g->up = floats(m, l->n_ff);
+    g->scores = floats(skf_pool_threads(g->pool), g->context);
+    g->turns = floats(g->context, l->n_rot);
+    g->freqs = skf_calloc(l->n_rot / 2, sizeof *g->freqs);
+    g->acts.q = skf_aligned(64, blocks * SKF_QBLOCK);
+    g->acts.d = floats(blocks, 1);
+    g->acts.s = floats(blocks, 1);
+    g->acts.sum = skf_aligned(64, blocks * sizeof *g->acts.sum);
+    return g->x && g->h && g->out && g->q && g->k && g->v && g->gate && g->up && g->scores && g->turns && g->freqs && g->acts.q &&
+           g->acts.d && g->acts.s && g->acts.sum;
+}
+
+enum skf_err skf_graph_open(const struct skf_llama *l, const struct skf_ops *ops, struct skf_pool *pool, uint32_t max_batch,
+                            uint32_t context, struct skf_graph **out, struct skf_why *why)
+{
+    struct skf_graph *g = skf_calloc(1, sizeof *g);
+    if (!g)
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for a graph");
+    g->l = l;
+    g->ops = ops;
+    g->pool = pool;
+    g->max_batch = max_batch;
+    g->context = context;
+    if (!has_buffers(g)) {
+        skf_graph_close(g);
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for a graph over %u tokens", max_batch);
+    }
+    for (uint32_t i = 0; i < l->n_rot / 2; i++)
+        g->freqs[i] = pow(l->rope_base, -2.0 * i / l->n_rot) / (l->rope_factors ? (double)l->rope_factors[i] : 1.0);
+    *out = g;
+    return SKF_OK;
+}
+
+void skf_graph_close(struct skf_graph *g)
+{
+    if (!g)
+        return;
+    void *const all[] = {g->x, g->h, g->out,     g->q,      g->k,      g->v,      g->gate,     g->up,
+                         g->scores, g->turns, g->freqs, g->acts.q, g->acts.d, g->acts.s, g->acts.sum};
+    for (size_t i = 0; i < SKF_COUNT(all); i++)
+        skf_free(all[i]);
+    skf_free(g);
+}
+
+/* ---- regions: what the threads do together ------------------------------------------------------------------------------------------- */
+/* A token's row of `in`, normed if there is a norm, becomes one of the products' tokens. */
+static void prepare_token(void *ctx, unsigned worker, uint32_t t)
+{
+    struct skf_graph *g = ctx;
+    const float *x = g->in + (g->want ? g->want[t] : t) * g->ld_in;
+    if (g->norm) {
+        float *y = g->h + (size_t)t * g->acts.n;
+        g->ops->rms_norm(x, g->norm, g->acts.n, g->l->eps, y);
+        x = y;
+    }
+    if (g->is_blocks)
+        g->ops->quantize(x, g->acts.n, &g->acts, t);
+}
+
+static bool is_block_type(const struct skf_weight *w) { return skf_type_info(w->type)->block > 1; }
+
+/* One task's share of the rows of all products, cut at groups. */
+static void multiply_rows(void *ctx, unsigned worker, uint32_t task)
+{
+    struct skf_graph *g = ctx;
+    uint64_t total = 0, before = 0;
+    for (uint32_t i = 0; i < g->n_products; i++)
+        total += (g->products[i].w->rows + GROUP - 1) / GROUP;
+    uint64_t from = total * task / g->n_tasks, to = total * (task + 1) / g->n_tasks;
+    for (uint32_t i = 0; i < g->n_products; i++) {
+        const struct skf_weight *w = g->products[i].w;
+        uint64_t groups = (w->rows + GROUP - 1) / GROUP, a = SKF_MAX(from, before), b = SKF_MIN(to, before + groups);
+        if (a < b)
+            g->ops->matmul(w, &g->acts, (uint32_t)(a - before) * GROUP,
+                           (uint32_t)SKF_MIN((b - before) * GROUP, w->rows), g->products[i].y, w->rows);
+        before += groups;
+    }
+}
+
+/* products of `in` ([m][n], rows ld_in apart; through g->h when normed); all take the same n. */
+static void multiply(struct skf_graph *g, const float *in, const float *norm, uint32_t m, const struct product *p, uint32_t count)
+{
+    g->acts.m = m;
+    g->acts.n = p[0].w->cols;
+    g->acts.x = norm ? g->h : in;
+    g->acts.ldx = g->acts.n;
+    g->in = in;
+    g->ld_in = g->acts.n;
+    g->norm = norm;
+    g->is_blocks = false;
+    g->n_products = count;
+    uint64_t groups = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        g->products[i] = p[i];
+        g->is_blocks |= is_block_type(p[i].w);
+        groups += (p[i].w->rows + GROUP - 1) / GROUP;
+    }
+    skf_pool_run(g->pool, m, prepare_token, g);
+    unsigned threads = skf_pool_threads(g->pool);
+    g->n_tasks = threads == 1 ? 1 : (uint32_t)SKF_MIN(groups, threads * 4u);
+    skf_pool_run(g->pool, g->n_tasks, multiply_rows, g);
+}
+
+/* Turns a token's queries and keys and stores its keys and values. */
+static void store_token(void *ctx, unsigned worker, uint32_t t)
+{
+    struct skf_graph *g = ctx;
+    const struct skf_llama *l = g->l;
+    const struct skf_item *it = &g->items[t];
+    const float *turn = g->turns + (size_t)it->pos * l->n_rot;
+    float *k = g->k + (size_t)t * l->n_kv * l->head_dim, *v = g->v + (size_t)t * l->n_kv * l->head_dim;
+    g->ops->rope(g->q + (size_t)t * l->n_head * l->head_dim, l->n_head, l->head_dim, l->n_rot, turn);
+    g->ops->rope(k, l->n_kv, l->head_dim, l->n_rot, turn);
+    for (uint32_t h = 0; h < l->n_kv; h++) {
+        size_t at = ((size_t)g->layer * l->n_kv + h) * kv_head_size(l, g->context) + (size_t)it->pos * l->head_dim;
+        g->ops->to_f16(k + (size_t)h * l->head_dim, it->kv->k + at, l->head_dim);
+        g->ops->to_f16(v + (size_t)h * l->head_dim, it->kv->v + at, l->head_dim);
+    }
+}
+
+/* One head of one token. */
+static void attend(void *ctx, unsigned worker, uint32_t task)
+{
+    struct skf_graph *g = ctx;
+    const struct skf_llama *l = g->l;
+    uint32_t t = task / l->n_head, h = task % l->n_head;
+    const struct skf_item *it = &g->items[t];
+    size_t head = ((size_t)g->layer * l->n_kv + h / (l->n_head / l->n_kv)) * kv_head_size(l, g->context);
+    size_t at = ((size_t)t * l->n_head + h) * l->head_dim;
+    g->ops->attention(g->q + at, it->kv->k + head, it->kv->v + head, it->pos + 1, l->head_dim,
+                      1.0f / sqrtf((float)l->head_dim), g->scores + (size_t)worker * g->context, g->h + at);
+}
+
+static void silu_token(void *ctx, unsigned worker, uint32_t t)
+{
+    struct skf_graph *g = ctx;
+    size_t at = (size_t)t * g->l->n_ff;
+    g->ops->silu_mul(g->gate + at, g->up + at, g->l->n_ff);
+}
+
+static void add_token(void *ctx, unsigned worker, uint32_t t)
+{
+    struct skf_graph *g = ctx;
+    size_t at = (size_t)t * g->l->n_embd;
+    g->ops->add(g->x + at, g->in + at, g->l->n_embd);
+}
+
+static void add(struct skf_graph *g, const float *y)
+{
+    g->in = y;
+    skf_pool_run(g->pool, g->m, add_token, g);
+}
+
+static void attention(struct skf_graph *g)
+{
+    uint64_t work = 0;
+    skf_pool_run(g->pool, g->m, store_token, g);
+    for (uint32_t t = 0; t < g->m; t++)
+        work += (uint64_t)(g->items[t].pos + 1) * g->l->n_head * g->l->head_dim;
+    uint32_t tasks = g->m * g->l->n_head;
+    if (work >= ATTENTION_WORTH)
+        skf_pool_run(g->pool, tasks, attend, g);
+    else
+        for (uint32_t i = 0; i < tasks; i++)
+            attend(g, 0, i);
+}
+
+static void layer(struct skf_graph *g)
+{
+    const struct skf_llama_layer *y = &g->l->layers[g->layer];
+    multiply(g, g->x, y->attn_norm, g->m, (struct product[]){{&y->q, g->q}, {&y->k, g->k}, {&y->v, g->v}}, 3);
+    attention(g);
+    multiply(g, g->h, NULL, g->m, (struct product[]){{&y->o, g->out}}, 1);
+    add(g, g->out);
+    multiply(g, g->x, y->ffn_norm, g->m, (struct product[]){{&y->gate, g->gate}, {&y->up, g->up}}, 2);
+    skf_pool_run(g->pool, g->m, silu_token, g);
+    multiply(g, g->gate, NULL, g->m, (struct product[]){{&y->down, g->out}}, 1);
+    add(g, g->out);
+}
+
+/* ---- running --------------------------------------------------------------------------------------------------------------------------- */
+static void turns_up_to(struct skf_graph *g, uint32_t pos)
+{
+    uint32_t n = g->l->n_rot;
+    for (; g->n_turns <= pos; g->n_turns++)
+        for (uint32_t i = 0; i < n / 2; i++) {
+            double angle = g->n_turns * g->freqs[i];
+            g->turns[(size_t)g->n_turns * n + 2 * i] = (float)cos(angle);
+            g->turns[(size_t)g->n_turns * n + 2 * i + 1] = (float)sin(angle);
+        }
+}
+
+enum skf_err skf_graph_run(struct skf_graph *g, const struct skf_item *items, uint32_t m, const uint32_t *want, uint32_t n_want,
+                           float *logits, struct skf_why *why)
+{
+    const struct skf_llama *l = g->l;
+    if (m > g->max_batch || n_want > g->max_batch)
+        return skf_fail(why, SKF_ERR_ARG, "%u tokens in a batch of at most %u", m, g->max_batch);
+    for (uint32_t t = 0; t < m; t++) {
+        if (items[t].token < 0 || (uint32_t)items[t].token >= l->n_vocab || items[t].pos >= g->context)
+            return skf_fail(why, SKF_ERR_ARG, "token %d at position %u is out of range", items[t].token, items[t].pos);
+        turns_up_to(g, items[t].pos);
+        SKF_TRY(skf_dequantize(l->embd.type, skf_weight_row(&l->embd, (uint32_t)items[t].token), g->x + (size_t)t * l->n_embd,
+                               l->n_embd));
+    }
+    g->items = items;
+    g->m = m;
+    g->want = NULL;
+    for (g->layer = 0; g->layer < l->n_layers; g->layer++)
+        layer(g);
+    if (n_want == 0)
+        return SKF_OK;
+    g->want = want;
+    multiply(g, g->x, l->norm, n_want, (struct product[]){{&l->output, logits}}, 1);
+    g->want = NULL;
+    return SKF_OK;
+}

@@ -1,0 +1,36 @@
+/*
+ * The forward pass: tokens of any sequences, at any positions, computed together; the logits of those that are asked for.
+ *
+ * A token's logits depend on its sequence alone: not on what else is in the batch, how a prompt was cut, the number of threads or
+ * the instruction set (kernels/kernels.h), bit for bit.
+ */
+#ifndef SKF_RUNTIME_GRAPH_PRIV_H
+#define SKF_RUNTIME_GRAPH_PRIV_H
+
+#include "runtime/llama_priv.h"
+#include "runtime/pool_priv.h"
+
+/* Keys and values of one sequence, halves, [layer][kv head][position][head_dim]; pages are touched as positions are. */
+struct skf_kv {
+    uint16_t *k, *v;
+};
+SKF_MUST enum skf_err skf_kv_make(const struct skf_llama *l, uint32_t context, struct skf_kv *kv, struct skf_why *why);
+void skf_kv_free(struct skf_kv *kv);
+
+struct skf_item {
+    int32_t token;
+    uint32_t pos; /* below the graph's context; all positions before it were computed, in this batch or earlier */
+    struct skf_kv *kv;
+};
+
+struct skf_graph;
+/* All must outlive the graph. */
+SKF_MUST enum skf_err skf_graph_open(const struct skf_llama *l, const struct skf_ops *ops, struct skf_pool *pool,
+                                     uint32_t max_batch, uint32_t context, struct skf_graph **g, struct skf_why *why);
+void skf_graph_close(struct skf_graph *g); /* NULL is fine */
+
+/* Computes m <= max_batch items; logits[i * n_vocab ..] for item want[i], i < n_want. */
+SKF_MUST enum skf_err skf_graph_run(struct skf_graph *g, const struct skf_item *items, uint32_t m, const uint32_t *want,
+                                    uint32_t n_want, float *logits, struct skf_why *why);
+
+#endif

@@ -1,0 +1,42 @@
+/*
+ * A Llama-architecture model: its sizes, and its weights resolved to rows in place.
+ *
+ * GGUF's own order of rows in attn_q and attn_k is kept: there, RoPE turns adjacent pairs.
+ */
+#ifndef SKF_RUNTIME_LLAMA_PRIV_H
+#define SKF_RUNTIME_LLAMA_PRIV_H
+
+#include "kernels/kernels.h"
+#include "model/model.h"
+
+struct skf_llama_layer {
+    float *attn_norm, *ffn_norm; /* [n_embd] */
+    struct skf_weight q, k, v, o;      /* [n_head * head_dim | n_kv * head_dim | .. | n_embd] rows */
+    struct skf_weight gate, up, down;  /* [n_ff | n_ff | n_embd] rows */
+};
+struct skf_llama {
+    uint32_t n_layers, n_embd, n_head, n_kv, head_dim, n_rot, n_ff, n_vocab, context;
+    float eps;
+    double rope_base;
+    float *rope_factors; /* [n_rot / 2], divides the frequencies; NULL for none */
+    struct skf_weight embd, output; /* [n_vocab] rows of n_embd; the same when tied */
+    float *norm;                    /* [n_embd] */
+    struct skf_llama_layer *layers;
+    struct skf_kept *kept;          /* memory of ours: small tensors, rows that the source breaks in two, lists of segments */
+};
+
+/* Reads sizes and finds every tensor. n_vocab is the tokenizer's. m must outlive the result. SKF_ERR_UNSUPPORTED names an unknown
+ * architecture, type, scaling or tensor; SKF_ERR_FORMAT what is missing or of another shape; SKF_ERR_LIMIT an absurd size. */
+SKF_MUST enum skf_err skf_llama_load(const struct skf_model *m, uint32_t n_vocab, struct skf_llama **out, struct skf_why *why);
+void skf_llama_free(struct skf_llama *l); /* NULL is fine */
+
+/* A matrix of the source as segments of whole rows; only a row that the source breaks in two is copied. For tests too. */
+struct skf_kept {
+    struct skf_kept *next;
+    max_align_t data[];
+};
+SKF_MUST enum skf_err skf_weight_resolve(const struct skf_source *src, const struct skf_tensor *t, struct skf_kept **kept,
+                                         struct skf_weight *w, struct skf_why *why);
+void skf_kept_free(struct skf_kept *kept);
+
+#endif

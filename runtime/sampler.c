@@ -1,0 +1,137 @@
+/* From logits to a token (sampler_priv.h). */
+#include "runtime/sampler_priv.h"
+
+#include <math.h>
+
+#include "base/util.h"
+
+static uint64_t splitmix(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+static uint64_t rotate(uint64_t x, int k) { return x << k | x >> (64 - k); }
+
+static double draw(struct skf_sampler *s) /* 0 <= draw < 1 */
+{
+    uint64_t *r = s->rng, result = rotate(r[1] * 5, 7) * 9, t = r[1] << 17;
+    r[2] ^= r[0];
+    r[3] ^= r[1];
+    r[1] ^= r[2];
+    r[0] ^= r[3];
+    r[2] ^= t;
+    r[3] = rotate(r[3], 45);
+    return (double)(result >> 11) * 0x1p-53;
+}
+
+void skf_sampler_init(struct skf_sampler *s, float temperature, uint32_t top_k, float top_p, float penalty, uint64_t seed)
+{
+    memset(s, 0, sizeof *s);
+    s->temperature = temperature > 0 ? SKF_MAX(temperature, 1e-4f) : 0.0f; /* what is no number counts as 0 */
+    s->top_k = top_k;
+    s->top_p = top_p > 0 && top_p < 1 ? top_p : 1.0f;
+    s->penalty = penalty > 0 && penalty != 1.0f ? SKF_MIN(SKF_MAX(penalty, 0.01f), 100.0f) : 1.0f;
+    for (int i = 0; i < 4; i++)
+        s->rng[i] = splitmix(&seed);
+}
+
+void skf_sampler_saw(struct skf_sampler *s, int32_t id) { s->recent[s->n_seen++ % SKF_RECENT] = id; }
+
+static void penalize(const struct skf_sampler *s, float *logits, uint32_t n)
+{
+    uint32_t count = (uint32_t)SKF_MIN(s->n_seen, SKF_RECENT);
+    for (uint32_t i = 0; i < count; i++) {
+        int32_t id = s->recent[i];
+        bool is_done = id < 0 || (uint32_t)id >= n; /* each token once, however often it was seen */
+        for (uint32_t j = 0; j < i && !is_done; j++)
+            is_done = s->recent[j] == id;
+        if (!is_done)
+            logits[id] = logits[id] > 0 ? logits[id] / s->penalty : logits[id] * s->penalty;
+    }
+}
+
+/* The largest logit's id, the lowest among equals; -1 when any is not finite. */
+static int32_t largest(const float *logits, uint32_t n)
+{
+    uint32_t best = 0;
+    bool is_finite = true;
+    for (uint32_t i = 0; i < n; i++) {
+        is_finite &= fabsf(logits[i]) <= 3.0e38f;
+        best = logits[i] > logits[best] ? i : best;
+    }
+    return is_finite ? (int32_t)best : -1;
+}
+
+/* ---- a heap, the largest logit on top, the lower id first among equals ---------------------------------------------------------------- */
+static bool is_above(const struct skf_candidate *a, const struct skf_candidate *b)
+{
+    return a->logit != b->logit ? a->logit > b->logit : a->id < b->id;
+}
+static void sink(struct skf_candidate *h, size_t n, size_t i)
+{
+    struct skf_candidate c = h[i];
+    for (size_t child; (child = 2 * i + 1) < n; i = child) {
+        if (child + 1 < n && is_above(&h[child + 1], &h[child]))
+            child++;
+        if (!is_above(&h[child], &c))
+            break;
+        h[i] = h[child];
+    }
+    h[i] = c;
+}
+/* Takes the top off; it then stands behind the heap, at h[n - 1]. */
+static void pop(struct skf_candidate *h, size_t n)
+{
+    struct skf_candidate top = h[0];
+    h[0] = h[n - 1];
+    h[n - 1] = top;
+    sink(h, n - 1, 0);
+}
+
+int32_t skf_sampler_pick(struct skf_sampler *s, float *logits, uint32_t n, struct skf_candidate *c)
+{
+    if (s->penalty != 1.0f)
+        penalize(s, logits, n);
+    int32_t best = largest(logits, n);
+    if (best < 0 || s->temperature == 0.0f)
+        return best;
+    const double max = logits[best];
+    double total = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        c[i] = (struct skf_candidate){logits[i], (int32_t)i};
+        total += exp((logits[i] - max) / s->temperature);
+    }
+    uint32_t keep = s->top_k && s->top_k < n ? s->top_k : n;
+    if (keep < n || s->top_p < 1.0f) {
+        double sum = 0, limit = 0;
+        for (size_t i = n / 2; i-- > 0;)
+            sink(c, n, i);
+        if (keep < n) { /* top_p is a share of what top_k leaves */
+            for (uint32_t k = 0; k < keep; k++) {
+                pop(c, n - k);
+                sum += exp((c[n - 1 - k].logit - max) / s->temperature);
+            }
+            total = sum;
+        }
+        limit = total * (double)s->top_p;
+        uint32_t kept = 0;
+        for (sum = 0; kept < keep && (kept == 0 || sum < limit); kept++) {
+            if (keep == n)
+                pop(c, n - kept);
+            sum += exp((c[n - 1 - kept].logit - max) / s->temperature);
+        }
+        c += n - kept;
+        n = kept;
+        total = sum;
+    }
+    double at = draw(s) * total;
+    for (uint32_t i = n; i-- > 1;) { /* the most likely stand last */
+        at -= exp((c[i].logit - max) / s->temperature);
+        if (at < 0)
+            return c[i].id;
+    }
+    return c[0].id;
+}

@@ -1,0 +1,49 @@
+/*
+ * A tokenizer's tables, for the two files that make and read them.
+ */
+#ifndef SKF_RUNTIME_TOKENIZER_LOAD_PRIV_H
+#define SKF_RUNTIME_TOKENIZER_LOAD_PRIV_H
+
+#include "base/util.h"
+#include "runtime/tokenizer_priv.h"
+
+/* GGUF's token types. */
+enum { SKF_TOKEN_NORMAL = 1, SKF_TOKEN_UNKNOWN, SKF_TOKEN_CONTROL, SKF_TOKEN_USER, SKF_TOKEN_UNUSED, SKF_TOKEN_BYTE };
+static inline bool is_special_type(uint8_t t)
+{
+    return t == SKF_TOKEN_UNKNOWN || t == SKF_TOKEN_CONTROL || t == SKF_TOKEN_USER;
+}
+
+struct token {
+    const char *p; /* its bytes, and a NUL behind them */
+    uint32_t n;
+    uint8_t type;
+    bool is_stop;
+};
+struct special {
+    const char *p;
+    uint32_t n;
+    int32_t id;
+};
+struct skf_tokenizer {
+    enum skf_pre pre;
+    uint32_t n, n_special;
+    struct token *tokens;
+    char *text;
+    struct skf_merges merges;
+    int32_t byte_id[256], bos, eos;
+    bool is_bos_added;
+    struct special *special;
+    uint32_t first[256]; /* 1 + place of the first special token that begins with this byte; 0: none does */
+};
+
+struct spell { /* character below U+0144 -> byte, or -1 */
+    int16_t byte_of[0x144];
+};
+struct index { /* hash table of token ids by their bytes; -1: empty */
+    int32_t *ids;
+    unsigned bits;
+    uint64_t seed;
+};
+
+#endif
