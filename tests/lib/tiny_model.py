@@ -118,8 +118,9 @@ def lora_factors(seed=2, rank=4, size=0.05, which=("attn_q", "attn_v"), **dims):
     rng, out = np.random.RandomState(seed), {}
     for name, shape in shapes(**dims).items():
         if len(shape) == 2 and any(k in name for k in which):
-            out[name] = ((rng.standard_normal((rank, shape[1])) * size).astype(np.float16),
-                         rng.standard_normal((shape[0], rank)).astype(np.float16))
+            with np.errstate(over="ignore"):  # a size that overflows a half is asked for on purpose
+                out[name] = ((rng.standard_normal((rank, shape[1])) * size).astype(np.float16),
+                             rng.standard_normal((shape[0], rank)).astype(np.float16))
     return out
 
 
