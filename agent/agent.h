@@ -1,0 +1,38 @@
+/*
+ * The agent of a box: receives signed versions, verifies and installs them into the store, supervises gateway and workers, swaps,
+ * watches, confirms or goes back.  docs/architecture.md draws its states.
+ *
+ * One thread (the caller's) owns children, slots and the state of every model; a second one, while something is received, does
+ * what blocks (verification, fetching, decoding); gRPC's own threads only hand messages over.
+ */
+#ifndef SKF_AGENT_AGENT_H
+#define SKF_AGENT_AGENT_H
+
+#include "base/err.h"
+#include "base/json.h"
+
+struct skf_agent_opts {
+    const char *dir;        /* tls/, tuf/, store/, run/, incoming/; the process's working folder becomes this one */
+    const char *centre;     /* HOST:PORT of the distributor; NULL: only serve what is there */
+    const char *listen;     /* of the local HTTP API; port 0 takes any */
+    const char *name;       /* for enrolment; NULL: the machine's host name */
+    const char *enrol;      /* HOST:PORT of the enrolment port; used when there is no device certificate yet */
+    const char *token_file; /* one-time token for enrolment; NULL: none */
+    const char *const *tags; /* for the inventory: "channel=beta" */
+    size_t n_tags;
+    unsigned threads;       /* of a worker; 0: its own choice */
+    unsigned watch_seconds; /* a new version serves this long before it is confirmed */
+    /* Called once the local API listens, with its address. May be NULL. */
+    void (*listening)(void *ctx, const char *address);
+    void *ctx;
+};
+
+/* Runs until SIGTERM or SIGINT (then SKF_OK: children gone, store closed). Fails only when nothing can be served at all: the
+ * folder, the store, the programs. A centre that is out of reach is no failure. */
+SKF_MUST enum skf_err skf_agent_run(const struct skf_agent_opts *o, struct skf_why *why);
+
+/* Opens the store of an agent's folder (running or not), hashes all of it, and tells versions and slots:
+ * {"versions": [{"model", "version", "root", "size"}], "models": {"m": {"active": "1", "previous": …, "phase": …, …}}}. */
+SKF_MUST enum skf_err skf_agent_check_store(const char *dir, skf_json **out, struct skf_why *why);
+
+#endif

@@ -1,0 +1,198 @@
+/*
+ * The gateway: a child that holds the box's HTTP port, and its control socket, by which the agent says which worker answers what.
+ */
+#include "agent/agent_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "proto/frame.h"
+#include "proto/local.pb-c.h"
+#include "proto/msg.h"
+
+#define CONTROL    "run/gateway.sock"
+#define START_WAIT (20 * SKF_SECOND)
+#define LONG_LIFE  (30 * SKF_SECOND)
+#define ANSWER_MS  5000
+
+void skf_gateway_init(struct skf_gateway *g, const char *listen)
+{
+    memset(g, 0, sizeof *g);
+    g->out = g->control = -1;
+    (void)snprintf(g->listen, sizeof g->listen, "%s", listen);
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        (void)close(*fd);
+    *fd = -1;
+}
+
+static void start(struct skf_gateway *g, uint64_t now)
+{
+    const char *args[] = {"--listen", g->listen, "--control", CONTROL, "--parent-death", NULL};
+    struct skf_why why = {{0}};
+    g->started = now;
+    g->is_listening = false;
+    g->line_len = 0;
+    if (skf_spawn("skiff-gateway", args, &g->pid, &g->out, &why) != SKF_OK) {
+        skf_log(SKF_LOG_ERROR, "gateway: %s", why.text);
+        g->pid = 0;
+        g->next = now + 5 * SKF_SECOND;
+        return;
+    }
+    (void)fcntl(g->out, F_SETFL, O_NONBLOCK);
+}
+
+/* "listening 127.0.0.1:8080": from then on this is the address it is started with, so that clients find it again. */
+static void read_line(struct skf_gateway *g)
+{
+    static const char word[] = "listening ";
+    ssize_t n = read(g->out, g->line + g->line_len, sizeof g->line - 1 - g->line_len);
+    if (n <= 0)
+        return;
+    g->line_len += (size_t)n;
+    g->line[g->line_len] = 0;
+    char *end = strchr(g->line, '\n');
+    if (!end)
+        return;
+    *end = 0;
+    if (strncmp(g->line, word, sizeof word - 1) == 0) {
+        (void)snprintf(g->listen, sizeof g->listen, "%.127s", g->line + sizeof word - 1);
+        g->is_listening = true;
+    }
+    g->line_len = 0;
+}
+
+bool is_gateway_up_now(struct skf_gateway *g, uint64_t now)
+{
+    if (!g->pid) {
+        if (now >= g->next)
+            start(g, now);
+        return false;
+    }
+    if (!g->is_listening) {
+        read_line(g);
+        if (now - g->started > START_WAIT)
+            (void)kill(g->pid, SIGKILL);
+    }
+    if (!g->is_listening || g->control >= 0)
+        return false;
+    if (skf_unix_connect(CONTROL, &g->control, NULL) != SKF_OK)
+        g->control = -1;
+    return g->control >= 0;
+}
+
+bool is_gateway_usable(const struct skf_gateway *g) { return g->pid && g->is_listening && g->control >= 0; }
+
+void skf_gateway_exited(struct skf_gateway *g, int status, uint64_t now)
+{
+    if (WIFSIGNALED(status))
+        skf_log(SKF_LOG_WARN, "gateway: ended by signal %d", WTERMSIG(status));
+    else
+        skf_log(SKF_LOG_WARN, "gateway: ended with status %d", WEXITSTATUS(status));
+    g->bad = g->is_listening && now - g->started > LONG_LIFE ? 1 : g->bad + 1;
+    g->next = now + (g->bad <= 1 ? 0 : SKF_MIN(200 * SKF_MS << SKF_MIN(g->bad - 2, 8u), 10 * SKF_SECOND));
+    g->pid = 0;
+    g->is_listening = false;
+    close_fd(&g->out);
+    close_fd(&g->control);
+}
+
+void skf_gateway_stop(struct skf_gateway *g)
+{
+    if (g->pid > 0)
+        (void)kill(g->pid, SIGTERM);
+    close_fd(&g->control);
+}
+
+/* ---- questions ---------------------------------------------------------------------------------------------------------- */
+
+static enum skf_err ask(struct skf_gateway *g, Skiff__V1__ToGateway *m, Skiff__V1__FromGateway **answer,
+                        struct skf_why *why)
+{
+    struct skf_buf b = SKF_BUF_INIT(SKF_FRAME_MAX);
+    uint8_t *p = NULL;
+    size_t n;
+    *answer = NULL;
+    if (!is_gateway_usable(g))
+        return skf_fail(why, SKF_ERR_NET, "gateway: not connected");
+    m->id = ++g->last_id;
+    enum skf_err e = skf_msg_pack(&m->base, &p, &n);
+    if (e == SKF_OK)
+        e = skf_frame_write(g->control, ANSWER_MS, p, n);
+    skf_free(p);
+    while (e == SKF_OK) {
+        if ((e = skf_frame_read(g->control, ANSWER_MS, &b)) != SKF_OK)
+            break;
+        e = SKF_UNPACK(skiff__v1__from_gateway, Skiff__V1__FromGateway, b.data, b.len, SKF_FRAME_MAX, answer, why);
+        if (e != SKF_OK || (*answer)->id == m->id)
+            break;
+        skf_msg_free(&(*answer)->base); /* of a question that was given up */
+        *answer = NULL;
+    }
+    skf_buf_free(&b);
+    if (e == SKF_OK && (*answer)->error[0]) {
+        e = skf_fail(why, SKF_ERR_REFUSED, "gateway: %.200s", (*answer)->error);
+        skf_msg_free(&(*answer)->base);
+        *answer = NULL;
+        return e;
+    }
+    if (e == SKF_OK)
+        return e;
+    close_fd(&g->control); /* no half-read answer is left on it */
+    if (e == SKF_ERR_TIMEOUT && g->pid)
+        (void)kill(g->pid, SIGKILL); /* it hangs: a new one is up sooner */
+    return skf_fail(why, e, "gateway: no answer (%s)", skf_err_name(e));
+}
+
+enum skf_err skf_gateway_routes(struct skf_gateway *g, const struct skf_route *r, size_t n, uint64_t *pause_us,
+                                struct skf_why *why)
+{
+    Skiff__V1__ToGateway m = SKIFF__V1__TO_GATEWAY__INIT;
+    Skiff__V1__SetRoutes set = SKIFF__V1__SET_ROUTES__INIT;
+    Skiff__V1__Route routes[2 * SKF_AGENT_MODELS], *list[2 * SKF_AGENT_MODELS];
+    Skiff__V1__FromGateway *answer;
+    if (n > SKF_COUNT(routes))
+        return skf_fail(why, SKF_ERR_INTERNAL, "gateway: %zu routes", n);
+    for (size_t i = 0; i < n; i++) {
+        skiff__v1__route__init(&routes[i]);
+        routes[i].model = (char *)(uintptr_t)r[i].model;
+        routes[i].version = (char *)(uintptr_t)r[i].version;
+        routes[i].socket = (char *)(uintptr_t)r[i].socket;
+        list[i] = &routes[i];
+    }
+    set.n_routes = n;
+    set.routes = list;
+    m.kind_case = SKIFF__V1__TO_GATEWAY__KIND_SET_ROUTES;
+    m.set_routes = &set;
+    SKF_TRY(ask(g, &m, &answer, why));
+    *pause_us = answer->status ? answer->status->swap_pause_us : 0;
+    skf_msg_free(&answer->base);
+    return SKF_OK;
+}
+
+enum skf_err skf_gateway_status(struct skf_gateway *g, const struct skf_route *r, struct skf_route_status *out,
+                                struct skf_why *why)
+{
+    Skiff__V1__ToGateway m = SKIFF__V1__TO_GATEWAY__INIT;
+    Skiff__V1__GetStatus get = SKIFF__V1__GET_STATUS__INIT;
+    Skiff__V1__FromGateway *answer;
+    memset(out, 0, sizeof *out);
+    m.kind_case = SKIFF__V1__TO_GATEWAY__KIND_GET_STATUS;
+    m.get_status = &get;
+    SKF_TRY(ask(g, &m, &answer, why));
+    for (size_t i = 0; answer->status && i < answer->status->n_routes; i++) {
+        const Skiff__V1__RouteStatus *s = answer->status->routes[i];
+        if (s->route && strcmp(s->route->socket, r->socket) == 0)
+            *out = (struct skf_route_status){true, s->served, s->failed, s->active};
+    }
+    skf_msg_free(&answer->base);
+    return SKF_OK;
+}

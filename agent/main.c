@@ -1,0 +1,137 @@
+/* `skiff-agent`: reads its options and runs the agent of a box. */
+#include "agent/agent.h"
+
+#include <getopt.h>
+
+#include "base/alloc.h"
+#include "base/util.h"
+
+#define TAGS_MAX 16
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+static const char usage[] =
+    "usage: skiff-agent --dir DIR [--centre HOST:PORT] [--listen ADDRESS] [options]\n"
+    "       skiff-agent --check-store DIR\n\n"
+    "Receives signed versions of models for this box, installs and serves them.\n\n"
+    "  --dir DIR            its folder: tls/{device.crt,device.key,ca.crt}, tuf/root.json, store/, run/\n"
+    "  --centre HOST:PORT   the distributor; without one only what is here is served\n"
+    "  --listen ADDRESS     of the local HTTP API (127.0.0.1:8080)\n"
+    "  --enrol HOST:PORT    get a certificate there first, when there is none yet (tls/ca.crt must be)\n"
+    "  --token-file FILE    the one-time token for it\n"
+    "  --name NAME          this box's name in the fleet, for enrolment (the host name)\n"
+    "  --tag TAG            for the inventory, as channel=beta; may be given again\n"
+    "  --threads N          of each worker\n"
+    "  --watch SECONDS      a new version serves this long before it is confirmed (10)\n"
+    "  --check-store DIR    hash everything in the store of the agent's folder DIR, print versions and slots as JSON\n"
+    "  --help, --version\n";
+
+static int fail(const struct skf_why *why)
+{
+    (void)fprintf(stderr, "skiff-agent: %s\n", why->text);
+    return EXIT_FAILED;
+}
+
+static int bad_usage(const char *what, const char *value)
+{
+    (void)fprintf(stderr, "skiff-agent: %s: %s; --help describes the options\n", what, value);
+    return EXIT_USAGE;
+}
+
+static bool is_number(const char *s, unsigned most, unsigned *out)
+{
+    char *end;
+    if (*s < '0' || *s > '9')
+        return false;
+    unsigned long v = strtoul(s, &end, 10);
+    *out = (unsigned)v;
+    return *end == 0 && v <= most;
+}
+
+static void on_listening(void *ctx, const char *address)
+{
+    bool *said = ctx;
+    if (*said) /* the gateway was started again, at the same address */
+        return;
+    *said = true;
+    (void)printf("listening %s\n", address);
+    (void)fflush(stdout);
+}
+
+static int check(const char *dir)
+{
+    struct skf_why why = {{0}};
+    skf_json *j;
+    char *text;
+    size_t n;
+    if (skf_agent_check_store(dir, &j, &why) != SKF_OK)
+        return fail(&why);
+    enum skf_err e = skf_json_text(j, 0, &text, &n);
+    if (e == SKF_OK)
+        (void)printf("%s\n", text);
+    else
+        (void)skf_fail(&why, e, "%s: no memory", dir);
+    skf_json_free(j);
+    if (e != SKF_OK)
+        return fail(&why);
+    skf_free(text);
+    return fflush(stdout) == 0 ? EXIT_DONE : EXIT_FAILED;
+}
+
+static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *tags[TAGS_MAX], const char **check_dir)
+{
+    static const struct option options[] = {
+        {"dir", 1, NULL, 'd'},     {"centre", 1, NULL, 'c'},     {"listen", 1, NULL, 'l'}, {"enrol", 1, NULL, 'e'},
+        {"name", 1, NULL, 'n'},    {"token-file", 1, NULL, 't'}, {"tag", 1, NULL, 'g'},    {"threads", 1, NULL, 'j'},
+        {"watch", 1, NULL, 'w'},   {"check-store", 1, NULL, 's'}, {"help", 0, NULL, 'h'},  {"version", 0, NULL, 'v'},
+        {NULL, 0, NULL, 0}};
+    int c;
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (c) {
+        case 'd': o->dir = optarg; break;
+        case 'c': o->centre = optarg; break;
+        case 'l': o->listen = optarg; break;
+        case 'e': o->enrol = optarg; break;
+        case 'n': o->name = optarg; break;
+        case 't': o->token_file = optarg; break;
+        case 's': *check_dir = optarg; break;
+        case 'g':
+            if (o->n_tags == TAGS_MAX)
+                return bad_usage("--tag", "too many");
+            tags[o->n_tags++] = optarg;
+            break;
+        case 'j':
+            if (!is_number(optarg, 1024, &o->threads))
+                return bad_usage("--threads", optarg);
+            break;
+        case 'w':
+            if (!is_number(optarg, 86400, &o->watch_seconds))
+                return bad_usage("--watch", optarg);
+            break;
+        case 'h': (void)fputs(usage, stdout); return EXIT_DONE;
+        case 'v': (void)printf("skiff-agent %s\n", SKF_VERSION); return EXIT_DONE;
+        default: return EXIT_USAGE;
+        }
+    }
+    if (optind < argc)
+        return bad_usage(argv[optind], "not expected");
+    if (!*check_dir && !o->dir)
+        return bad_usage("--dir", "missing");
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    bool said = false;
+    const char *tags[TAGS_MAX], *check_dir = NULL;
+    struct skf_agent_opts o = {
+        .listen = "127.0.0.1:8080", .watch_seconds = 10, .tags = tags, .listening = on_listening, .ctx = &said};
+    struct skf_why why = {{0}};
+    skf_log_open("skiff-agent", SKF_LOG_INFO);
+    int status = parse(argc, argv, &o, tags, &check_dir);
+    if (status >= 0)
+        return status;
+    if (check_dir)
+        return check(check_dir);
+    return skf_agent_run(&o, &why) == SKF_OK ? EXIT_DONE : fail(&why);
+}
