@@ -117,7 +117,7 @@ enum skf_err skf_wire_channel_open(const char *address, const struct skf_wire_tl
     if (!c)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a channel");
     enum skf_err e = SKF_OK;
-    wire_core_enter();
+    wire_core_begin();
     wire_live_init(&c->live, UINT32_MAX);
     c->explain = explain_new(address, tls);
     if (!c->explain)
@@ -143,7 +143,6 @@ void skf_wire_channel_close(struct skf_wire_channel *c)
     wire_explain_unref(c->explain);
     wire_live_destroy(&c->live);
     skf_free(c);
-    wire_core_leave();
 }
 
 static grpc_call *new_call(struct skf_wire_channel *c, grpc_completion_queue *cq, const char *path, gpr_timespec deadline)

@@ -1,5 +1,5 @@
 /*
- * The gRPC core under control: started and ended by count, its log sent to ours, one thread a completion queue, and the list of
+ * The gRPC core under control: started once, its log sent to ours, one thread a completion queue, and the list of
  * live calls that makes an orderly end possible.
  *
  * Files of the core are close-on-exec; the library does not survive a fork (its threads do not come along), so programs start
@@ -41,8 +41,6 @@ static void core_log(gpr_log_func_args *a)
     skf_log(is_tls ? SKF_LOG_INFO : SKF_LOG_DEBUG, "grpc: %s", a->message);
 }
 
-static void take_log(void) { gpr_set_log_function(core_log); }
-
 static void block_signals(sigset_t *old)
 {
     sigset_t all;
@@ -50,17 +48,22 @@ static void block_signals(sigset_t *old)
     (void)pthread_sigmask(SIG_SETMASK, &all, old);
 }
 
-void wire_core_enter(void)
+static void begin(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     sigset_t old;
-    (void)pthread_once(&once, take_log);
+    gpr_set_log_function(core_log);
     block_signals(&old); /* the core's own threads must not take the program's signals */
     grpc_init();
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-void wire_core_leave(void) { grpc_shutdown(); }
+/* Never undone: grpc_shutdown waits for a poller of the core's that sleeps up to ten seconds after a large write, and a program
+ * that has done its work must not hang that long. What stays is a few idle threads and their state, reachable and constant. */
+void wire_core_begin(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, begin);
+}
 
 int wire_thread(pthread_t *t, void *(*fn)(void *), void *arg)
 {

@@ -210,7 +210,7 @@ enum skf_err skf_wire_server_open(const struct skf_wire_server_opts *o, const st
     *out = NULL;
     if (!s)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a server");
-    wire_core_enter();
+    wire_core_begin();
     wire_live_init(&s->live, o->max_streams ? o->max_streams : 20000);
     (void)pthread_mutex_init(&s->lock, NULL);
     (void)pthread_cond_init(&s->changed, NULL);
@@ -234,7 +234,7 @@ out:
 
 int skf_wire_server_port(const struct skf_wire_server *s) { return s->port; }
 
-/* The order is the core's: shut down, cancel, no live calls, destroy, then the queues, then the library. */
+/* The order is the core's: shut down, cancel, no live calls, destroy, then the queues. */
 static void core_down(struct skf_wire_server *s)
 {
     s->op_down = (struct wire_op){on_down, s};
@@ -275,5 +275,4 @@ void skf_wire_server_close(struct skf_wire_server *s)
     skf_free(s->accept);
     skf_free(s->queue);
     skf_free(s);
-    wire_core_leave();
 }

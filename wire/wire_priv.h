@@ -2,7 +2,7 @@
  * What the files of wire/ share.  Everything that waits for the core is an `op`: its address is the tag, its function is called on
  * the thread of the queue that the call belongs to.
  *
- *   core.c    the core's start and end, its log, queues, the list of live calls, channel arguments
+ *   core.c    the core's start, its log, queues, the list of live calls, channel arguments
  *   tls.c     PEM files to credentials, the peer's identity
  *   stream.c  a bidirectional call, the same on both ends
  *   server.c  listening, accepting, closing;  unary.c  unary methods and their threads
@@ -34,8 +34,7 @@ void wire_op_release(struct wire_op *op); /* for tags that go another way than w
 grpc_op wire_send_initial(void);
 
 /* ---- core ----------------------------------------------------------------------------------------------------------------- */
-void wire_core_enter(void); /* each is undone by one wire_core_leave */
-void wire_core_leave(void);
+void wire_core_begin(void); /* as often as one likes */
 int wire_thread(pthread_t *t, void *(*fn)(void *), void *arg); /* as pthread_create, with all signals blocked */
 
 struct wire_queue;
