@@ -33,7 +33,9 @@ static enum skf_err apply_step(void *ctx, unsigned worker, uint64_t i, struct sk
         return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
     skf_skd_chunk(a->skd, i, &c);
     const uint8_t *payload = c.payload_length ? a->file.data + c.payload_offset : NULL;
-    SKF_TRY(skf_skd_decode(a->skd, i, payload, &a->source, w->scratch, w->out, why));
+    enum skf_err e = skf_skd_decode(a->skd, i, payload, &a->source, w->scratch, w->out, why);
+    if (e != SKF_OK)
+        return skf_fail_prefix(why, e, "%s", a->skd_path);
     SKF_TRY(skf_draft_write_at(a->draft, c.result_offset, w->out, c.result_length, why));
     uint64_t done = atomic_fetch_add(&a->done, c.result_length) + c.result_length;
     skf_progress_tell(a->progress, done, a->info->result_size);
@@ -59,8 +61,8 @@ static enum skf_err another_base(const struct apply *a, const char *what, struct
 {
     char wants[SKF_HEX];
     skf_hex(a->info->source_root, SKF_DIGEST, wants);
-    return skf_fail(why, SKF_ERR_BASE, "the delta is for another base: it starts from %.12s (%llu bytes), %s %s", wants,
-                    (unsigned long long)a->info->source_size, a->old_path, what);
+    return skf_fail(why, SKF_ERR_BASE, "%s: the delta is for another base: it starts from %.12s (%llu bytes), %s %s",
+                    a->skd_path, wants, (unsigned long long)a->info->source_size, a->old_path, what);
 }
 
 /* What a chunk that did not come out means: another source, or a delta that never worked. */
@@ -70,8 +72,8 @@ static enum skf_err name_failure(const struct apply *a, struct skf_why *why)
     char text[SKF_HEX + 16] = "is broken", hex[SKF_HEX];
     if (has_root(a, root)) {
         if (memcmp(root, a->info->source_root, SKF_DIGEST) == 0)
-            return skf_fail(why, SKF_ERR_DIGEST, "the delta does not make the result it promises, though %s is its base",
-                            a->old_path);
+            return skf_fail(why, SKF_ERR_DIGEST, "%s: does not make the result it promises, though %s is its base",
+                            a->skd_path, a->old_path);
         skf_hex(root, SKF_DIGEST, hex);
         (void)snprintf(text, sizeof text, "is %.12s", hex);
     }

@@ -1,0 +1,259 @@
+/*
+ * The codecs by themselves: varints, streams of differences, integer differences of every type; and that no payload, however
+ * broken, makes them do more than fail.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/util.h"
+#include "delta/int_priv.h"
+
+static uint64_t state = 88172645463325252u;
+static uint64_t next(void) /* xorshift64 */
+{
+    state ^= state << 13;
+    state ^= state >> 7;
+    return state ^= state << 17;
+}
+
+static void test_varint(void **unused)
+{
+    struct skf_buf b = SKF_BUF_INIT(64);
+    const uint64_t edges[] = {0, 1, 127, 128, 16383, 16384, UINT32_MAX, INT64_MAX, 1ull << 63, UINT64_MAX};
+    for (size_t i = 0; i < SKF_COUNT(edges); i++) {
+        uint64_t v;
+        skf_buf_clear(&b);
+        assert_int_equal(skf_put_varint(&b, edges[i]), SKF_OK);
+        assert_int_equal(skf_put_svarint(&b, edges[i]), SKF_OK);
+        struct skf_reader r = skf_reader_of(b.data, b.len);
+        assert_int_equal(skf_get_varint(&r, &v), SKF_OK);
+        assert_true(v == edges[i]);
+        assert_int_equal(skf_get_svarint(&r, &v), SKF_OK);
+        assert_true(v == edges[i]);
+        assert_int_equal(skf_reader_left(&r), 0);
+        for (size_t cut = 0; cut < b.len; cut++) { /* cut anywhere: an error, or an earlier end, never a read past it */
+            r = skf_reader_of(b.data, cut);
+            if (skf_get_varint(&r, &v) == SKF_OK)
+                assert_true(skf_get_svarint(&r, &v) == SKF_ERR_FORMAT);
+        }
+    }
+    skf_buf_free(&b);
+    static const uint8_t bad[][11] = {
+        {0x80, 0x00},                                                       /* 0, not in its shortest form */
+        {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02},       /* 2^64 and more */
+        {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, /* eleven bytes */
+    };
+    for (size_t i = 0; i < SKF_COUNT(bad); i++) {
+        uint64_t v;
+        struct skf_reader r = skf_reader_of(bad[i], sizeof bad[i]);
+        assert_int_equal(skf_get_varint(&r, &v), SKF_ERR_FORMAT);
+    }
+}
+
+/* One stream out and in again, with `percent` of its elements not zero and up to `groups` contexts. */
+static void stream_case(struct skf_work *w, uint32_t n, unsigned width, unsigned percent, unsigned groups, unsigned shift)
+{
+    size_t bytes = (size_t)n * width;
+    uint8_t *sym = skf_calloc(1, bytes + 1), *back = skf_calloc(1, bytes + 1), *key = skf_calloc(1, n + 1);
+    assert_non_null(sym);
+    assert_non_null(back);
+    assert_non_null(key);
+    for (uint32_t i = 0; i < n; i++) {
+        if (next() % 100 < percent) {
+            uint64_t v = next() % 3 ? next() % 7 - 3 : next();
+            for (unsigned k = 0; k < width; k++)
+                sym[(size_t)i * width + k] = (uint8_t)(v >> 8 * k);
+        }
+        key[i] = groups ? (uint8_t)(next() % groups * 255 / groups) : 0;
+    }
+    if (n > 2) { /* the lowest number has no magnitude of its own width */
+        memset(sym, 0, width);
+        sym[width - 1] = 0x80;
+    }
+    struct skf_stream s = {sym, n, width, groups ? key : NULL, shift};
+    struct skf_buf out = SKF_BUF_INIT(4 * bytes + 4096);
+    assert_int_equal(skf_stream_put(w, &s, &out), SKF_OK);
+    s.sym = back;
+    memset(back, 0xa5, bytes + 1);
+    struct skf_reader r = skf_reader_of(out.data, out.len);
+    uint32_t set;
+    assert_int_equal(skf_stream_get(w, &r, &s, &set), SKF_OK);
+    assert_int_equal(skf_reader_left(&r), 0);
+    assert_memory_equal(sym, back, bytes);
+    assert_int_equal(back[bytes], 0xa5);
+    if (percent == 0 && n <= 2)
+        assert_int_equal(out.len, 1); /* nothing changed: one byte */
+    for (size_t cut = 0; cut < out.len; cut += 1 + out.len / 50) {
+        r = skf_reader_of(out.data, cut);
+        assert_int_not_equal(skf_stream_get(w, &r, &s, &set), SKF_OK);
+    }
+    skf_buf_free(&out);
+    skf_free(sym);
+    skf_free(back);
+    skf_free(key);
+}
+
+static void test_streams(void **unused)
+{
+    struct skf_work w;
+    assert_int_equal(skf_work_init(&w, true), SKF_OK);
+    static const uint32_t sizes[] = {1, 2, 7, 8, 9, 63, 64, 65, 1000, 70001};
+    static const unsigned widths[] = {1, 2, 4, 8}, percents[] = {0, 1, 20, 95, 100};
+    for (size_t a = 0; a < SKF_COUNT(sizes); a++)
+        for (size_t b = 0; b < SKF_COUNT(widths); b++)
+            for (size_t c = 0; c < SKF_COUNT(percents); c++) {
+                stream_case(&w, sizes[a], widths[b], percents[c], 0, 0);
+                stream_case(&w, sizes[a], widths[b], percents[c], 2, 5);
+                stream_case(&w, sizes[a], widths[b], percents[c], 200, 0);
+            }
+    skf_work_free(&w);
+}
+
+/* Sparse changes must cost little: what the whole codec is for. */
+static void test_streams_are_small(void **unused)
+{
+    struct skf_work w;
+    struct skf_buf out = SKF_BUF_INIT(1 << 20);
+    static uint8_t sym[100000];
+    assert_int_equal(skf_work_init(&w, true), SKF_OK);
+    for (size_t i = 0; i < 1000; i++) /* 1 %: entropy 8080 bits of place, 1000 of sign */
+        sym[next() % sizeof sym] = next() & 1 ? 1 : 0xff;
+    struct skf_stream s = {sym, sizeof sym, 1, NULL, 0};
+    assert_int_equal(skf_stream_put(&w, &s, &out), SKF_OK);
+    assert_true(out.len < 1300);
+    skf_buf_free(&out);
+    skf_work_free(&w);
+}
+
+static const enum skf_type types[] = {
+    SKF_T_F32,  SKF_T_F16,  SKF_T_BF16, SKF_T_F64,  SKF_T_I8,   SKF_T_I16,  SKF_T_I32,   SKF_T_I64,  SKF_T_U8,
+    SKF_T_U16,  SKF_T_U32,  SKF_T_U64,  SKF_T_BOOL, SKF_T_F8_E4M3, SKF_T_F8_E5M2, SKF_T_Q4_0, SKF_T_Q4_1,
+    SKF_T_Q5_0, SKF_T_Q5_1, SKF_T_Q8_0, SKF_T_Q8_1, SKF_T_Q2_K, SKF_T_Q3_K, SKF_T_Q4_K,  SKF_T_Q5_K, SKF_T_Q6_K,
+    SKF_T_IQ4_NL, SKF_T_MXFP4};
+
+/* Random blocks, every bit pattern among them (infinities, no numbers, scales of zero), of which some bytes change. */
+static void make_pair(uint8_t *old, uint8_t *neu, size_t n, unsigned percent)
+{
+    for (size_t i = 0; i < n; i++)
+        old[i] = next() % 9 ? (uint8_t)next() : (uint8_t)(next() % 3 * 127);
+    memcpy(neu, old, n);
+    for (size_t i = 0; i < n; i++)
+        if (next() % 100 < percent)
+            neu[i] = (uint8_t)(next() % 2 ? neu[i] + next() % 5 - 2 : next());
+}
+
+static void test_every_type(void **unused)
+{
+    struct skf_work w;
+    static uint8_t old[210 * 300], neu[sizeof old], back[sizeof old];
+    assert_int_equal(skf_work_init(&w, true), SKF_OK);
+    for (size_t t = 0; t < SKF_COUNT(types); t++) {
+        uint32_t grain = skf_int_grain(types[t]);
+        const struct skf_type_info *info = skf_type_info((uint32_t)types[t]);
+        assert_non_null(info);
+        assert_int_equal(grain, info->block_bytes); /* a description that does not fit its type would read beside it */
+        static const unsigned percents[] = {0, 1, 10, 100};
+        for (size_t k = 0; k < SKF_COUNT(percents); k++) {
+            struct skf_buf out = SKF_BUF_INIT(1 << 20);
+            size_t n = grain * (1 + next() % (sizeof old / grain));
+            make_pair(old, neu, n, percents[k]);
+            assert_int_equal(skf_int_put(&w, types[t], old, neu, n, &out), SKF_OK);
+            memset(back, 0, n);
+            assert_int_equal(skf_int_get(&w, types[t], out.data, out.len, old, back, n), SKF_OK);
+            assert_memory_equal(back, neu, n);
+            /* One byte more or less is refused. */
+            assert_int_equal(skf_buf_u8(&out, 0), SKF_OK);
+            assert_int_equal(skf_int_get(&w, types[t], out.data, out.len, old, back, n), SKF_ERR_FORMAT);
+            assert_int_equal(skf_int_get(&w, types[t], out.data, out.len - 2, old, back, n), SKF_ERR_FORMAT);
+            skf_buf_free(&out);
+        }
+    }
+    assert_int_equal(skf_int_grain(SKF_T_IQ2_XXS), 0); /* carried, but not by differences */
+    skf_work_free(&w);
+}
+
+/* Descriptions must cover every byte of a block: what is not described would be lost. */
+static void test_no_byte_forgotten(void **unused)
+{
+    struct skf_work w;
+    assert_int_equal(skf_work_init(&w, true), SKF_OK);
+    for (size_t t = 0; t < SKF_COUNT(types); t++) {
+        uint32_t grain = skf_int_grain(types[t]);
+        for (uint32_t at = 0; at < grain; at++) {
+            uint8_t old[256] = {0}, neu[256] = {0}, back[256];
+            struct skf_buf out = SKF_BUF_INIT(1 << 12);
+            neu[at] = 0x5a;
+            assert_int_equal(skf_int_put(&w, types[t], old, neu, grain, &out), SKF_OK);
+            assert_int_equal(skf_int_get(&w, types[t], out.data, out.len, old, back, grain), SKF_OK);
+            assert_memory_equal(back, neu, grain);
+            skf_buf_free(&out);
+        }
+    }
+    skf_work_free(&w);
+}
+
+/* Payloads broken at random: they fail or give other bytes, nothing else (valgrind and ASan watch). */
+static void test_broken_payloads(void **unused)
+{
+    struct skf_work w;
+    static uint8_t old[20 * 272], neu[sizeof old], back[sizeof old];
+    assert_int_equal(skf_work_init(&w, true), SKF_OK);
+    static const enum skf_type some[] = {SKF_T_BF16, SKF_T_F32, SKF_T_Q8_0, SKF_T_Q4_1, SKF_T_Q6_K};
+    for (size_t t = 0; t < SKF_COUNT(some); t++) {
+        struct skf_buf out = SKF_BUF_INIT(1 << 16);
+        size_t grain = skf_int_grain(some[t]), n = sizeof old / grain * grain;
+        make_pair(old, neu, n, 3);
+        assert_int_equal(skf_int_put(&w, some[t], old, neu, n, &out), SKF_OK);
+        for (unsigned k = 0; k < 2000; k++) {
+            uint8_t *copy = skf_memdup(out.data, out.len);
+            assert_non_null(copy);
+            for (unsigned m = 1 + next() % 3; m; m--)
+                copy[next() % (next() & 1 ? out.len : SKF_MIN(out.len, 24))] = (uint8_t)next();
+            size_t len = next() % 4 ? out.len : next() % out.len;
+            enum skf_err e = skf_int_get(&w, some[t], copy, len, old, back, n);
+            assert_true(e == SKF_OK || e == SKF_ERR_FORMAT);
+            skf_free(copy);
+        }
+        skf_buf_free(&out);
+    }
+    skf_work_free(&w);
+}
+
+/* A frame of a few bytes that would fill gigabytes stops at the size that is known. */
+static void test_bomb(void **unused)
+{
+    struct skf_zenc *enc = skf_zenc_new();
+    struct skf_zdec *dec = skf_zdec_new();
+    size_t n = 8u << 20, packed;
+    uint8_t *zeros = skf_calloc(1, n), out[4096], small[1024];
+    assert_non_null(enc);
+    assert_non_null(dec);
+    assert_non_null(zeros);
+    assert_int_equal(skf_zenc_chunk(enc, zeros, n, NULL, 0, 3, small, sizeof small, &packed), SKF_OK);
+    assert_true(packed > 0);
+    memset(out, 0x5a, sizeof out);
+    assert_int_equal(skf_zdec_run(dec, small, packed, NULL, 0, out, 1000), SKF_ERR_FORMAT);
+    for (size_t i = 1000; i < sizeof out; i++)
+        assert_int_equal(out[i], 0x5a);
+    /* too little is as wrong as too much */
+    assert_int_equal(skf_zdec_run(dec, small, packed, NULL, 0, zeros, n), SKF_OK);
+    assert_int_equal(skf_zdec_run(dec, small, 0, NULL, 0, out, 0), SKF_OK);
+    assert_int_equal(skf_zdec_run(dec, small, 0, NULL, 0, out, 1), SKF_ERR_FORMAT);
+    skf_free(zeros);
+    skf_zenc_free(enc);
+    skf_zdec_free(dec);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_varint),          cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_streams_are_small), cmocka_unit_test(test_every_type),
+        cmocka_unit_test(test_no_byte_forgotten), cmocka_unit_test(test_broken_payloads),
+        cmocka_unit_test(test_bomb),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
