@@ -117,6 +117,7 @@ int main(int argc, char **argv)
             memcpy(work, s->p, s->n);
         run(work, mutate(work, s->n, seeds, count));
     }
+    free(work);
     (void)printf("1..1\n%s 1 - %zu seeds, %lu mutations\n", count ? "ok" : "not ok", count, mutations);
     return count ? 0 : 1;
 }
