@@ -17,7 +17,7 @@ static bool is_file_name(const char *name)
     return strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-~%") == n;
 }
 
-enum skf_err skf_tuf_repo_read(const char *dir, const char *name, struct skf_buf *out, struct skf_why *why)
+static enum skf_err read_file(const char *dir, const char *name, struct skf_buf *out, struct skf_why *why)
 {
     char path[PATH_MAX];
     uint8_t *p;
@@ -38,7 +38,7 @@ enum skf_err skf_tuf_repo_load(const char *dir, int64_t version, const char *rol
     char name[SKF_TUF_NAME_MAX + 1];
     struct skf_buf b = SKF_BUF_INIT(SKF_TUF_META_MAX);
     SKF_TRY(skf_tuf_file_name(name, version, role, why));
-    enum skf_err e = skf_tuf_repo_read(dir, name, &b, why);
+    enum skf_err e = read_file(dir, name, &b, why);
     if (e == SKF_OK && (e = skf_tuf_parse(name, type, b.data, b.len, doc, why)) != SKF_OK)
         e = skf_fail_prefix(why, e, "%s", dir);
     if (e == SKF_OK && version > 0 && skf_tuf_version(*doc) != version) {
@@ -92,6 +92,38 @@ enum skf_err skf_tuf_repo_newest(const char *dir, const char *role, int64_t *ver
     }
     (void)closedir(d);
     return SKF_OK;
+}
+
+enum skf_err skf_tuf_repo_check_root(const char *dir, int64_t version, skf_json **root, struct skf_buf *bytes,
+                                     struct skf_why *why)
+{
+    SKF_TRY(skf_tuf_repo_load(dir, version, "root", "root", root, bytes, why));
+    enum skf_err e = skf_tuf_verify(*root, "root", *root, why);
+    if (e == SKF_OK && version > 1) {
+        skf_json *old = NULL;
+        e = skf_tuf_repo_load(dir, version - 1, "root", "root", &old, NULL, why);
+        if (e == SKF_OK)
+            e = skf_tuf_verify(old, "root", *root, why);
+        skf_json_free(old);
+    }
+    if (e == SKF_OK)
+        return SKF_OK;
+    skf_json_free(*root);
+    *root = NULL;
+    if (bytes)
+        skf_buf_free(bytes);
+    return skf_fail_prefix(why, e, "%s/%lld.root.json", dir, (long long)version);
+}
+
+enum skf_err skf_tuf_repo_read(const char *dir, const char *name, struct skf_buf *out, struct skf_why *why)
+{
+    int64_t version = version_in(name, "root");
+    skf_json *root = NULL;
+    /* A new root lies here while it is being signed; clients must not see it before they can take it. */
+    if (version > 1 && skf_tuf_repo_check_root(dir, version, &root, NULL, why) != SKF_OK)
+        return skf_fail(why, SKF_ERR_NOT_FOUND, "%s/%s: is not there, or not signed by enough keys yet", dir, name);
+    skf_json_free(root);
+    return read_file(dir, name, out, why);
 }
 
 enum skf_err skf_tuf_repo_targets(const char *dir, skf_json **doc, struct skf_why *why)

@@ -35,6 +35,9 @@ SKF_MUST enum skf_err skf_tuf_repo_load(const char *dir, int64_t version, const 
                                         struct skf_buf *bytes, struct skf_why *why);
 SKF_MUST enum skf_err skf_tuf_repo_write(const char *dir, int64_t version, const char *role, const void *p, size_t n,
                                          struct skf_why *why);
+/* Loads a root that clients can take: signed by enough keys of its own and of the one before it. */
+SKF_MUST enum skf_err skf_tuf_repo_check_root(const char *dir, int64_t version, skf_json **root, struct skf_buf *bytes,
+                                              struct skf_why *why);
 /* The highest version of <version>.<role>.json in the folder, 0 when there is none. */
 SKF_MUST enum skf_err skf_tuf_repo_newest(const char *dir, const char *role, int64_t *version, struct skf_why *why);
 

@@ -83,7 +83,8 @@ struct skf_tuf_online { /* the distributor's online keys */
 SKF_MUST enum skf_err skf_tuf_repo_update(const char *dir, const struct skf_tuf_online *keys, const void *targets,
                                           size_t targets_len, const struct skf_tuf_delta *deltas, size_t n,
                                           int64_t now, struct skf_why *why);
-/* Reads one metadata file of the repository by its fetch name; SKF_ERR_NOT_FOUND; names are checked. */
+/* Reads one metadata file of the repository by its fetch name; SKF_ERR_NOT_FOUND; names are checked. A new root is not found
+ * before enough keys have signed it. */
 SKF_MUST enum skf_err skf_tuf_repo_read(const char *dir, const char *name, struct skf_buf *out, struct skf_why *why);
 /* The newest targets document of the repository (caller frees). */
 SKF_MUST enum skf_err skf_tuf_repo_targets(const char *dir, skf_json **doc, struct skf_why *why);

@@ -56,23 +56,23 @@ static enum skf_err repo_lock(struct repo *r, struct skf_why *why)
     return SKF_OK;
 }
 
+/* The newest root that is signed; one that is still being signed is as if it were not there. */
 static enum skf_err load_root(struct repo *r, struct skf_why *why)
 {
     int64_t version = 0;
+    enum skf_err e = SKF_ERR_NOT_FOUND;
     SKF_TRY(skf_tuf_repo_newest(r->dir, "root", &version, why));
     if (version == 0)
         return skf_fail(why, SKF_ERR_NOT_FOUND, "%s: holds no repository", r->dir);
-    SKF_TRY(skf_tuf_repo_load(r->dir, version, "root", "root", &r->root, &r->root_bytes, why));
-    enum skf_err e = skf_tuf_verify(r->root, "root", r->root, why);
-    if (e == SKF_OK && version > 1) { /* a root that clients would refuse must not go out */
-        skf_json *old = NULL;
-        e = skf_tuf_repo_load(r->dir, version - 1, "root", "root", &old, NULL, why);
-        if (e == SKF_OK)
-            e = skf_tuf_verify(old, "root", r->root, why);
-        skf_json_free(old);
+    for (int i = 0; i <= OLD_ROOTS && version - i >= 1; i++) {
+        e = skf_tuf_repo_check_root(r->dir, version - i, &r->root, &r->root_bytes, why);
+        if (e != SKF_ERR_SIGNATURE)
+            break;
     }
     if (e != SKF_OK)
-        return skf_fail_prefix(why, e, "%s/%lld.root.json", r->dir, (long long)version);
+        return e;
+    if (skf_tuf_version(r->root) < version)
+        skf_log(SKF_LOG_WARN, "%s: root version %lld waits for signatures", r->dir, (long long)version);
     return skf_tuf_check_expiry("root", r->root, r->now, why);
 }
 
