@@ -1,0 +1,24 @@
+/* A payload of integer differences from anybody: two bytes choose type and size, the rest is the payload. */
+#include "delta/int_priv.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
+
+static const enum skf_type types[] = {SKF_T_BF16, SKF_T_F32, SKF_T_F64, SKF_T_I8,   SKF_T_Q4_0, SKF_T_Q4_1,
+                                      SKF_T_Q5_1, SKF_T_Q8_0, SKF_T_Q4_K, SKF_T_Q6_K, SKF_T_MXFP4};
+static uint8_t old[210 * 256], out[sizeof old];
+
+int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
+{
+    struct skf_work w;
+    if (n < 2 || skf_work_init(&w, false) != SKF_OK)
+        return 0;
+    enum skf_type t = types[p[0] % (sizeof types / sizeof types[0])];
+    size_t bytes = (size_t)skf_int_grain(t) * (1 + p[1]);
+    for (size_t i = 0; i < bytes; i++)
+        old[i] = (uint8_t)(i * 167 + (i >> 8));
+    enum skf_err e = skf_int_get(&w, t, p + 2, n - 2, old, out, bytes);
+    if (e != SKF_OK && e != SKF_ERR_FORMAT && e != SKF_ERR_NOMEM)
+        __builtin_trap();
+    skf_work_free(&w);
+    return 0;
+}
