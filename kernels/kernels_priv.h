@@ -15,6 +15,8 @@ extern const struct skf_ops skf_ops_neon;
 #endif
 
 #define SKF_INLINE static inline __attribute__((always_inline))
+/* Before a loop of few rounds over an array of vectors, which then lives in registers: -O2 by itself keeps it in memory. */
+#define SKF_UNROLL _Pragma("GCC unroll 16")
 
 /* ggml's blocks of 32: half scale (and half minimum), then the codes; a 4-bit code of element i < 16 is the low half of byte
  * i, that of element i + 16 its high half. */

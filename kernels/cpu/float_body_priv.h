@@ -28,6 +28,7 @@ SKF_INLINE void float_row(enum skf_type type, const uint8_t *p, const struct skf
     const uint32_t size = type == SKF_T_F32 ? 4 : 2;
     v16 acc[SKF_FTOKENS];
     const float *x[SKF_FTOKENS];
+    SKF_UNROLL
     for (uint32_t j = 0; j < count; j++) {
         acc[j] = v_set(0.0f);
         x[j] = a->x + (t + j) * a->ldx;
@@ -35,14 +36,17 @@ SKF_INLINE void float_row(enum skf_type type, const uint8_t *p, const struct skf
     uint32_t i = 0;
     for (; i + 16 <= a->n; i += 16) {
         v16 w = v_weights(type, p + (size_t)i * size);
+        SKF_UNROLL
         for (uint32_t j = 0; j < count; j++)
             acc[j] = v_fma(w, v_load(x[j] + i), acc[j]);
     }
     if (i < a->n) {
         v16 w = v_weights_part(type, p + (size_t)i * size, a->n - i);
+        SKF_UNROLL
         for (uint32_t j = 0; j < count; j++)
             acc[j] = v_fma(w, v_load_part(x[j] + i, a->n - i), acc[j]);
     }
+    SKF_UNROLL
     for (uint32_t j = 0; j < count; j++)
         y[(t + j) * ldy] = v_sum(acc[j]);
 }
@@ -185,11 +189,14 @@ SKF_INLINE void weigh(const float *p, const uint16_t *v, uint32_t n, uint32_t he
                       float *out)
 {
     v16 acc[4];
+    SKF_UNROLL
     for (uint32_t j = 0; j < width / 16; j++)
         acc[j] = v_set(0.0f);
     for (uint32_t t = 0; t < n; t++, v += head_dim)
+        SKF_UNROLL
         for (uint32_t j = 0; j < width / 16; j++)
             acc[j] = v_fma(v_set(p[t]), v_load_f16(v + 16 * j), acc[j]);
+    SKF_UNROLL
     for (uint32_t j = 0; j < width / 16; j++)
         v_store(out + 16 * j, v_mul(acc[j], v_set(inv)));
 }
@@ -208,6 +215,7 @@ SKF_INLINE float score(const float *q, const uint16_t *k, uint32_t head_dim)
 {
     v16 acc = v_set(0.0f);
     uint32_t i = 0;
+    SKF_UNROLL
     for (; i + 16 <= head_dim; i += 16)
         acc = v_fma(v_load_f16(k + i), v_load(q + i), acc);
     if (i < head_dim)

@@ -15,6 +15,7 @@ typedef __m256 vf;
 SKF_INLINE void transpose8(const uint8_t *const *rp, size_t off, vi *w)
 {
     vi z[4];
+    SKF_UNROLL
     for (int j = 0; j < 4; j++)
         z[j] = _mm256_inserti128_si256(
             _mm256_castsi128_si256(_mm_loadu_si128((const __m128i_u *)(rp[j] + off))),
@@ -30,6 +31,7 @@ SKF_INLINE void g_codes4(const uint8_t *const *rp, size_t off, vi *w)
 {
     const vi low = _mm256_set1_epi8(15);
     transpose8(rp, off, w);
+    SKF_UNROLL
     for (int k = 0; k < 4; k++) {
         w[4 + k] = _mm256_and_si256(_mm256_srli_epi16(w[k], 4), low);
         w[k] = _mm256_and_si256(w[k], low);
@@ -49,6 +51,7 @@ SKF_INLINE vi broadcast4(const int8_t *q)
 SKF_INLINE vi g_dot4(const vi *w, const int8_t *q, int32_t init)
 {
     vi acc = _mm256_setzero_si256();
+    SKF_UNROLL
     for (int k = 0; k < 8; k++)
         acc = _mm256_add_epi16(acc, _mm256_maddubs_epi16(w[k], broadcast4(q + 4 * k)));
     return _mm256_add_epi32(_mm256_madd_epi16(acc, _mm256_set1_epi16(1)), _mm256_set1_epi32(init));
@@ -56,6 +59,7 @@ SKF_INLINE vi g_dot4(const vi *w, const int8_t *q, int32_t init)
 SKF_INLINE vi g_dot8(const vi *w, const int8_t *q, int32_t sum)
 {
     vi acc = _mm256_setzero_si256();
+    SKF_UNROLL
     for (int k = 0; k < 8; k++) { /* |w| times q with w's sign */
         vi p = _mm256_maddubs_epi16(_mm256_abs_epi8(w[k]), _mm256_sign_epi8(broadcast4(q + 4 * k), w[k]));
         acc = _mm256_add_epi32(acc, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
@@ -110,9 +114,11 @@ static void quantize(const float *x, uint32_t n, struct skf_acts *a, uint32_t t)
     for (uint32_t b = 0; b < n / SKF_QBLOCK; b++, x += SKF_QBLOCK) {
         size_t at = (size_t)b * a->m + t;
         vi top = _mm256_setzero_si256(), c[4];
+        SKF_UNROLL
         for (int i = 0; i < 4; i++)
             top = _mm256_max_epi32(top, _mm256_and_si256(_mm256_loadu_si256((const __m256i_u *)(x + 8 * i)), mask));
         float inv = skf_block_scale((uint32_t)reduce(top, true), &a->d[at]);
+        SKF_UNROLL
         for (int i = 0; i < 4; i++)
             c[i] = inv > 0.0f ? _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(inv)))
                               : _mm256_setzero_si256();

@@ -15,6 +15,7 @@ typedef __m512 vf;
 SKF_INLINE void transpose16(const uint8_t *const *rp, size_t off, vi *w)
 {
     vi z[4];
+    SKF_UNROLL
     for (int j = 0; j < 4; j++) {
         z[j] = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i_u *)(rp[j] + off)));
         z[j] = _mm512_inserti32x4(z[j], _mm_loadu_si128((const __m128i_u *)(rp[4 + j] + off)), 1);
@@ -32,6 +33,7 @@ SKF_INLINE void g_codes4(const uint8_t *const *rp, size_t off, vi *w)
 {
     const vi low = _mm512_set1_epi8(15);
     transpose16(rp, off, w);
+    SKF_UNROLL
     for (int k = 0; k < 4; k++) {
         w[4 + k] = _mm512_and_si512(_mm512_srli_epi16(w[k], 4), low);
         w[k] = _mm512_and_si512(w[k], low);
@@ -41,12 +43,14 @@ SKF_INLINE void g_codes8(const uint8_t *const *rp, size_t off, vi *w)
 {
     transpose16(rp, off, w);
     transpose16(rp, off + 16, w + 4);
+    SKF_UNROLL
     for (int k = 0; k < 8; k++)
         w[k] = _mm512_xor_si512(w[k], _mm512_set1_epi8(-128));
 }
 SKF_INLINE vi g_dot4(const vi *w, const int8_t *q, int32_t init)
 {
     vi a = _mm512_set1_epi32(init), b = _mm512_setzero_si512();
+    SKF_UNROLL
     for (int k = 0; k < 8; k += 2) {
         int32_t x, y;
         memcpy(&x, q + 4 * k, 4);

@@ -15,6 +15,7 @@ typedef float32x4_t vf;
 SKF_INLINE void transpose4(const uint8_t *const *rp, size_t off, vi *w)
 {
     vi z[4];
+    SKF_UNROLL
     for (int j = 0; j < 4; j++)
         z[j] = vreinterpretq_s32_u8(vld1q_u8(rp[j] + off));
     int64x2_t a = vreinterpretq_s64_s32(vtrn1q_s32(z[0], z[1])), b = vreinterpretq_s64_s32(vtrn2q_s32(z[0], z[1]));
@@ -27,6 +28,7 @@ SKF_INLINE void transpose4(const uint8_t *const *rp, size_t off, vi *w)
 SKF_INLINE void g_codes4(const uint8_t *const *rp, size_t off, vi *w)
 {
     transpose4(rp, off, w);
+    SKF_UNROLL
     for (int k = 0; k < 4; k++) {
         uint8x16_t c = vreinterpretq_u8_s32(w[k]);
         w[4 + k] = vreinterpretq_s32_u8(vshrq_n_u8(c, 4));
@@ -79,11 +81,13 @@ static void quantize(const float *x, uint32_t n, struct skf_acts *a, uint32_t t)
     for (uint32_t b = 0; b < n / SKF_QBLOCK; b++, x += SKF_QBLOCK) {
         size_t at = (size_t)b * a->m + t;
         uint32x4_t top = vdupq_n_u32(0);
+        SKF_UNROLL
         for (int i = 0; i < 8; i++)
             top = vmaxq_u32(top, vandq_u32(vreinterpretq_u32_f32(vld1q_f32(x + 4 * i)), vdupq_n_u32(0x7fffffff)));
         float inv = skf_block_scale(vmaxvq_u32(top), &a->d[at]);
         int8_t *q = a->q + at * SKF_QBLOCK;
         vi sum = vdupq_n_s32(0);
+        SKF_UNROLL
         for (int i = 0; i < 8; i += 2) {
             vi u = vdupq_n_s32(0), v = u;
             if (inv > 0.0f) {

@@ -121,6 +121,7 @@ typedef struct {
 } v16;
 #define SKF_V4(expr)                                                                                                   \
     v16 r_;                                                                                                            \
+    SKF_UNROLL                                                                                                         \
     for (int i = 0; i < 4; i++)                                                                                        \
         r_.v[i] = (expr);                                                                                              \
     return r_
@@ -128,6 +129,7 @@ static inline v16 v_set(float f) { SKF_V4(vdupq_n_f32(f)); }
 static inline v16 v_load(const float *p) { SKF_V4(vld1q_f32(p + 4 * i)); }
 static inline void v_store(float *p, v16 v)
 {
+    SKF_UNROLL
     for (int i = 0; i < 4; i++)
         vst1q_f32(p + 4 * i, v.v[i]);
 }
@@ -137,6 +139,7 @@ static inline v16 v_load_f16(const void *p) { SKF_V4(vcvt_f32_f16(vreinterpret_f
 static inline v16 v_load_bf16(const void *p) { SKF_V4(vreinterpretq_f32_u32(vshll_n_u16(v_half_bits(p, i), 16))); }
 static inline void v_store_f16(uint16_t *p, v16 v)
 {
+    SKF_UNROLL
     for (int i = 0; i < 4; i++)
         vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(v.v[i])));
 }
