@@ -1,0 +1,316 @@
+/* Requests: JSON of the OpenAI API to a worker's frame. See gateway/ask.h. */
+#include "gateway/ask.h"
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "base/util.h"
+#include "proto/local.pb-c.h"
+#include "proto/msg.h"
+
+enum { MESSAGES_MAX = 1024, PARTS_MAX = 256, STOPS_MAX = 16, STOP_LEN_MAX = 256, JSON_DEPTH = 32 };
+
+struct parser {
+    const skf_json *body;
+    struct skf_gw_ask *ask;
+    struct skf_gw_refusal *no;
+    Skiff__V1__Generate generate;
+    Skiff__V1__Sampling sampling;
+    Skiff__V1__ChatMessage *messages; /* an array; their texts are in `texts` */
+    char **texts;
+    size_t n_texts;
+    char *stops[STOPS_MAX];
+};
+
+static bool refuse(struct parser *p, const char *param, const char *code, const char *fmt, ...) SKF_PRINTF(4, 5);
+static bool refuse(struct parser *p, const char *param, const char *code, const char *fmt, ...)
+{
+    va_list ap;
+    p->no->status = 400;
+    p->no->type = "invalid_request_error";
+    p->no->code = code;
+    snprintf(p->no->param, sizeof p->no->param, "%s", param);
+    va_start(ap, fmt);
+    vsnprintf(p->no->text, sizeof p->no->text, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+static bool is_out_of_memory(struct parser *p)
+{
+    refuse(p, "", NULL, "out of memory");
+    p->no->status = 503;
+    p->no->type = "server_error";
+    return false;
+}
+
+static const char *kind_of(const skf_json *j)
+{
+    return is_json_str(j) ? "a string" : is_json_bool(j) ? "a boolean" : is_json_num(j) ? "a number" : is_json_arr(j) ? "an array" :
+           is_json_obj(j) ? "an object" : "null";
+}
+
+/* A member, or NULL when it is absent or null. */
+static skf_json *member(const skf_json *obj, const char *name)
+{
+    skf_json *j = skf_json_get(obj, name);
+    return is_json_null(j) ? NULL : j;
+}
+
+static bool is_flag(struct parser *p, const skf_json *obj, const char *name, bool *out)
+{
+    const skf_json *j = member(obj, name);
+    if (j && !is_json_bool(j))
+        return refuse(p, name, NULL, "%s must be a boolean, not %s", name, kind_of(j));
+    *out = skf_json_is_true(j, *out);
+    return true;
+}
+
+/* A number within its range; `whole` asks for an integer. Leaves *out when it is absent. */
+static bool is_number(struct parser *p, const char *name, double low, double high, bool whole, double *out)
+{
+    const skf_json *j = member(p->body, name);
+    if (!j)
+        return true;
+    if (!is_json_num(j) || (whole && !is_json_int(j)))
+        return refuse(p, name, NULL, "%s must be %s, not %s", name, whole ? "an integer" : "a number",
+                      is_json_num(j) ? "a fraction" : kind_of(j));
+    double v = skf_json_f64(j, 0);
+    if (!(v >= low && v <= high))
+        return refuse(p, name, NULL, "%s must be from %g to %g", name, low, high);
+    *out = v;
+    return true;
+}
+
+static bool is_sampling(struct parser *p)
+{
+    Skiff__V1__Sampling *s = &p->sampling;
+    double temperature = 1, top_p = 1, top_k = 0, penalty = 1, max_tokens = 0, completion = 0;
+    if (!is_number(p, "temperature", 0, 10, false, &temperature) || !is_number(p, "top_p", 0, 1, false, &top_p) ||
+        !is_number(p, "top_k", 0, 1 << 20, true, &top_k) || !is_number(p, "repetition_penalty", 0.01, 10, false, &penalty) ||
+        !is_number(p, "max_tokens", 1, 1 << 20, true, &max_tokens) ||
+        !is_number(p, "max_completion_tokens", 1, 1 << 20, true, &completion))
+        return false;
+    const skf_json *seed = member(p->body, "seed");
+    if (seed && !is_json_int(seed))
+        return refuse(p, "seed", NULL, "seed must be an integer, not %s", is_json_num(seed) ? "a fraction" : kind_of(seed));
+    s->temperature = (float)temperature;
+    s->top_p = (float)top_p;
+    s->top_k = (uint32_t)top_k;
+    s->repetition_penalty = (float)penalty;
+    s->max_tokens = (uint32_t)(completion > 0 ? completion : max_tokens);
+    s->has_seed = seed != NULL;
+    s->seed = (uint64_t)skf_json_i64(seed, 0);
+    return true;
+}
+
+static bool is_stop(struct parser *p, const skf_json *j)
+{
+    if (!is_json_str(j))
+        return refuse(p, "stop", NULL, "stop must be a string or an array of strings; it holds %s", kind_of(j));
+    size_t n = skf_json_strlen(j);
+    if (n == 0 || n > STOP_LEN_MAX)
+        return refuse(p, "stop", NULL, "a stop string must have 1 to %d bytes", STOP_LEN_MAX);
+    p->stops[p->sampling.n_stop] = skf_strdup(skf_json_cstr(j));
+    if (!p->stops[p->sampling.n_stop])
+        return is_out_of_memory(p);
+    p->sampling.n_stop++;
+    return true;
+}
+
+static bool is_stops(struct parser *p)
+{
+    const skf_json *j = member(p->body, "stop");
+    p->sampling.stop = p->stops;
+    if (!j)
+        return true;
+    if (!is_json_arr(j))
+        return is_stop(p, j);
+    if (skf_json_len(j) > STOPS_MAX)
+        return refuse(p, "stop", NULL, "at most %d stop strings", STOPS_MAX);
+    for (size_t i = 0; i < skf_json_len(j); i++)
+        if (!is_stop(p, skf_json_at(j, i)))
+            return false;
+    return true;
+}
+
+/* What would change the answer and is not there is refused; what OpenAI's clients send by default passes. */
+static bool is_supported(struct parser *p)
+{
+    static const char *const zero[] = {"frequency_penalty", "presence_penalty", "top_logprobs"},
+                             *const empty[] = {"tools", "functions", "logit_bias", "suffix", "modalities", "audio", "images"},
+                             *const one[] = {"n", "best_of"}, *const off[] = {"logprobs", "echo"};
+    for (size_t i = 0; i < SKF_COUNT(zero); i++) {
+        const skf_json *j = member(p->body, zero[i]);
+        if (j && (!is_json_num(j) || skf_json_f64(j, 1) != 0))
+            return refuse(p, zero[i], "unsupported_parameter", "%s is not supported; leave it out or send 0", zero[i]);
+    }
+    for (size_t i = 0; i < SKF_COUNT(one); i++) {
+        const skf_json *j = member(p->body, one[i]);
+        if (j && (!is_json_int(j) || skf_json_i64(j, 0) != 1))
+            return refuse(p, one[i], "unsupported_parameter", "%s must be 1", one[i]);
+    }
+    for (size_t i = 0; i < SKF_COUNT(off); i++) {
+        const skf_json *j = member(p->body, off[i]);
+        if (j && (is_json_bool(j) ? skf_json_is_true(j, true) : skf_json_i64(j, 1) != 0))
+            return refuse(p, off[i], "unsupported_parameter", "%s is not supported", off[i]);
+    }
+    for (size_t i = 0; i < SKF_COUNT(empty); i++) {
+        const skf_json *j = member(p->body, empty[i]);
+        if (j && (is_json_str(j) ? skf_json_strlen(j) : skf_json_len(j)) != 0)
+            return refuse(p, empty[i], "unsupported_parameter", "%s is not supported", empty[i]);
+    }
+    const skf_json *format = member(p->body, "response_format");
+    const char *type = skf_json_cstr(skf_json_get(format, "type"));
+    if (format && (!type || strcmp(type, "text") != 0))
+        return refuse(p, "response_format", "unsupported_parameter", "response_format other than text is not supported");
+    return true;
+}
+
+/* ---- messages ---------------------------------------------------------------------------------------------------------- */
+/* The text of a content: a string, or the text parts of an array one behind another. */
+static bool is_content(struct parser *p, size_t i, const skf_json *content, char **out)
+{
+    char param[64];
+    struct skf_buf text = SKF_BUF_INIT(SKF_MSG_STRING_MAX);
+    const char *s = "";
+    snprintf(param, sizeof param, "messages[%zu].content", i);
+    bool ok = true;
+    if (is_json_str(content)) {
+        *out = skf_strdup(skf_json_cstr(content));
+        return *out || is_out_of_memory(p);
+    }
+    if (content && !is_json_arr(content))
+        return refuse(p, param, NULL, "%s must be a string or an array of parts, not %s", param, kind_of(content));
+    if (skf_json_len(content) > PARTS_MAX)
+        return refuse(p, param, NULL, "%s has more than %d parts", param, PARTS_MAX);
+    for (size_t k = 0; ok && k < skf_json_len(content); k++) {
+        const skf_json *part = skf_json_at(content, k);
+        const char *type = skf_json_cstr(skf_json_get(part, "type")), *words = skf_json_cstr(skf_json_get(part, "text"));
+        if (!type || strcmp(type, "text") != 0)
+            ok = refuse(p, param, "unsupported_content", "%s[%zu]: only parts of type text are supported, not %.40s", param, k,
+                        type ? type : "one without type");
+        else if (!words)
+            ok = refuse(p, param, NULL, "%s[%zu].text must be a string", param, k);
+        else if (skf_buf_str(&text, words) != SKF_OK)
+            ok = is_out_of_memory(p);
+    }
+    if (ok && (skf_buf_cstr(&text, &s) != SKF_OK || !(*out = skf_strdup(s))))
+        ok = is_out_of_memory(p);
+    skf_buf_free(&text);
+    return ok;
+}
+
+static bool is_message(struct parser *p, size_t i, const skf_json *m)
+{
+    static const char *const roles[][2] = {
+        {"system", "system"}, {"developer", "system"}, {"user", "user"}, {"assistant", "assistant"}, {"tool", "tool"}};
+    char param[64];
+    snprintf(param, sizeof param, "messages[%zu]", i);
+    if (!is_json_obj(m))
+        return refuse(p, param, NULL, "%s must be an object, not %s", param, kind_of(m));
+    const char *role = skf_json_cstr(skf_json_get(m, "role"));
+    snprintf(param, sizeof param, "messages[%zu].role", i);
+    if (!role)
+        return refuse(p, param, NULL, "%s must be a string", param);
+    for (size_t k = 0; k < SKF_COUNT(roles); k++)
+        if (strcmp(role, roles[k][0]) == 0)
+            p->messages[i].role = (char *)(uintptr_t)roles[k][1];
+    if (!p->messages[i].role[0])
+        return refuse(p, param, NULL, "%s must be system, developer, user, assistant or tool", param);
+    const skf_json *calls = member(m, "tool_calls");
+    if (skf_json_len(calls))
+        return refuse(p, param, "unsupported_parameter", "messages[%zu].tool_calls is not supported", i);
+    if (!is_content(p, i, member(m, "content"), &p->texts[i]))
+        return false;
+    p->n_texts = i + 1;
+    p->messages[i].content = p->texts[i];
+    return true;
+}
+
+static bool is_messages(struct parser *p)
+{
+    const skf_json *j = skf_json_get(p->body, "messages");
+    size_t n = skf_json_len(j);
+    if (!is_json_arr(j) || n == 0)
+        return refuse(p, "messages", NULL, "messages must be an array with at least one message");
+    if (n > MESSAGES_MAX)
+        return refuse(p, "messages", NULL, "at most %d messages", MESSAGES_MAX);
+    p->messages = skf_calloc(n, sizeof *p->messages);
+    p->texts = skf_calloc(n, sizeof *p->texts);
+    p->generate.messages = skf_calloc(n, sizeof *p->generate.messages);
+    if (!p->messages || !p->texts || !p->generate.messages)
+        return is_out_of_memory(p);
+    for (size_t i = 0; i < n; i++) {
+        skiff__v1__chat_message__init(&p->messages[i]);
+        p->generate.messages[i] = &p->messages[i];
+        if (!is_message(p, i, skf_json_at(j, i)))
+            return false;
+    }
+    p->generate.n_messages = n;
+    return true;
+}
+
+static bool is_prompt(struct parser *p)
+{
+    const skf_json *j = skf_json_get(p->body, "prompt");
+    if (is_json_arr(j) && skf_json_len(j) == 1)
+        j = skf_json_at(j, 0);
+    if (!is_json_str(j))
+        return refuse(p, "prompt", NULL, "prompt must be a string (or an array of one)");
+    if (!skf_json_strlen(j))
+        return refuse(p, "prompt", NULL, "prompt is empty");
+    p->generate.prompt = (char *)(uintptr_t)skf_json_cstr(j);
+    return true;
+}
+
+static bool is_frame(struct parser *p)
+{
+    const skf_json *model = member(p->body, "model"), *options = member(p->body, "stream_options");
+    Skiff__V1__ToWorker m = SKIFF__V1__TO_WORKER__INIT;
+    if (!is_json_obj(p->body))
+        return refuse(p, "", NULL, "the body must be a JSON object, not %s", kind_of(p->body));
+    if (model && !is_json_str(model))
+        return refuse(p, "model", NULL, "model must be a string, not %s", kind_of(model));
+    if (skf_json_strlen(model) >= sizeof p->ask->model)
+        return refuse(p, "model", NULL, "model is longer than %zu bytes", sizeof p->ask->model - 1);
+    snprintf(p->ask->model, sizeof p->ask->model, "%s", model ? skf_json_cstr(model) : "");
+    if (options && !is_json_obj(options))
+        return refuse(p, "stream_options", NULL, "stream_options must be an object, not %s", kind_of(options));
+    if (!is_flag(p, p->body, "stream", &p->ask->stream) || !is_flag(p, options, "include_usage", &p->ask->include_usage) ||
+        !is_sampling(p) || !is_stops(p) || !is_supported(p) || !(p->ask->is_chat ? is_messages(p) : is_prompt(p)))
+        return false;
+    p->generate.is_chat = p->ask->is_chat;
+    p->generate.sampling = &p->sampling;
+    m.kind_case = SKIFF__V1__TO_WORKER__KIND_GENERATE;
+    m.generate = &p->generate;
+    return skf_msg_pack(&m.base, &p->ask->frame, &p->ask->frame_len) == SKF_OK || is_out_of_memory(p);
+}
+
+bool is_gw_ask(const void *body, size_t n, bool is_chat, uint64_t id, struct skf_gw_ask *ask, struct skf_gw_refusal *no)
+{
+    struct parser p = {.ask = ask, .no = no, .generate = SKIFF__V1__GENERATE__INIT, .sampling = SKIFF__V1__SAMPLING__INIT};
+    struct skf_why why = {{0}};
+    skf_json *j = NULL;
+    bool ok;
+    memset(ask, 0, sizeof *ask);
+    memset(no, 0, sizeof *no);
+    ask->is_chat = is_chat;
+    p.generate.id = id;
+    enum skf_err e = skf_json_parse(body, n, JSON_DEPTH, &j, &why);
+    p.body = j;
+    if (e == SKF_ERR_NOMEM)
+        ok = is_out_of_memory(&p);
+    else if (e != SKF_OK)
+        ok = refuse(&p, "", NULL, "the body is no JSON that can be taken: %.200s", why.text);
+    else
+        ok = is_frame(&p);
+    skf_json_free(j);
+    for (size_t i = 0; i < p.n_texts; i++)
+        skf_free(p.texts[i]);
+    for (size_t i = 0; i < p.sampling.n_stop; i++)
+        skf_free(p.stops[i]);
+    skf_free(p.texts);
+    skf_free(p.messages);
+    skf_free(p.generate.messages);
+    return ok;
+}

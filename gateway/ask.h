@@ -1,0 +1,24 @@
+/*
+ * A request of the OpenAI API, from its JSON to the frame that a worker takes.  Everything a client can send passes here: types, ranges
+ * and lengths are checked, and what is not supported is refused by name and never ignored when it would change the answer.
+ */
+#ifndef SKF_GATEWAY_ASK_H
+#define SKF_GATEWAY_ASK_H
+
+#include "base/buf.h"
+
+struct skf_gw_ask {
+    char model[129]; /* "" when the client left it out */
+    bool is_chat, stream, include_usage;
+    uint8_t *frame; /* a packed ToWorker; skf_free */
+    size_t frame_len;
+};
+struct skf_gw_refusal {
+    unsigned status; /* HTTP */
+    const char *type, *code; /* code may be NULL */
+    char param[64], text[300];
+};
+/* `id` is the request's number on the worker's connection. False: `no` says why, and nothing is to be freed. */
+bool is_gw_ask(const void *body, size_t n, bool is_chat, uint64_t id, struct skf_gw_ask *ask, struct skf_gw_refusal *no);
+
+#endif

@@ -1,0 +1,128 @@
+/*
+ * Inside of the gateway: links.c (workers' connections), routes.c (which worker gets what), requests.c (from the client's question to its
+ * answer), answer.c (the bytes of answers), api.c (the HTTP handlers), control.c (the control socket).
+ *
+ * g->lock guards everything here but what a comment says otherwise; functions whose name ends in _ want it held.
+ */
+#ifndef SKF_GATEWAY_GATEWAY_PRIV_H
+#define SKF_GATEWAY_GATEWAY_PRIV_H
+
+#include <pthread.h>
+
+#include "base/buf.h"
+#include "gateway/ask.h"
+#include "gateway/gateway.h"
+#include "http/http.h"
+#include "proto/local.pb-c.h"
+
+enum {
+    GW_NAME = 129,               /* bytes of a model's or version's name with its NUL */
+    GW_PATH = 108,               /* of a Unix socket's */
+    GW_LINKS = 64,               /* workers connected, draining ones included */
+    GW_OUTBOX = 32 << 20,        /* bytes on their way to one worker */
+    GW_TEXT = 4 << 20,           /* of an answer that is not streamed */
+    GW_TRIES = 4,                /* times a request is given to a worker */
+    GW_CONNECT_MS = 2000,        /* a new worker's hello, when its route is set */
+    GW_SEND_MS = 5000            /* a worker that takes nothing for so long has hung */
+};
+
+struct gw_frame {
+    struct gw_frame *next;
+    size_t n;
+    uint8_t p[];
+};
+/* One worker: its place among the routes and its connection, which is made anew while it is wanted. */
+struct gw_link {
+    struct gw_link *next;
+    struct skf_gw *g;
+    char model[GW_NAME], version[GW_NAME], socket[GW_PATH];
+    bool is_routed, is_wanted; /* in the list; or being tried for it */
+    size_t order;              /* place in the list */
+    bool connected, stop;
+    unsigned active;
+    uint64_t served, failed;
+    int fd; /* -1 while not connected; closed by the reader only */
+    struct gw_frame *out, **out_end;
+    size_t out_bytes;
+    pthread_t reader, writer;
+    pthread_cond_t work; /* for the writer: a frame, or stop; for the reader: stop */
+};
+
+struct gw_req {
+    struct gw_req *next;
+    uint64_t id; /* of the HTTP request, and on the worker's connection */
+    struct skf_http_req *http;
+    struct skf_gw_ask ask;
+    struct gw_link *link; /* NULL while it waits for one */
+    unsigned tries;
+    bool is_begun;        /* the client has been sent bytes of an answer */
+    int64_t created;
+    uint64_t start_ns, first_ns, wait_until_ns;
+    struct skf_buf text, line; /* of a whole answer; scratch for one event */
+    char version[GW_NAME];
+};
+
+struct gw_counts {
+    uint64_t requests, ok, client_errors, server_errors, refused, gone, repeated, slow;
+    uint64_t prompt_tokens, tokens, first_ns, first_count, decode_us, prefill_us;
+};
+
+struct skf_gw {
+    struct skf_http *http;
+    unsigned max_requests, wait_ms;
+    char listen[80], run_id[17];
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* links connecting, requests ending, stop: for set_routes, the keeper and close */
+    struct gw_link *links;
+    struct gw_req *reqs;
+    unsigned n_reqs, n_waiting;
+    bool stop;
+    struct gw_counts counts;
+    uint64_t swap_pause_us, pause_from_ns; /* pause_from_ns: a changed route that no worker serves yet */
+    pthread_mutex_t setting; /* held over a whole set_routes */
+    pthread_t keeper, controller;
+    bool has_keeper, has_controller;
+    int control_fd, control_stop[2];
+    char control_path[GW_PATH];
+};
+
+/* links.c */
+SKF_MUST enum skf_err skf_gw_link_new_(struct skf_gw *g, const struct skf_gw_route *r, struct gw_link **l, struct skf_why *why);
+SKF_MUST enum skf_err skf_gw_link_send_(struct gw_link *l, const void *frame, size_t n); /* LIMIT, NOMEM, NET */
+void skf_gw_link_cancel_(struct gw_link *l, uint64_t id);
+void skf_gw_link_free(struct gw_link *take_l); /* taken off the list; without the lock */
+
+/* routes.c */
+struct gw_link *skf_gw_pick_(struct skf_gw *g, const char *model);
+bool is_gw_model_(const struct skf_gw *g, const char *model); /* NULL: any at all */
+const char *skf_gw_only_model_(const struct skf_gw *g); /* when exactly one is routed; otherwise NULL */
+void skf_gw_pause_over_(struct skf_gw *g, const struct gw_link *l); /* a routed link has connected */
+SKF_MUST enum skf_err skf_gw_status_pack(struct skf_gw *g, uint64_t id, const char *error, uint8_t **p, size_t *n);
+
+/* requests.c */
+void skf_gw_ask_new(struct skf_gw *g, struct skf_http_req *http, struct skf_gw_ask *take_ask);
+void skf_gw_gone(void *g, uint64_t id);
+void skf_gw_link_up_(struct gw_link *l);
+void skf_gw_link_down_(struct gw_link *l);
+void skf_gw_token_(struct gw_link *l, const Skiff__V1__Token *t);
+void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f);
+void skf_gw_wait_over_(struct skf_gw *g, uint64_t now, uint64_t *next); /* the next deadline, UINT64_MAX when none */
+void skf_gw_drop_all_(struct skf_gw *g);
+
+/* answer.c: all give what http's calls give */
+SKF_MUST enum skf_err skf_gw_put_begin(struct skf_gw *g, struct gw_req *r);
+SKF_MUST enum skf_err skf_gw_put_text(struct skf_gw *g, struct gw_req *r, const char *text);
+SKF_MUST enum skf_err skf_gw_put_end(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f);
+SKF_MUST enum skf_err skf_gw_put_error(struct gw_req *r, const char *type, const char *text);
+SKF_MUST enum skf_err skf_gw_reply_whole(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f);
+/* An error answer; when it cannot be made the connection is cut. retry_after 0 for none. */
+void skf_gw_reply_refusal(struct skf_http_req *http, const struct skf_gw_refusal *no, unsigned retry_after);
+
+/* api.c */
+SKF_MUST enum skf_err skf_gw_api_open(struct skf_gw *g, const char *listen, struct skf_why *why);
+
+/* control.c */
+SKF_MUST enum skf_err skf_gw_control_open(struct skf_gw *g, const char *path, struct skf_why *why);
+void skf_gw_control_close(struct skf_gw *g);
+
+#endif

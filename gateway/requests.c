@@ -1,0 +1,340 @@
+/*
+ * Requests from the client's question to the end of its answer.  A request waits (no link), runs (on a link), has begun (bytes were
+ * sent to the client) or is over (freed).  Until it has begun it can be given to another worker.
+ */
+#include "base/alloc.h"
+#include "base/util.h"
+#include "gateway/gateway_priv.h"
+
+static struct gw_req *find_(struct skf_gw *g, uint64_t id)
+{
+    struct gw_req *r = g->reqs;
+    while (r && r->id != id)
+        r = r->next;
+    return r;
+}
+
+/* The request is over, however it went; its answer has been made, or its client is gone. */
+static void end_(struct skf_gw *g, struct gw_req *r)
+{
+    struct gw_req **at = &g->reqs;
+    while (*at != r)
+        at = &(*at)->next;
+    *at = r->next;
+    g->n_reqs--;
+    if (r->link)
+        r->link->active--;
+    else
+        g->n_waiting--;
+    pthread_cond_broadcast(&g->changed);
+    skf_http_release(r->http);
+    skf_buf_free(&r->text);
+    skf_buf_free(&r->line);
+    skf_free(r->ask.frame);
+    skf_free(r);
+}
+
+static void refuse_(struct skf_gw *g, struct gw_req *r, unsigned status, const char *type, const char *code, const char *text,
+                    unsigned retry_after)
+{
+    struct skf_gw_refusal no = {.status = status, .type = type, .code = code};
+    snprintf(no.text, sizeof no.text, "%s", text);
+    if (status >= 500)
+        g->counts.server_errors++;
+    else if (status == 429)
+        g->counts.refused++;
+    else
+        g->counts.client_errors++;
+    skf_gw_reply_refusal(r->http, &no, retry_after);
+    end_(g, r);
+}
+
+/* Moves between waiting and a link. */
+static void assign_(struct skf_gw *g, struct gw_req *r, struct gw_link *l)
+{
+    if (r->link)
+        r->link->active--;
+    else
+        g->n_waiting--;
+    r->link = l;
+    if (l)
+        l->active++;
+    else
+        g->n_waiting++;
+}
+
+/* Gives a waiting request to a worker, if one is there. False when it is over (refused), so that callers do not touch it again. */
+static bool is_dispatched_(struct skf_gw *g, struct gw_req *r)
+{
+    struct gw_link *l = skf_gw_pick_(g, r->ask.model);
+    if (!l)
+        return true;
+    enum skf_err e = skf_gw_link_send_(l, r->ask.frame, r->ask.frame_len);
+    if (e == SKF_ERR_NET)
+        return true;
+    if (e != SKF_OK) {
+        refuse_(g, r, 503, "server_error", NULL, "the model's worker takes nothing at present", 1);
+        return false;
+    }
+    r->tries++;
+    snprintf(r->version, sizeof r->version, "%s", l->version);
+    assign_(g, r, l);
+    return true;
+}
+
+/* ---- from the client --------------------------------------------------------------------------------------------------- */
+/* Whether the gateway can take a request for this model now; fills in the model's name when the client left it out. */
+static bool is_admitted_(struct skf_gw *g, struct skf_gw_ask *ask, struct skf_gw_refusal *no)
+{
+    const char *only = skf_gw_only_model_(g);
+    no->type = "server_error";
+    if (g->stop || !is_gw_model_(g, NULL)) {
+        no->status = 503;
+        snprintf(no->text, sizeof no->text, g->stop ? "the gateway is closing" : "no model is loaded yet");
+    } else if (!ask->model[0] && !only) {
+        no->status = 400;
+        no->type = "invalid_request_error";
+        snprintf(no->param, sizeof no->param, "model");
+        snprintf(no->text, sizeof no->text, "model is missing and there are several; GET /v1/models lists them");
+    } else if (ask->model[0] && !is_gw_model_(g, ask->model)) {
+        no->status = 404;
+        no->type = "invalid_request_error";
+        no->code = "model_not_found";
+        snprintf(no->param, sizeof no->param, "model");
+        snprintf(no->text, sizeof no->text, "the model '%s' does not exist here; GET /v1/models lists those that do", ask->model);
+    } else if (g->n_reqs >= g->max_requests) {
+        no->status = 429;
+        no->type = "rate_limit_error";
+        no->code = "too_many_requests";
+        snprintf(no->text, sizeof no->text, "%u requests are under way already; try again later", g->n_reqs);
+    } else {
+        if (!ask->model[0])
+            snprintf(ask->model, sizeof ask->model, "%s", only);
+        return true;
+    }
+    return false;
+}
+
+static struct gw_req *new_req(struct skf_http_req *http, struct skf_gw_ask *take_ask)
+{
+    struct gw_req *r = skf_calloc(1, sizeof *r);
+    if (!r)
+        return NULL;
+    r->id = skf_http_id(http);
+    r->http = http;
+    r->ask = *take_ask;
+    r->created = skf_now_unix();
+    r->start_ns = skf_now_ns();
+    r->text = SKF_BUF_INIT(GW_TEXT);
+    r->line = SKF_BUF_INIT(GW_TEXT);
+    return r;
+}
+
+void skf_gw_ask_new(struct skf_gw *g, struct skf_http_req *http, struct skf_gw_ask *ask)
+{
+    struct skf_gw_refusal no = {.status = 503, .type = "server_error", .text = "out of memory"};
+    pthread_mutex_lock(&g->lock);
+    struct gw_req *r = is_admitted_(g, ask, &no) ? new_req(http, ask) : NULL;
+    if (!r) {
+        *(no.status == 429 ? &g->counts.refused : no.status >= 500 ? &g->counts.server_errors : &g->counts.client_errors) += 1;
+        pthread_mutex_unlock(&g->lock);
+        skf_free(ask->frame);
+        skf_gw_reply_refusal(http, &no, no.status == 429 || no.status == 503 ? 1 : 0);
+        return;
+    }
+    skf_http_hold(http, skf_gw_gone, g);
+    r->wait_until_ns = r->start_ns + g->wait_ms * 1000000ull;
+    r->next = g->reqs;
+    g->reqs = r;
+    g->n_reqs++;
+    g->n_waiting++;
+    g->counts.requests++;
+    if (is_dispatched_(g, r) && !r->link)
+        pthread_cond_broadcast(&g->changed); /* the keeper minds its deadline */
+    pthread_mutex_unlock(&g->lock);
+}
+
+void skf_gw_gone(void *ctx, uint64_t id)
+{
+    struct skf_gw *g = ctx;
+    pthread_mutex_lock(&g->lock);
+    struct gw_req *r = find_(g, id);
+    if (r) {
+        g->counts.gone++;
+        if (r->link)
+            skf_gw_link_cancel_(r->link, r->id);
+        end_(g, r);
+    }
+    pthread_mutex_unlock(&g->lock);
+}
+
+/* ---- from a worker ----------------------------------------------------------------------------------------------------- */
+static struct gw_req *on_link_(struct gw_link *l, uint64_t id)
+{
+    struct gw_req *r = find_(l->g, id);
+    return r && r->link == l ? r : NULL;
+}
+
+/* The answer could not be passed on: the client reads too slowly, or has left, or memory is out. */
+static void lost_(struct skf_gw *g, struct gw_req *r, enum skf_err e)
+{
+    *(e == SKF_ERR_LIMIT ? &g->counts.slow : e == SKF_ERR_NET ? &g->counts.gone : &g->counts.server_errors) += 1;
+    skf_gw_link_cancel_(r->link, r->id);
+    skf_http_cut(r->http);
+    end_(g, r);
+}
+
+void skf_gw_token_(struct gw_link *l, const Skiff__V1__Token *t)
+{
+    struct skf_gw *g = l->g;
+    struct gw_req *r = on_link_(l, t->id);
+    enum skf_err e = SKF_OK;
+    if (!r)
+        return;
+    g->counts.tokens++;
+    if (!r->first_ns) {
+        r->first_ns = skf_now_ns();
+        g->counts.first_ns += r->first_ns - r->start_ns;
+        g->counts.first_count++;
+    }
+    if (!r->ask.stream) {
+        e = skf_buf_str(&r->text, t->text);
+    } else {
+        if (!r->is_begun)
+            e = skf_gw_put_begin(g, r);
+        if (e == SKF_OK && t->text[0])
+            e = skf_gw_put_text(g, r, t->text);
+    }
+    if (e == SKF_OK)
+        return;
+    if (r->ask.stream) {
+        lost_(g, r, e);
+    } else {
+        skf_gw_link_cancel_(l, r->id);
+        refuse_(g, r, 500, "server_error", NULL, "the answer is too long", 0);
+    }
+}
+
+/* The worker could not answer: by whose fault, in the words of HTTP. */
+static void failed_(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f)
+{
+    const char *class = f->error_class, *text = f->error[0] ? f->error : "the model's worker failed";
+    bool limit = strcmp(class, skf_err_name(SKF_ERR_LIMIT)) == 0, busy = strcmp(class, skf_err_name(SKF_ERR_BUSY)) == 0;
+    bool theirs = limit || strcmp(class, skf_err_name(SKF_ERR_REFUSED)) == 0 || strcmp(class, skf_err_name(SKF_ERR_ARG)) == 0;
+    if (!theirs && !busy)
+        r->link->failed++;
+    if (r->is_begun) {
+        enum skf_err e = skf_gw_put_error(r, "server_error", text);
+        g->counts.server_errors++;
+        if (e != SKF_OK)
+            skf_http_cut(r->http);
+        end_(g, r);
+    } else if (theirs) {
+        refuse_(g, r, 400, "invalid_request_error", limit ? "context_length_exceeded" : NULL, text, 0);
+    } else if (busy) {
+        refuse_(g, r, 429, "rate_limit_error", "too_many_requests", text, 1);
+    } else {
+        refuse_(g, r, 500, "server_error", NULL, text, 0);
+    }
+}
+
+void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f)
+{
+    struct skf_gw *g = l->g;
+    struct gw_req *r = on_link_(l, f->id);
+    enum skf_err e = SKF_OK;
+    if (!r)
+        return;
+    g->counts.prompt_tokens += f->prompt_tokens;
+    g->counts.prefill_us += f->prefill_us;
+    g->counts.decode_us += f->decode_us;
+    if (strcmp(f->reason, "stop") != 0 && strcmp(f->reason, "length") != 0) {
+        failed_(g, r, f);
+        return;
+    }
+    if (!r->ask.stream)
+        e = skf_gw_reply_whole(g, r, f);
+    else if (!r->is_begun) /* not one token had text */
+        e = skf_gw_put_begin(g, r);
+    if (e == SKF_OK && r->ask.stream)
+        e = skf_gw_put_end(g, r, f);
+    l->served++;
+    if (e == SKF_OK) {
+        g->counts.ok++;
+    } else {
+        *(e == SKF_ERR_LIMIT ? &g->counts.slow : &g->counts.gone) += 1;
+        skf_http_cut(r->http);
+    }
+    end_(g, r);
+}
+
+/* A worker is there: it gets what waits for its model, if it is the one to. */
+void skf_gw_link_up_(struct gw_link *l)
+{
+    struct skf_gw *g = l->g;
+    skf_gw_pause_over_(g, l);
+    for (struct gw_req *r = g->reqs, *next; r; r = next) {
+        next = r->next;
+        if (!r->link && !is_dispatched_(g, r))
+            continue;
+    }
+    pthread_cond_broadcast(&g->changed);
+}
+
+/* A worker is gone: what it had begun ends with an error, the rest is given to another or waits for one. */
+void skf_gw_link_down_(struct gw_link *l)
+{
+    struct skf_gw *g = l->g;
+    for (struct gw_req *r = g->reqs, *next; r; r = next) {
+        next = r->next;
+        if (r->link != l)
+            continue;
+        l->failed++;
+        if (r->is_begun) {
+            g->counts.server_errors++;
+            if (skf_gw_put_error(r, "server_error", "the model's worker ended before its answer did") != SKF_OK)
+                skf_http_cut(r->http);
+            end_(g, r);
+        } else if (r->tries >= GW_TRIES) {
+            refuse_(g, r, 500, "server_error", NULL, "the model's worker ended, and so did others that were given this request", 0);
+        } else if (!is_gw_model_(g, r->ask.model)) {
+            refuse_(g, r, 503, "server_error", NULL, "the model is no longer here", 1);
+        } else {
+            g->counts.repeated++;
+            skf_buf_clear(&r->text);
+            r->first_ns = 0;
+            assign_(g, r, NULL);
+            r->wait_until_ns = skf_now_ns() + g->wait_ms * 1000000ull;
+            (void)is_dispatched_(g, r);
+        }
+    }
+    pthread_cond_broadcast(&g->changed);
+}
+
+/* ---- time -------------------------------------------------------------------------------------------------------------- */
+void skf_gw_wait_over_(struct skf_gw *g, uint64_t now, uint64_t *next_deadline)
+{
+    *next_deadline = UINT64_MAX;
+    for (struct gw_req *r = g->reqs, *next; r; r = next) {
+        next = r->next;
+        if (r->link)
+            continue;
+        if (now >= r->wait_until_ns)
+            refuse_(g, r, 503, "server_error", NULL, "no worker of this model is running at present", 1);
+        else
+            *next_deadline = SKF_MIN(*next_deadline, r->wait_until_ns);
+    }
+}
+
+void skf_gw_drop_all_(struct skf_gw *g)
+{
+    while (g->reqs) {
+        struct gw_req *r = g->reqs;
+        if (r->is_begun) {
+            skf_http_cut(r->http);
+            end_(g, r);
+        } else {
+            refuse_(g, r, 503, "server_error", NULL, "the gateway is closing", 1);
+        }
+    }
+}
