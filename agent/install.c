@@ -196,8 +196,11 @@ static enum skf_err match_root(void *ctx, const struct skf_store_version *v)
 
 static enum skf_err find_source(const struct skf_install *in, struct verified *v, struct skf_why *why)
 {
-    static const uint8_t none[SKF_DIGEST];
     const struct skf_skd_info *info = skf_skd_info(v->skd);
+    struct skf_merkle empty;
+    uint8_t none[SKF_DIGEST];
+    skf_merkle_init(&empty);
+    skf_merkle_root(&empty, none);
     if (info->source_size == 0 && memcmp(info->source_root, none, SKF_DIGEST) == 0)
         return SKF_OK;
     struct by_root b = {.model = in->assign.model, .root = info->source_root};
