@@ -184,15 +184,25 @@ static enum skf_err update_root(struct skf_tuf *t, const struct skf_tuf_source *
 
 /* ---- 5.4: timestamp -------------------------------------------------------------------------------------------------- */
 
+/* An error that says nothing about the file: to go on as if there were none would be to forget what was seen before. */
+static bool is_unknown(enum skf_err e)
+{
+    return e != SKF_OK && e != SKF_ERR_NOT_FOUND && e != SKF_ERR_FORMAT && e != SKF_ERR_UNSUPPORTED && e != SKF_ERR_SIGNATURE;
+}
+
 /* What the folder holds of the two, for comparing against. 5.3.11: when the keys of either were rotated, what they signed counts
  * no more, and both are dropped, so that versions raised by a thief (fast-forward) do not lock us out. A signature that no
  * longer holds under the trusted root is how a rotation shows, and needs no record of its own that a crash could lose. */
-static void load_trusted(struct skf_tuf *t, struct skf_buf *snapshot_bytes)
+static enum skf_err load_trusted(struct skf_tuf *t, struct skf_buf *snapshot_bytes, struct skf_why *why)
 {
     struct skf_buf b = SKF_BUF_INIT(SKF_TUF_META_MAX);
     enum skf_err et = local_load(t, "timestamp", &b, &t->timestamp);
     enum skf_err es = local_load(t, "snapshot", snapshot_bytes, &t->snapshot);
     skf_buf_free(&b);
+    if (is_unknown(et))
+        return skf_fail(why, et, "%s/timestamp.json: cannot be read", t->dir);
+    if (is_unknown(es))
+        return skf_fail(why, es, "%s/snapshot.json: cannot be read", t->dir);
     if (et == SKF_ERR_SIGNATURE || es == SKF_ERR_SIGNATURE) {
         drop(&t->timestamp);
         drop(&t->snapshot);
@@ -200,6 +210,7 @@ static void load_trusted(struct skf_tuf *t, struct skf_buf *snapshot_bytes)
         forget(t, "timestamp");
         forget(t, "snapshot");
     }
+    return SKF_OK;
 }
 
 static int64_t listed_version(const skf_json *doc, const char *role)
@@ -444,7 +455,7 @@ enum skf_err skf_tuf_refresh(struct skf_tuf *t, int64_t now, skf_tuf_fetch *fetc
     SKF_GO(e, load_root(t, why));
     SKF_GO(e, update_root(t, &from, why));
     SKF_GO(e, skf_tuf_check_expiry("root.json", t->root, now, why)); /* 5.3.10 */
-    load_trusted(t, &have);
+    SKF_GO(e, load_trusted(t, &have, why));
     SKF_GO(e, update_timestamp(t, now, &from, why));
     SKF_GO(e, update_snapshot(t, now, &from, &have, why));
     SKF_GO(e, skf_tuf_load_targets(t, now, "targets", t->root, &from, &t->targets, why));
@@ -463,7 +474,7 @@ enum skf_err skf_tuf_load_local(struct skf_tuf *t, int64_t now, struct skf_why *
     drop_state(t);
     enum skf_err e;
     SKF_GO(e, load_root(t, why));
-    load_trusted(t, &have);
+    SKF_GO(e, load_trusted(t, &have, why));
     if (!t->timestamp || !t->snapshot) {
         e = skf_fail(why, SKF_ERR_STATE, "%s: nothing verified is here yet: refresh first", t->dir);
         goto out;

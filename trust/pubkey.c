@@ -4,7 +4,9 @@
  */
 #include <string.h>
 
+#include <mbedtls/asn1.h>
 #include <mbedtls/ecp.h>
+#include <mbedtls/pem.h>
 #include <mbedtls/pk.h>
 #include <mbedtls/rsa.h>
 #include <sodium.h>
@@ -48,6 +50,15 @@ static bool is_fit(const mbedtls_pk_context *pk, int kind)
     return mbedtls_pk_get_type(pk) == MBEDTLS_PK_RSA && bits >= RSA_BITS_MIN && bits <= RSA_BITS_MAX;
 }
 
+/* Whether mbedTLS ran out of memory: its codes are the sum of a low and a high part. */
+static bool is_out_of_memory(int rc)
+{
+    int low = -rc & 0x7f, high = -rc & 0x7f80;
+    return rc < 0 && (low == -MBEDTLS_ERR_MPI_ALLOC_FAILED || low == -MBEDTLS_ERR_ASN1_ALLOC_FAILED ||
+                      high == -MBEDTLS_ERR_PK_ALLOC_FAILED || high == -MBEDTLS_ERR_PEM_ALLOC_FAILED ||
+                      high == -MBEDTLS_ERR_ECP_ALLOC_FAILED);
+}
+
 static enum skf_err parse_pem(const char *pem, int kind, struct skf_tuf_pub *out, struct skf_why *why)
 {
     size_t n = strlen(pem);
@@ -57,12 +68,14 @@ static enum skf_err parse_pem(const char *pem, int kind, struct skf_tuf_pub *out
                            : skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     mbedtls_pk_init(pk);
     unsigned char der[2048];
-    int len = -1;
-    if (mbedtls_pk_parse_public_key(pk, (const unsigned char *)pem, n + 1) == 0 && is_fit(pk, kind))
+    int len = mbedtls_pk_parse_public_key(pk, (const unsigned char *)pem, n + 1);
+    if (len == 0 && is_fit(pk, kind))
         len = mbedtls_pk_write_pubkey_der(pk, der, sizeof der);
     if (len <= 0) {
         mbedtls_pk_free(pk);
         skf_free(pk);
+        if (is_out_of_memory(len))
+            return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
         return skf_fail(why, SKF_ERR_FORMAT, "a public key is not in PEM or not of the kind it says");
     }
     skf_sha256(der + sizeof der - (size_t)len, (size_t)len, out->identity);
@@ -96,24 +109,34 @@ void skf_tuf_pub_free(struct skf_tuf_pub *k)
     *k = (struct skf_tuf_pub){0};
 }
 
-bool is_tuf_signed_by(const struct skf_tuf_pub *k, const void *p, size_t n, const uint8_t *sig, size_t sig_len)
+/* A signature that is wrong is one thing, that it could not be looked at is another: the first makes a client forget what the key
+ * signed before. */
+static enum skf_err verdict(int rc)
+{
+    return rc == 0 ? SKF_OK : is_out_of_memory(rc) ? SKF_ERR_NOMEM : SKF_ERR_SIGNATURE;
+}
+
+enum skf_err skf_tuf_pub_verify(const struct skf_tuf_pub *k, const void *p, size_t n, const uint8_t *sig, size_t sig_len)
 {
     uint8_t digest[SKF_DIGEST];
     switch (k->kind) {
     case SKF_PUB_ED25519:
-        return sodium_init() >= 0 && sig_len == crypto_sign_BYTES && crypto_sign_verify_detached(sig, p, n, k->ed25519) == 0;
+        if (sodium_init() < 0)
+            return SKF_ERR_INTERNAL;
+        return sig_len == crypto_sign_BYTES && crypto_sign_verify_detached(sig, p, n, k->ed25519) == 0 ? SKF_OK
+                                                                                                      : SKF_ERR_SIGNATURE;
     case SKF_PUB_ECDSA:
         skf_sha256(p, n, digest);
-        return mbedtls_pk_verify(k->pk, MBEDTLS_MD_SHA256, digest, sizeof digest, sig, sig_len) == 0;
+        return verdict(mbedtls_pk_verify(k->pk, MBEDTLS_MD_SHA256, digest, sizeof digest, sig, sig_len));
     case SKF_PUB_RSA_PSS: {
         const mbedtls_pk_rsassa_pss_options pss = {.mgf1_hash_id = MBEDTLS_MD_SHA256,
                                                    .expected_salt_len = MBEDTLS_RSA_SALT_LEN_ANY};
         skf_sha256(p, n, digest);
-        return mbedtls_pk_verify_ext(MBEDTLS_PK_RSASSA_PSS, &pss, k->pk, MBEDTLS_MD_SHA256, digest, sizeof digest, sig,
-                                     sig_len) == 0;
+        return verdict(mbedtls_pk_verify_ext(MBEDTLS_PK_RSASSA_PSS, &pss, k->pk, MBEDTLS_MD_SHA256, digest, sizeof digest,
+                                             sig, sig_len));
     }
     case SKF_PUB_NONE:
         break;
     }
-    return false;
+    return SKF_ERR_SIGNATURE;
 }

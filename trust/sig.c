@@ -21,22 +21,24 @@ static const char *signature_of(const skf_json *doc, const char *keyid)
     return NULL;
 }
 
-/* Whether the key of this keyid signed the bytes; its identity then. A key or signature that cannot be read did not sign. */
-static bool has_signed(const skf_json *keys, const char *keyid, const skf_json *doc, const struct skf_buf *bytes,
-                       uint8_t identity[SKF_DIGEST])
+/* Whether the key of this keyid signed the bytes; its identity then. A key or signature that cannot be read did not sign
+ * (SKF_ERR_SIGNATURE); any other error says that it could not be found out. */
+static enum skf_err check_signed(const skf_json *keys, const char *keyid, const skf_json *doc, const struct skf_buf *bytes,
+                                 uint8_t identity[SKF_DIGEST])
 {
     const char *hex = signature_of(doc, keyid);
     size_t n = hex ? strlen(hex) : 0;
     uint8_t sig[SIG_MAX];
     if (n == 0 || n % 2 || n / 2 > sizeof sig || skf_unhex(hex, sig, n / 2) != SKF_OK)
-        return false;
+        return SKF_ERR_SIGNATURE;
     struct skf_tuf_pub pub;
-    if (skf_tuf_pub_parse(skf_json_get(keys, keyid), &pub, NULL) != SKF_OK)
-        return false;
-    bool good = is_tuf_signed_by(&pub, bytes->data, bytes->len, sig, n / 2);
+    enum skf_err e = skf_tuf_pub_parse(skf_json_get(keys, keyid), &pub, NULL);
+    if (e != SKF_OK)
+        return e == SKF_ERR_NOMEM ? e : SKF_ERR_SIGNATURE;
+    e = skf_tuf_pub_verify(&pub, bytes->data, bytes->len, sig, n / 2);
     memcpy(identity, pub.identity, SKF_DIGEST);
     skf_tuf_pub_free(&pub);
-    return good;
+    return e;
 }
 
 static bool is_seen(const uint8_t (*seen)[SKF_DIGEST], size_t n, const uint8_t *identity)
@@ -62,13 +64,16 @@ enum skf_err skf_tuf_verify(const skf_json *delegator, const char *role, const s
     enum skf_err e = seen ? skf_tuf_canonical(skf_tuf_signed(doc), &bytes) : SKF_ERR_NOMEM;
     for (size_t i = 0; e == SKF_OK && i < skf_json_len(ids); i++) {
         const char *id = skf_json_cstr(skf_json_at(ids, i));
-        if (id && has_signed(keys, id, doc, &bytes, seen[n]) && !is_seen(seen, n, seen[n]))
+        enum skf_err signed_ = id ? check_signed(keys, id, doc, &bytes, seen[n]) : SKF_ERR_SIGNATURE;
+        if (signed_ == SKF_OK && !is_seen(seen, n, seen[n]))
             n++;
+        else if (signed_ != SKF_OK && signed_ != SKF_ERR_SIGNATURE)
+            e = signed_;
     }
     skf_free(seen);
     skf_buf_free(&bytes);
     if (e != SKF_OK)
-        return skf_fail(why, e, "has no canonical form");
+        return skf_fail(why, e, e == SKF_ERR_NOMEM ? "out of memory" : "cannot be verified: has no canonical form");
     if (n < (uint64_t)threshold)
         return skf_fail(why, SKF_ERR_SIGNATURE, "signed by %zu of the %lld keys that role %.64s needs", n,
                         (long long)threshold, role);

@@ -23,7 +23,9 @@ struct skf_tuf_pub {
 /* Reads a key object of section 4.2.1. SKF_ERR_UNSUPPORTED for kinds we do not verify. Free it on success only. */
 SKF_MUST enum skf_err skf_tuf_pub_parse(const skf_json *key, struct skf_tuf_pub *out, struct skf_why *why);
 void skf_tuf_pub_free(struct skf_tuf_pub *k); /* a zeroed one is fine */
-bool is_tuf_signed_by(const struct skf_tuf_pub *k, const void *p, size_t n, const uint8_t *sig, size_t sig_len);
+/* SKF_ERR_SIGNATURE when this key did not sign these bytes; SKF_ERR_NOMEM when that could not be found out. */
+SKF_MUST enum skf_err skf_tuf_pub_verify(const struct skf_tuf_pub *k, const void *p, size_t n, const uint8_t *sig,
+                                         size_t sig_len);
 /* Hex SHA-256 of the canonical key object (section 4.2.1). */
 SKF_MUST enum skf_err skf_tuf_key_id(const skf_json *key, char id[SKF_KEYID_HEX]);
 
