@@ -90,7 +90,7 @@ static enum skf_err core_channel(struct skf_wire_channel *c, const char *address
     struct wire_args args;
     grpc_channel_credentials *creds;
     SKF_TRY(wire_channel_creds(tls, &creds, why));
-    wire_args_common(&args, 0);
+    wire_args_common(&args, 0, 0);
     wire_args_int(&args, GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
     wire_args_int(&args, GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
     wire_args_int(&args, GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10000); /* the time one attempt may take, whatever its name says */
@@ -191,13 +191,19 @@ static enum skf_err take_answer(const struct skf_wire_channel *c, const struct u
         char said[sizeof why->text], text[sizeof why->text];
         wire_text(u->details, said, sizeof said);
         wire_explain(c->explain, (enum skf_wire_status)u->status, said, false, text, sizeof text);
-        enum skf_err e = skf_wire_err_of((enum skf_wire_status)u->status);
-        return skf_fail(why, e, "%s", text[0] ? text : skf_err_name(e));
+        enum skf_err said_so = skf_wire_err_of((enum skf_wire_status)u->status);
+        return skf_fail(why, said_so, "%s", text[0] ? text : skf_err_name(said_so));
     }
     if (!u->answer)
         return skf_fail(why, SKF_ERR_FORMAT, "%s: an answer without a message", c->explain->address);
-    if (wire_bytes(u->answer, &p, &n, answer) != SKF_OK || (!*answer && !(*answer = skf_memdup(p, n))))
-        return skf_fail(why, SKF_ERR_NOMEM, "no memory for the answer");
+    enum skf_err e = wire_bytes(u->answer, &p, &n, answer);
+    if (e == SKF_OK && !*answer && !(*answer = skf_memdup(p, n)))
+        e = SKF_ERR_NOMEM;
+    if (e != SKF_OK) {
+        skf_free(*answer);
+        *answer = NULL;
+        return skf_fail(why, e, "%s: the answer could not be read: %s", c->explain->address, skf_err_name(e));
+    }
     *answer_len = n;
     return SKF_OK;
 }

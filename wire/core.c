@@ -234,15 +234,20 @@ void wire_args_str(struct wire_args *a, const char *key, const char *v)
 /* A peer that died without a word (power, cable) is noticed after one ping interval and its time-out: 25 s by default.  Pings go
  * on however long a stream is idle, and the other side must allow them as often as we send them, or it ends the connection with
  * "too many pings". */
-void wire_args_common(struct wire_args *a, unsigned keepalive_ms)
+void wire_args_common(struct wire_args *a, unsigned max_message, unsigned keepalive_ms)
 {
+    unsigned most = max_message ? SKF_MIN(max_message, SKF_WIRE_MESSAGE_MAX) : SKF_WIRE_MESSAGE_MAX;
     unsigned every = keepalive_ms ? SKF_MIN(keepalive_ms, 3600000u) : 15000;
     *a = (struct wire_args){.list = {0, NULL}};
     wire_args_int(a, GRPC_ARG_KEEPALIVE_TIME_MS, (int)every);
     wire_args_int(a, GRPC_ARG_KEEPALIVE_TIMEOUT_MS, (int)SKF_MIN(every, 10000u));
     wire_args_int(a, GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-    wire_args_int(a, GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)SKF_WIRE_MESSAGE_MAX);
+    wire_args_int(a, GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)most);
     wire_args_int(a, GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, (int)SKF_WIRE_MESSAGE_MAX);
+    /* The core unpacks a compressed message whole before it looks at the limit: a thousand times what was sent. What is worth it is
+     * compressed in the artifact, so no compression is taken, and peers are told so. */
+    wire_args_int(a, GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE);
+    wire_args_int(a, GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
     wire_args_int(a, GRPC_ARG_ENABLE_CHANNELZ, 0);
     wire_args_int(a, GRPC_ARG_MAX_CHANNEL_TRACE_EVENT_MEMORY_PER_NODE, 0);
 }
@@ -255,6 +260,8 @@ enum skf_err wire_bytes(grpc_byte_buffer *b, const uint8_t **p, size_t *n, uint8
     *p = (const uint8_t *)"";
     *n = 0;
     grpc_byte_buffer_reader r;
+    if (b->type == GRPC_BB_RAW && b->data.raw.compression != GRPC_COMPRESS_NONE)
+        return SKF_ERR_UNSUPPORTED;
     if (!grpc_byte_buffer_reader_init(&r, b))
         return SKF_ERR_FORMAT;
     size_t total = grpc_byte_buffer_length(r.buffer_out), at = 0;

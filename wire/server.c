@@ -177,7 +177,7 @@ static enum skf_err listen_on(struct skf_wire_server *s, const struct skf_wire_s
     struct wire_args args;
     grpc_server_credentials *creds;
     SKF_TRY(wire_server_creds(&o->tls, &creds, why));
-    wire_args_common(&args, o->keepalive_ms);
+    wire_args_common(&args, o->max_message, o->keepalive_ms);
     wire_args_int(&args, GRPC_ARG_ALLOW_REUSEPORT, 0); /* or a second server takes half of the connections in silence */
     wire_args_int(&args, GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, o->keepalive_ms ? 10 : 5000);
     wire_args_int(&args, GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

@@ -71,6 +71,7 @@ struct skf_wire_server_opts {
     struct skf_wire_tls tls;
     unsigned threads;   /* completion queues; 0 for 2 */
     unsigned max_streams; /* calls at a time, of all peers; 0 for 20,000. One peer's connection has at most 512. */
+    unsigned max_message; /* bytes of one message that is taken; 0 for SKF_WIRE_MESSAGE_MAX. Small where anybody may connect. */
     unsigned keepalive_ms; /* a silent peer is taken for dead after this and 10 s (or the same again) more; 0 for 15,000 */
 };
 /* SKF_ERR_BUSY naming the address when the port is in use. Methods are copied. grpc.health.v1 is answered by the layer. */

@@ -68,7 +68,7 @@ struct wire_args {
     grpc_arg a[24];
     grpc_channel_args list;
 };
-void wire_args_common(struct wire_args *a, unsigned keepalive_ms);
+void wire_args_common(struct wire_args *a, unsigned max_message, unsigned keepalive_ms);
 void wire_args_int(struct wire_args *a, const char *key, int v);
 void wire_args_str(struct wire_args *a, const char *key, const char *v);
 

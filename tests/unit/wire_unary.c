@@ -128,6 +128,24 @@ static void test_health(void **state)
     check_health(p, "\x12\x00", 2, SKF_ERR_ARG);
 }
 
+static void test_small_messages_only(void **state)
+{
+    struct pair p = {.side = {.all = RECORD_INIT}};
+    struct skf_why why = {{0}};
+    char text[2002], out[512];
+    p.srv = serve_with(&p.side, (struct skf_wire_server_opts){.max_message = 2000}, &why);
+    p.c = dial(p.srv);
+    memset(text, 'a', sizeof text);
+    text[2000] = 0;
+    assert_int_equal(call(&p, "/test.Wire/Unary", text, 20000, out, sizeof out), SKF_OK);
+    text[2000] = 'a';
+    text[2001] = 0;
+    assert_int_equal(call(&p, "/test.Wire/Unary", text, 20000, out, sizeof out), SKF_ERR_FULL);
+    assert_non_null(strstr(out, "larger than max"));
+    skf_wire_channel_close(p.c);
+    skf_wire_server_close(p.srv);
+}
+
 /* Four sleepers occupy the threads for unary methods: streams go on. */
 static void *sleeper(void *arg)
 {
@@ -162,6 +180,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_deadline, up, down),
         cmocka_unit_test_setup_teardown(test_unknown_and_wrong, up, down),
         cmocka_unit_test_setup_teardown(test_health, up, down),
+        cmocka_unit_test(test_small_messages_only),
         cmocka_unit_test_setup_teardown(test_streams_beside_blocked_methods, up, down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
