@@ -123,6 +123,8 @@ void skf_box_check(struct skf_box *b, uint64_t now)
         go_back(b, SKF_ERR_STATE, text, now);
     } else if (w->has_probed) {
         swap(b, now);
+        if (b->rec.phase == SKIFF__V1__PHASE__PHASE_WATCHING)
+            skf_box_watch(b, now); /* the route at once, not a turn later */
     } else if (!w->probe_sent) {
         skf_worker_probe(w, now);
     }

@@ -157,6 +157,26 @@ class Box(Process):
         finally:
             c.close()
 
+    def children(self, program):
+        """Process ids of this agent's gateway or workers."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/stat") as f:
+                    name, rest = f.read().rsplit(")", 1)
+            except OSError:
+                continue
+            if int(rest.split()[1]) == self.p.pid and rest.split()[0] != "Z" and name.split("(", 1)[1] == program[:15]:
+                found.append(int(pid))
+        return found
+
+    def store(self):
+        """Every byte of the store hashed; its versions and slots."""
+        r = subprocess.run([self.fleet.bin("skiff-agent"), "--check-store", self.dir], capture_output=True, text=True, timeout=300 * SLOW)
+        if r.returncode:
+            raise Failed(f"{self.name}: {r.stderr.strip()}")
+        return json.loads(r.stdout)
+
     def ready(self, seconds=60):
         """Waits until it answers with some version; returns that."""
         def version():
