@@ -39,6 +39,7 @@ struct gw_link {
     bool is_routed, is_wanted; /* in the list; or being tried for it */
     size_t order;              /* place in the list */
     bool connected, stop;
+    bool is_leaving; /* it was told to quit: finishes what it has */
     unsigned active;
     uint64_t served, failed;
     int fd; /* -1 while not connected; closed by the reader only */

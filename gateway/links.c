@@ -199,6 +199,7 @@ static void *read_loop(void *ctx)
         if (!l->stop) {
             l->fd = fd;
             l->connected = true;
+            l->is_leaving = false;
             skf_gw_link_up_(l);
             pthread_cond_broadcast(&l->work);
             pthread_mutex_unlock(&g->lock);

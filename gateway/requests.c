@@ -215,12 +215,35 @@ void skf_gw_token_(struct gw_link *l, const Skiff__V1__Token *t)
     }
 }
 
+/* Of a request of which the client has no byte yet, when its worker has gone or goes: another worker, or the wait for one. */
+static void again_(struct skf_gw *g, struct gw_req *r)
+{
+    if (r->tries >= GW_TRIES) {
+        refuse_(g, r, 500, "server_error", NULL, "the model's worker ended, and so did others that were given this request", 0);
+    } else if (!is_gw_model_(g, r->ask.model)) {
+        refuse_(g, r, 503, "server_error", NULL, "the model is no longer here", 1);
+    } else {
+        g->counts.repeated++;
+        skf_buf_clear(&r->text);
+        r->first_ns = 0;
+        assign_(g, r, NULL);
+        r->wait_until_ns = skf_now_ns() + g->wait_ms * 1000000ull;
+        (void)is_dispatched_(g, r);
+        pthread_cond_broadcast(&g->changed); /* the keeper minds its deadline */
+    }
+}
+
 /* The worker could not answer: by whose fault, in the words of HTTP. */
 static void failed_(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f)
 {
     const char *class = f->error_class, *text = f->error[0] ? f->error : "the model's worker failed";
     bool limit = strcmp(class, skf_err_name(SKF_ERR_LIMIT)) == 0, busy = strcmp(class, skf_err_name(SKF_ERR_BUSY)) == 0;
     bool theirs = limit || strcmp(class, skf_err_name(SKF_ERR_REFUSED)) == 0 || strcmp(class, skf_err_name(SKF_ERR_ARG)) == 0;
+    if (!r->is_begun && strcmp(class, skf_err_name(SKF_ERR_STATE)) == 0) { /* it was told to quit just before */
+        r->link->is_leaving = true;
+        again_(g, r);
+        return;
+    }
     if (!theirs && !busy)
         r->link->failed++;
     if (r->is_begun) {
@@ -295,17 +318,8 @@ void skf_gw_link_down_(struct gw_link *l)
             if (skf_gw_put_error(r, "server_error", "the model's worker ended before its answer did") != SKF_OK)
                 skf_http_cut(r->http);
             end_(g, r);
-        } else if (r->tries >= GW_TRIES) {
-            refuse_(g, r, 500, "server_error", NULL, "the model's worker ended, and so did others that were given this request", 0);
-        } else if (!is_gw_model_(g, r->ask.model)) {
-            refuse_(g, r, 503, "server_error", NULL, "the model is no longer here", 1);
         } else {
-            g->counts.repeated++;
-            skf_buf_clear(&r->text);
-            r->first_ns = 0;
-            assign_(g, r, NULL);
-            r->wait_until_ns = skf_now_ns() + g->wait_ms * 1000000ull;
-            (void)is_dispatched_(g, r);
+            again_(g, r);
         }
     }
     pthread_cond_broadcast(&g->changed);

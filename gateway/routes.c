@@ -9,7 +9,7 @@ struct gw_link *skf_gw_pick_(struct skf_gw *g, const char *model)
 {
     struct gw_link *best = NULL;
     for (struct gw_link *l = g->links; l; l = l->next)
-        if (l->is_routed && l->connected && strcmp(l->model, model) == 0 && (!best || l->order < best->order))
+        if (l->is_routed && l->connected && !l->is_leaving && strcmp(l->model, model) == 0 && (!best || l->order < best->order))
             best = l;
     return best;
 }

@@ -1,0 +1,90 @@
+/* skiff-worker: one version of a model behind a Unix socket. Started by the agent, or by `skiff serve`. */
+#include <errno.h>
+
+#include "base/util.h"
+#include "runtime/worker.h"
+
+static const char help[] =
+    "usage: skiff-worker --socket PATH (--file MODEL.gguf | --store DIR --model NAME --version V) [options]\n"
+    "\n"
+    "Loads one version of a model and serves it on the Unix socket PATH to a gateway.\n"
+    "\n"
+    "  --socket PATH    appears when the model is loaded\n"
+    "  --file FILE      the model, as a GGUF file; --model and --version may give it a name\n"
+    "  --store DIR      the weight store that holds --model NAME --version V\n"
+    "  --name NAME      what it calls itself (the model's name)\n"
+    "  --threads N      threads to compute on (one a processor)\n"
+    "  --context N      tokens a conversation may have (the model's own, at most 4,096)\n"
+    "  --slots N        generations at once (4)\n"
+    "  --parent-death   end when the process that started this one ends\n"
+    "  --help; --version alone prints the program's\n";
+
+static int usage(const char *what)
+{
+    fprintf(stderr, "skiff-worker: %s (--help says more)\n", what);
+    return 2;
+}
+
+static bool is_number(const char *s, unsigned *out)
+{
+    char *end;
+    errno = 0;
+    unsigned long v = strtoul(s, &end, 10);
+    if (errno || *end || end == s || *s == '-' || v < 1 || v > 1u << 20)
+        return false;
+    *out = (unsigned)v;
+    return true;
+}
+
+/* 0 when the options are good, otherwise the exit status. */
+static int parse(int argc, char **argv, struct skf_worker_opts *o)
+{
+    const struct {
+        const char *name;
+        const char **text;
+        unsigned *number;
+    } opts[] = {{"--socket", &o->socket, NULL},   {"--file", &o->file, NULL},
+                {"--store", &o->store, NULL},     {"--model", &o->model, NULL},
+                {"--version", &o->version, NULL}, {"--name", &o->name, NULL},
+                {"--threads", NULL, &o->engine.threads}, {"--context", NULL, &o->engine.context},
+                {"--slots", NULL, &o->engine.slots}};
+    for (int i = 1; i < argc; i++) {
+        size_t k = 0;
+        if (strcmp(argv[i], "--parent-death") == 0) {
+            o->parent_death = true;
+            continue;
+        }
+        while (k < SKF_COUNT(opts) && strcmp(argv[i], opts[k].name) != 0)
+            k++;
+        if (k == SKF_COUNT(opts))
+            return usage("unknown option");
+        if (++i == argc)
+            return usage("an option lacks its value");
+        if (opts[k].text)
+            *opts[k].text = argv[i];
+        else if (!is_number(argv[i], opts[k].number))
+            return usage("a number is expected");
+    }
+    if (!o->socket || !o->file == !o->store)
+        return usage("--socket and one of --file and --store are needed");
+    if (o->store && (!o->model || !o->version))
+        return usage("--store needs --model and --version");
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct skf_worker_opts o = {0};
+    struct skf_why why = {{0}};
+    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "--version") == 0))
+        return fputs(argv[1][2] == 'h' ? help : "skiff-worker " SKF_VERSION "\n", stdout) < 0;
+    int status = parse(argc, argv, &o);
+    if (status)
+        return status;
+    skf_log_open("skiff-worker", SKF_LOG_INFO);
+    enum skf_err e = skf_worker_run(&o, &why);
+    if (e == SKF_OK)
+        return 0;
+    fprintf(stderr, "skiff-worker: %s\n", why.text[0] ? why.text : skf_err_name(e));
+    return 1;
+}

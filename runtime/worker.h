@@ -1,0 +1,26 @@
+/*
+ * The worker: one version of a model, behind a Unix socket that speaks proto/local.proto.  Text comes in, tokens go out; it has no
+ * network and no keys.
+ *
+ * One thread steps the engine; one accepts; two a connection read and write.  What a peer has not read yet is bounded: one that reads
+ * too slowly is hung up on, and whatever ran for a lost connection is cancelled.  The socket appears when the model is loaded, so that
+ * whoever can connect will be answered.
+ */
+#ifndef SKF_RUNTIME_WORKER_H
+#define SKF_RUNTIME_WORKER_H
+
+#include "runtime/engine.h"
+
+struct skf_worker_opts {
+    const char *socket;
+    const char *file;                       /* a model file; or else */
+    const char *store, *model, *version;    /* a version in a store; model and version may also name a file for the hello */
+    const char *name;                       /* said in the hello; NULL for the model's, or the file's name without .gguf */
+    struct skf_engine_opts engine;
+    bool parent_death;                      /* end when the parent ends */
+};
+/* Serves until told to quit (0 running generations left) or ended by SIGTERM or SIGINT, which cancel what runs. `why` names what
+ * could not be opened. Blocks those signals in the calling thread and all it starts: call it from the main thread, once. */
+SKF_MUST enum skf_err skf_worker_run(const struct skf_worker_opts *o, struct skf_why *why);
+
+#endif

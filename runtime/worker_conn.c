@@ -1,0 +1,381 @@
+/* A worker's connections: taken, read, written, lost. */
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/digest.h"
+#include "base/util.h"
+#include "proto/frame.h"
+#include "proto/msg.h"
+#include "runtime/worker_priv.h"
+
+/* ---- generations ------------------------------------------------------------------------------------------------------- */
+static void free_gen_(struct worker *w, struct worker_gen *gen)
+{
+    struct worker_gen **at = &w->gens;
+    while (*at && *at != gen)
+        at = &(*at)->next;
+    if (*at)
+        *at = gen->next;
+    w->n_gens--;
+    skf_worker_conn_put_(gen->conn);
+    skf_free(gen);
+}
+
+static void on_token(void *ctx, int32_t id, const char *text, size_t n)
+{
+    struct worker_gen *gen = ctx;
+    struct worker *w = gen->conn->w;
+    pthread_mutex_lock(&w->lock);
+    skf_worker_say_token_(gen->conn, gen->id, id, text, n);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static void on_finish(void *ctx, const struct skf_finish *f)
+{
+    struct worker_gen *gen = ctx;
+    struct worker *w = gen->conn->w;
+    pthread_mutex_lock(&w->lock);
+    skf_worker_say_finished_(gen->conn, gen->id, f);
+    free_gen_(w, gen);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* The prompt's tokens: the conversation through the model's template, or the text as it is. */
+static enum skf_err prompt_of(struct worker *w, const Skiff__V1__Generate *g, int32_t **ids, size_t *n, struct skf_why *why)
+{
+    if (!g->is_chat)
+        return skf_engine_tokenize(w->engine, g->prompt, strlen(g->prompt), true, ids, n, why);
+    struct skf_chat *msgs = skf_calloc(g->n_messages ? g->n_messages : 1, sizeof *msgs);
+    char *text = NULL;
+    size_t len = 0;
+    if (!msgs)
+        return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
+    for (size_t i = 0; i < g->n_messages; i++)
+        msgs[i] = (struct skf_chat){g->messages[i]->role, g->messages[i]->content};
+    enum skf_err e = skf_engine_chat(w->engine, msgs, g->n_messages, &text, &len, why);
+    if (e == SKF_OK) /* the template has written what stands in front */
+        e = skf_engine_tokenize(w->engine, text, len, false, ids, n, why);
+    skf_free(text);
+    skf_free(msgs);
+    return e;
+}
+
+static void sampling_of(const Skiff__V1__Sampling *in, struct skf_sampling *s)
+{
+    *s = (struct skf_sampling){.temperature = 1};
+    if (in)
+        *s = (struct skf_sampling){.temperature = in->temperature,
+                                   .top_k = in->top_k,
+                                   .top_p = in->top_p,
+                                   .repetition_penalty = in->repetition_penalty,
+                                   .seed = in->seed,
+                                   .max_tokens = in->max_tokens,
+                                   .stop = (const char *const *)in->stop,
+                                   .n_stop = in->n_stop};
+    if ((!in || !in->has_seed) && skf_random(&s->seed, sizeof s->seed) != SKF_OK)
+        s->seed = skf_now_ns();
+}
+
+static void refuse(struct worker_conn *c, uint64_t id, enum skf_err e, const char *text)
+{
+    const struct skf_finish f = {.reason = "error", .err = e, .text = text[0] ? text : skf_err_name(e)};
+    pthread_mutex_lock(&c->w->lock);
+    skf_worker_say_finished_(c, id, &f);
+    pthread_mutex_unlock(&c->w->lock);
+}
+
+static bool is_taken(struct worker_conn *c, struct worker_gen *gen)
+{
+    struct worker *w = c->w;
+    bool ok = true;
+    pthread_mutex_lock(&w->lock);
+    for (const struct worker_gen *g = w->gens; g; g = g->next)
+        ok = ok && !(g->conn == c && g->id == gen->id);
+    if (ok) {
+        gen->next = w->gens;
+        w->gens = gen;
+        w->n_gens++;
+        c->refs++;
+    }
+    pthread_mutex_unlock(&w->lock);
+    return ok;
+}
+
+/* The engine has it; it may have finished meanwhile, and gen with it. */
+static void note_handle(struct worker_conn *c, const struct worker_gen *gen, uint64_t id, uint64_t handle)
+{
+    struct worker *w = c->w;
+    bool unwanted = false;
+    pthread_mutex_lock(&w->lock);
+    for (struct worker_gen *g = w->gens; g; g = g->next) {
+        if (g == gen && g->conn == c && g->id == id && !g->is_submitted) {
+            g->handle = handle;
+            g->is_submitted = true;
+            unwanted = w->hurry || c->dead;
+        }
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (unwanted)
+        skf_engine_cancel(w->engine, handle);
+}
+
+static void say_started(struct worker_conn *c, uint64_t id, size_t n)
+{
+    Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
+    Skiff__V1__Started started = SKIFF__V1__STARTED__INIT;
+    started.id = id;
+    started.prompt_tokens = (uint32_t)n;
+    m.kind_case = SKIFF__V1__FROM_WORKER__KIND_STARTED;
+    m.started = &started;
+    pthread_mutex_lock(&c->w->lock);
+    skf_worker_say_(c, &m);
+    pthread_mutex_unlock(&c->w->lock);
+}
+
+static void generate(struct worker_conn *c, const Skiff__V1__Generate *g)
+{
+    static const struct skf_gen_events events = {on_token, on_finish};
+    struct skf_why why = {{0}};
+    struct skf_sampling s;
+    struct worker_gen *gen = NULL;
+    int32_t *ids = NULL;
+    size_t n = 0;
+    uint64_t handle = 0;
+    enum skf_err e = prompt_of(c->w, g, &ids, &n, &why);
+    if (e == SKF_OK && !(gen = skf_calloc(1, sizeof *gen)))
+        e = skf_fail(&why, SKF_ERR_NOMEM, "out of memory");
+    if (gen) {
+        *gen = (struct worker_gen){.conn = c, .id = g->id};
+        if (!is_taken(c, gen)) {
+            skf_free(gen);
+            e = skf_fail(&why, SKF_ERR_ARG, "a generation with this number runs already");
+        }
+    }
+    if (e != SKF_OK) {
+        refuse(c, g->id, e, why.text);
+        skf_free(ids);
+        return;
+    }
+    say_started(c, g->id, n);
+    sampling_of(g->sampling, &s);
+    e = skf_engine_submit(c->w->engine, ids, n, &s, &events, gen, &handle, &why);
+    skf_free(ids);
+    if (e == SKF_OK) {
+        note_handle(c, gen, g->id, handle);
+    } else {
+        const struct skf_finish f = {.reason = "error", .err = e, .text = why.text, .prompt_tokens = (unsigned)n};
+        on_finish(gen, &f);
+    }
+}
+
+/* Cancels what runs for this connection (NULL: for any), or of that only the generation `id` (0: all). */
+static void cancel(struct worker *w, const struct worker_conn *c, uint64_t id)
+{
+    for (;;) {
+        uint64_t handle = 0;
+        pthread_mutex_lock(&w->lock);
+        for (struct worker_gen *g = w->gens; g && !handle; g = g->next) {
+            if (g->is_submitted && !g->is_cancelled && (!c || g->conn == c) && (!id || g->id == id)) {
+                handle = g->handle;
+                g->is_cancelled = true;
+            }
+        }
+        pthread_mutex_unlock(&w->lock);
+        if (!handle)
+            return;
+        skf_engine_cancel(w->engine, handle);
+    }
+}
+
+void skf_worker_cancel_all(struct worker *w) { cancel(w, NULL, 0); }
+
+/* ---- one connection ---------------------------------------------------------------------------------------------------- */
+void skf_worker_conn_put_(struct worker_conn *c)
+{
+    struct worker *w = c->w;
+    if (--c->refs)
+        return;
+    struct worker_conn **at = &w->conns;
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    w->n_conns--;
+    pthread_cond_broadcast(&w->idle);
+    while (c->out) {
+        struct worker_frame *f = c->out;
+        c->out = f->next;
+        skf_free(f);
+    }
+    close(c->fd);
+    pthread_cond_destroy(&c->work);
+    skf_free(c);
+}
+
+void *skf_worker_write_loop(void *ctx)
+{
+    struct worker_conn *c = ctx;
+    struct worker *w = c->w;
+    pthread_mutex_lock(&w->lock);
+    while (!c->dead) {
+        struct worker_frame *f = c->out;
+        if (!f && c->closing) {
+            skf_worker_hang_up_(c);
+            break;
+        }
+        if (!f) {
+            pthread_cond_wait(&c->work, &w->lock);
+            continue;
+        }
+        c->out = f->next;
+        if (!c->out)
+            c->out_end = &c->out;
+        c->out_bytes -= f->n;
+        pthread_mutex_unlock(&w->lock);
+        enum skf_err e = skf_frame_write(c->fd, WORKER_SEND_MS, f->p, f->n);
+        skf_free(f);
+        pthread_mutex_lock(&w->lock);
+        if (e != SKF_OK)
+            skf_worker_hang_up_(c);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+static void begin_quit(struct worker *w)
+{
+    pthread_mutex_lock(&w->lock);
+    w->quitting = true;
+    pthread_mutex_unlock(&w->lock);
+    while (write(w->stop[1], "q", 1) < 0 && errno == EINTR) /* the acceptor closes the socket */
+        ;
+    skf_engine_wake(w->engine);
+}
+
+static enum skf_err take_message(struct worker_conn *c, const struct skf_buf *b, struct skf_why *why)
+{
+    struct worker *w = c->w;
+    Skiff__V1__ToWorker *m = NULL;
+    SKF_TRY(SKF_UNPACK(skiff__v1__to_worker, Skiff__V1__ToWorker, b->data, b->len, SKF_FRAME_MAX, &m, why));
+    pthread_mutex_lock(&w->lock);
+    bool quitting = w->quitting;
+    pthread_mutex_unlock(&w->lock);
+    if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_GENERATE) {
+        if (quitting)
+            refuse(c, m->generate->id, SKF_ERR_STATE, "this worker is leaving");
+        else
+            generate(c, m->generate);
+    } else if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_CANCEL) {
+        if (m->cancel->id)
+            cancel(w, c, m->cancel->id);
+    } else if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_PROBE) {
+        pthread_mutex_lock(&w->lock);
+        c->probe = m->probe->id;
+        c->has_probe = true;
+        pthread_mutex_unlock(&w->lock);
+        skf_engine_wake(w->engine);
+    } else if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_QUIT) {
+        begin_quit(w);
+    }
+    skf_msg_free(&m->base);
+    return SKF_OK;
+}
+
+void *skf_worker_read_loop(void *ctx)
+{
+    struct worker_conn *c = ctx;
+    struct worker *w = c->w;
+    struct skf_buf b = SKF_BUF_INIT(SKF_FRAME_MAX);
+    struct skf_why why = {{0}};
+    enum skf_err e;
+    do {
+        e = skf_frame_read(c->fd, 0, &b);
+        if (e == SKF_OK)
+            e = take_message(c, &b, &why);
+    } while (e == SKF_OK);
+    if (e != SKF_ERR_NET)
+        skf_log(SKF_LOG_WARN, "a peer is hung up on: %s %s", skf_err_name(e), why.text);
+    skf_buf_free(&b);
+    pthread_mutex_lock(&w->lock);
+    skf_worker_hang_up_(c);
+    pthread_mutex_unlock(&w->lock);
+    cancel(w, c, 0);
+    pthread_join(c->writer, NULL);
+    pthread_mutex_lock(&w->lock);
+    skf_worker_conn_put_(c);
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+/* ---- taking connections ------------------------------------------------------------------------------------------------ */
+static void take_connection(struct worker *w, int fd)
+{
+    pthread_t reader;
+    struct worker_conn *c = skf_calloc(1, sizeof *c);
+    if (!c) {
+        close(fd);
+        return;
+    }
+    c->w = w;
+    c->fd = fd;
+    c->refs = 1;
+    c->out_end = &c->out;
+    pthread_cond_init(&c->work, NULL);
+    pthread_mutex_lock(&w->lock);
+    bool ok = w->n_conns < WORKER_CONNS && pthread_create(&c->writer, NULL, skf_worker_write_loop, c) == 0;
+    if (ok) {
+        c->next = w->conns;
+        w->conns = c;
+        w->n_conns++;
+        skf_worker_say_health_(c, true, 0, SKF_OK, "");
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (!ok) {
+        skf_log(SKF_LOG_WARN, "a connection is refused: there are %u", w->n_conns);
+        pthread_cond_destroy(&c->work);
+        close(fd);
+        skf_free(c);
+        return;
+    }
+    if (pthread_create(&reader, NULL, skf_worker_read_loop, c) == 0) {
+        pthread_detach(reader); /* skf_worker_run waits for n_conns to become 0 */
+        return;
+    }
+    pthread_mutex_lock(&w->lock);
+    skf_worker_hang_up_(c);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(c->writer, NULL);
+    pthread_mutex_lock(&w->lock);
+    skf_worker_conn_put_(c);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* Until the worker is told to leave; signals and the parent's end are such a word too, and more urgent. */
+void *skf_worker_accept_loop(void *ctx)
+{
+    struct worker *w = ctx;
+    struct pollfd fds[4] = {{w->stop[0], POLLIN, 0}, {w->signal_fd, POLLIN, 0}, {w->parent_fd, POLLIN, 0}, {w->listen_fd, POLLIN, 0}};
+    bool hurry = false, listening = true;
+    while (!hurry && (poll(fds, listening ? 4 : 3, -1) >= 0 || errno == EINTR)) {
+        hurry = fds[1].revents || fds[2].revents;
+        if (listening && fds[3].revents) {
+            int fd = accept4(w->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+            if (fd >= 0)
+                take_connection(w, fd);
+        }
+        if (fds[0].revents) {
+            char c = 0;
+            if (read(w->stop[0], &c, 1) == 1 && c == 'x')
+                return NULL; /* skf_worker_run has ended */
+            listening = false;
+        }
+    }
+    pthread_mutex_lock(&w->lock);
+    w->quitting = w->hurry = true;
+    pthread_mutex_unlock(&w->lock);
+    skf_worker_cancel_all(w);
+    skf_engine_wake(w->engine);
+    return NULL;
+}

@@ -1,0 +1,77 @@
+/* What the worker's files share: worker.c steps and opens, worker_conn.c has the connections, worker_say.c the frames that go out. */
+#ifndef SKF_RUNTIME_WORKER_PRIV_H
+#define SKF_RUNTIME_WORKER_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/buf.h"
+#include "proto/local.pb-c.h"
+#include "runtime/worker.h"
+
+enum {
+    WORKER_CONNS = 16,
+    WORKER_OUTBOX = 4 << 20, /* bytes that a peer has not read; more and it is hung up on */
+    WORKER_SEND_MS = 10000   /* a peer that takes nothing for so long is gone */
+};
+
+struct worker_frame {
+    struct worker_frame *next;
+    size_t n;
+    uint8_t p[];
+};
+
+/* A generation that the engine has been given, until its finish. */
+struct worker_gen {
+    struct worker_gen *next;
+    struct worker_conn *conn;
+    uint64_t id, handle;
+    bool is_submitted; /* handle is valid */
+    bool is_cancelled; /* the engine has been told */
+};
+
+struct worker_conn {
+    struct worker_conn *next;
+    struct worker *w;
+    int fd;
+    unsigned refs;  /* its reader's, and one a generation */
+    bool dead;      /* takes nothing more; what ran for it is cancelled */
+    bool closing;   /* is to be closed when the outbox is empty */
+    struct worker_frame *out, **out_end;
+    size_t out_bytes;
+    pthread_t writer;
+    pthread_cond_t work;
+    uint64_t probe; /* number of the probe that waits for an answer */
+    bool has_probe;
+};
+
+struct worker {
+    struct skf_engine *engine;
+    char model[129], version[129];
+    int listen_fd, signal_fd, parent_fd, stop[2];
+    pthread_t acceptor;
+    /* Everything below and in the structures above. Never held over a call of the engine, which calls back under its own locks. */
+    pthread_mutex_t lock;
+    pthread_cond_t idle; /* a connection has gone */
+    struct worker_conn *conns;
+    struct worker_gen *gens;
+    unsigned n_conns, n_gens;
+    bool quitting; /* takes no new generations */
+    bool hurry;    /* and what runs is cancelled */
+};
+
+/* worker_say.c: with w->lock held; a connection that cannot take a frame becomes dead */
+void skf_worker_say_(struct worker_conn *c, const Skiff__V1__FromWorker *m);
+void skf_worker_say_token_(struct worker_conn *c, uint64_t id, int32_t token, const char *text, size_t n);
+void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct skf_finish *f);
+void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, enum skf_err e, const char *error);
+void skf_worker_hang_up_(struct worker_conn *c);
+
+/* worker_conn.c */
+void *skf_worker_write_loop(void *conn);
+void *skf_worker_read_loop(void *conn);
+void *skf_worker_accept_loop(void *worker);
+void skf_worker_conn_put_(struct worker_conn *c); /* drops one reference */
+void skf_worker_cancel_all(struct worker *w);
+
+#endif

@@ -1,0 +1,151 @@
+/* Frames to a worker's peers. Text is made valid UTF-8 without NUL here: a model can produce any bytes, the protocol takes none else. */
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/util.h"
+#include "proto/msg.h"
+#include "runtime/worker_priv.h"
+
+void skf_worker_hang_up_(struct worker_conn *c)
+{
+    if (!c->dead)
+        (void)shutdown(c->fd, SHUT_RDWR); /* wakes its reader, which cancels what runs for it */
+    c->dead = true;
+    pthread_cond_broadcast(&c->work);
+}
+
+void skf_worker_say_(struct worker_conn *c, const Skiff__V1__FromWorker *m)
+{
+    uint8_t *p = NULL;
+    size_t n = 0;
+    if (c->dead)
+        return;
+    enum skf_err e = skf_msg_pack(&m->base, &p, &n);
+    struct worker_frame *f = e == SKF_OK && n <= WORKER_OUTBOX - c->out_bytes ? skf_alloc(sizeof *f + n) : NULL;
+    if (f) {
+        f->next = NULL;
+        f->n = n;
+        memcpy(f->p, p, n);
+        *c->out_end = f;
+        c->out_end = &f->next;
+        c->out_bytes += n;
+        pthread_cond_broadcast(&c->work);
+    } else {
+        skf_log(SKF_LOG_WARN, "a peer is hung up on: %s", e == SKF_OK && n > WORKER_OUTBOX - c->out_bytes ? "it reads too slowly" : "out of memory");
+        skf_worker_hang_up_(c);
+    }
+    skf_free(p);
+}
+
+/* Length of the valid UTF-8 character at p (RFC 3629), 0 for anything else and for NUL. */
+static size_t char_len(const unsigned char *p, size_t n)
+{
+    size_t len = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
+    if (p[0] == 0 || len > n)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((p[i] & 0xC0) != 0x80)
+            return 0;
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
+        return 0;
+    return len;
+}
+
+/* A copy with U+FFFD for every byte that is no text; NULL when there is no memory. */
+static char *clean(const char *s, size_t n)
+{
+    char *to = skf_alloc(3 * n + 1);
+    size_t k = 0;
+    if (!to)
+        return NULL;
+    for (size_t i = 0; i < n;) {
+        size_t len = char_len((const unsigned char *)s + i, n - i);
+        memcpy(to + k, len ? s + i : "\xEF\xBF\xBD", len ? len : 3);
+        k += len ? len : 3;
+        i += len ? len : 1;
+    }
+    to[k] = 0;
+    return to;
+}
+
+void skf_worker_say_token_(struct worker_conn *c, uint64_t id, int32_t token, const char *text, size_t n)
+{
+    Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
+    Skiff__V1__Token t = SKIFF__V1__TOKEN__INIT;
+    char *copy = clean(text, n);
+    if (!copy) {
+        skf_worker_hang_up_(c);
+        return;
+    }
+    t.id = id;
+    t.token = token;
+    t.text = copy;
+    m.kind_case = SKIFF__V1__FROM_WORKER__KIND_TOKEN;
+    m.token = &t;
+    skf_worker_say_(c, &m);
+    skf_free(copy);
+}
+
+void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct skf_finish *f)
+{
+    Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
+    Skiff__V1__Finished d = SKIFF__V1__FINISHED__INIT;
+    const char *text = f->text ? f->text : "";
+    char *copy = clean(text, strlen(text));
+    if (!copy) {
+        skf_worker_hang_up_(c);
+        return;
+    }
+    d.id = id;
+    d.reason = (char *)(uintptr_t)f->reason;
+    d.error = copy;
+    d.error_class = (char *)(uintptr_t)(f->err != SKF_OK ? skf_err_name(f->err) : "");
+    d.prompt_tokens = f->prompt_tokens;
+    d.completion_tokens = f->completion_tokens;
+    d.prefill_us = f->prefill_ns / 1000;
+    d.decode_us = f->decode_ns / 1000;
+    m.kind_case = SKIFF__V1__FROM_WORKER__KIND_FINISHED;
+    m.finished = &d;
+    skf_worker_say_(c, &m);
+    skf_free(copy);
+}
+
+static uint64_t resident_bytes(void)
+{
+    unsigned long long size, pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (!f)
+        return 0;
+    if (fscanf(f, "%llu %llu", &size, &pages) != 2)
+        pages = 0;
+    (void)fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, enum skf_err e, const char *error)
+{
+    Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
+    Skiff__V1__Health h = SKIFF__V1__HEALTH__INIT;
+    char *copy = clean(error, strlen(error));
+    if (!copy) {
+        skf_worker_hang_up_(c);
+        return;
+    }
+    h.id = id;
+    h.ok = e == SKF_OK;
+    h.model = c->w->model;
+    h.version = c->w->version;
+    h.error = copy;
+    h.active = c->w->n_gens;
+    h.isa = (char *)(uintptr_t)skf_engine_isa(c->w->engine);
+    h.rss_bytes = resident_bytes();
+    m.kind_case = is_hello ? SKIFF__V1__FROM_WORKER__KIND_HELLO : SKIFF__V1__FROM_WORKER__KIND_HEALTH;
+    if (is_hello)
+        m.hello = &h;
+    else
+        m.health = &h;
+    skf_worker_say_(c, &m);
+    skf_free(copy);
+}
