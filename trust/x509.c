@@ -237,7 +237,7 @@ enum skf_err skf_x509_write(const struct skf_x509_spec *s, char *pem, size_t cap
     mbedtls_x509write_cert w;
     mbedtls_x509write_crt_init(&w);
     int rc = fill(&w, s);
-    rc = rc ? rc : mbedtls_x509write_crt_pem(&w, (unsigned char *)pem, cap, skf_x509_rng, NULL);
+    rc = rc ? rc : skf_x509_strict_pem(&w, s->issuer_key, pem, cap);
     mbedtls_x509write_crt_free(&w);
     if (rc == MBEDTLS_ERR_BASE64_BUFFER_TOO_SMALL || rc == MBEDTLS_ERR_ASN1_BUF_TOO_SMALL)
         return skf_fail(why, SKF_ERR_LIMIT, "certificate for %s: does not fit", s->subject);

@@ -46,5 +46,7 @@ struct skf_x509_spec {
 };
 /* The certificate in PEM, NUL-terminated in `pem`. */
 SKF_MUST enum skf_err skf_x509_write(const struct skf_x509_spec *s, char *pem, size_t cap, struct skf_why *why);
+/* Writes, signs and gives in PEM what is described by `w`; mbedTLS's error otherwise (x509_strict.c says why). */
+int skf_x509_strict_pem(mbedtls_x509write_cert *w, mbedtls_pk_context *issuer_key, char *pem, size_t cap);
 
 #endif
