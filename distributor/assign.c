@@ -84,11 +84,12 @@ static void plan_id(uint64_t serial, bool is_full, char id[SKF_REG_ID])
 
 bool is_work_of(const struct skf_reg_work *w, uint64_t serial)
 {
-    char id[SKF_REG_ID];
+    char id[SKF_REG_ID], full[SKF_REG_ID];
     if (!w)
         return false;
-    plan_id(serial, w->is_full, id);
-    return strcmp(w->id, id) == 0;
+    plan_id(serial, false, id);
+    plan_id(serial, true, full);
+    return strcmp(w->id, id) == 0 || strcmp(w->id, full) == 0;
 }
 
 static void set_version(struct skf_target *t, const char *version, uint64_t serial)
@@ -156,7 +157,7 @@ enum skf_err skf_assign_plan(struct skf_registry *r, const struct skf_reg_device
     SKF_TRY(skf_registry_version(r, model, p->target.version, &v, why));
     const struct skf_reg_held *active = skf_device_slot(d, model, "active");
     const struct skf_reg_work *w = skf_device_work(d, model);
-    bool is_same = w && is_work_of(w, p->target.serial), is_full = is_same && w->is_full;
+    bool is_same = is_work_of(w, p->target.serial), is_full = is_same && w->is_full;
     plan_id(p->target.serial, is_full, p->id);
     if (strcmp(p->id, sent_id) == 0 && !(is_same && w->has_failed && w->retry_at && now >= w->retry_at))
         return SKF_OK;
