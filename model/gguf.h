@@ -1,5 +1,6 @@
 /*
- * GGUF v3 in and out (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian, every metadata type.
+ * GGUF in (versions 2 and 3, which differ in nothing that is read here) and out (version 3), little-endian, every metadata type
+ * (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
  * Hostile files are refused with SKF_ERR_FORMAT before anything is sized by what they claim.
  */
 #ifndef SKF_MODEL_GGUF_H
@@ -53,7 +54,9 @@ bool is_gguf_str(const struct skf_gguf *g, const char *key, struct skf_str *v);
 bool is_gguf_array_u64(const struct skf_gguf_value *a, uint64_t i, uint64_t *v);
 bool is_gguf_array_f64(const struct skf_gguf_value *a, uint64_t i, double *v);
 
-/* ---- writing: metadata first, then every tensor's description, then their bytes in the same order ---------------------- */
+/* ---- writing: metadata first, then every tensor's description, then their bytes in the same order ----------------------
+ * A call that fails leaves the writer as it was; after a failed _begin, _data or _commit only skf_gguf_out_free makes sense, and
+ * no file is left. SKF_ERR_STATE for a call out of order or a wrong number of bytes. One thread at a time. */
 struct skf_gguf_out;
 SKF_MUST enum skf_err skf_gguf_out_new(uint32_t alignment, struct skf_gguf_out **w);
 void skf_gguf_out_free(struct skf_gguf_out *w); /* removes an unfinished file */
