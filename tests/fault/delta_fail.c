@@ -10,11 +10,6 @@ static struct fix_pair pair;
 static uint8_t *delta;
 static size_t delta_len;
 
-static const struct fix_tensor small_old[] = {{"a", SKF_T_BF16, 256, 20, 1, 0}, {"b", SKF_T_Q4_1, 256, 30, 2, 0},
-                                              {"c", SKF_T_IQ2_XXS, 256, 40, 3, 0}};
-static const struct fix_tensor small_new[] = {{"b", SKF_T_Q4_1, 256, 30, 2, 20}, {"a", SKF_T_BF16, 256, 20, 1, 0},
-                                              {"c", SKF_T_IQ2_XXS, 256, 40, 3, 5}, {"d", SKF_T_I8, 256, 9, 5, 0}};
-
 static enum skf_err build(struct skf_why *why)
 {
     struct skf_delta_stats s;
@@ -25,7 +20,7 @@ static enum skf_err apply(struct skf_why *why)
 {
     struct skf_delta_stats s;
     struct skf_delta_opts o = {.jobs = 1};
-    return skf_delta_apply(fix_path("old"), fix_path("d"), fix_path("out"), &o, &s, why);
+    return skf_delta_apply(fix_path("small-old"), fix_path("d"), fix_path("out"), &o, &s, why);
 }
 
 /* What must hold after the call, whatever it said. True when it succeeded. */
@@ -110,17 +105,14 @@ static void test_no_folder(void **unused)
 {
     struct skf_delta_stats s;
     fix_err(SKF_ERR_NOT_FOUND, skf_delta_build(pair.old, pair.neu, fix_path("none/out"), NULL, &s, why));
-    fix_err(SKF_ERR_NOT_FOUND, skf_delta_apply(fix_path("old"), fix_path("d"), fix_path("none/out"), NULL, &s, why));
+    fix_err(SKF_ERR_NOT_FOUND, skf_delta_apply(fix_path("small-old"), fix_path("d"), fix_path("none/out"), NULL, &s, why));
 }
 
 static int setup(void **state)
 {
     if (fix_setup(state))
         return -1;
-    pair.old_bytes = fix_gguf(small_old, sizeof small_old / sizeof small_old[0], false);
-    pair.new_bytes = fix_gguf(small_new, sizeof small_new / sizeof small_new[0], true);
-    fix_open(&pair);
-    fix_write("old", pair.old_bytes.data, pair.old_bytes.len);
+    fix_small_models(&pair);
     (void)fix_build(&pair, "d", 1);
     fix_read("d", &delta, &delta_len);
     return 0;

@@ -142,6 +142,12 @@ static const struct fix_tensor fix_new_tensors[] = { /* moved, changed, grown, a
     {"noise", SKF_T_I8, 256, 40, 8, 0},     {"plain", SKF_T_I8, 256, 100, 0, 0},
 };
 
+/* The same in small, for what is done a thousand times. */
+static const struct fix_tensor fix_small_old[] = {
+    {"a", SKF_T_BF16, 256, 20, 1, 0}, {"b", SKF_T_Q4_1, 256, 30, 2, 0}, {"c", SKF_T_IQ2_XXS, 256, 40, 3, 0}};
+static const struct fix_tensor fix_small_new[] = {{"b", SKF_T_Q4_1, 256, 30, 2, 20}, {"a", SKF_T_BF16, 256, 20, 1, 0},
+                                                  {"c", SKF_T_IQ2_XXS, 256, 40, 3, 5}, {"d", SKF_T_I8, 256, 9, 5, 0}};
+
 struct fix_pair {
     struct skf_buf old_bytes, new_bytes;
     struct skf_source old_source, new_source;
@@ -161,7 +167,7 @@ FIX void fix_close(struct fix_pair *p)
     skf_buf_free(&p->old_bytes);
     skf_buf_free(&p->new_bytes);
 }
-/* Both versions, in memory and as files "old" and "new". */
+/* Both versions, in memory and as files. */
 FIX void fix_models(struct fix_pair *p)
 {
     p->old_bytes = fix_gguf(fix_old_tensors, sizeof fix_old_tensors / sizeof fix_old_tensors[0], false);
@@ -169,6 +175,13 @@ FIX void fix_models(struct fix_pair *p)
     fix_open(p);
     fix_write("old", p->old_bytes.data, p->old_bytes.len);
     fix_write("new", p->new_bytes.data, p->new_bytes.len);
+}
+FIX void fix_small_models(struct fix_pair *p)
+{
+    p->old_bytes = fix_gguf(fix_small_old, sizeof fix_small_old / sizeof fix_small_old[0], false);
+    p->new_bytes = fix_gguf(fix_small_new, sizeof fix_small_new / sizeof fix_small_new[0], true);
+    fix_open(p);
+    fix_write("small-old", p->old_bytes.data, p->old_bytes.len);
 }
 FIX struct skf_delta_stats fix_build(const struct fix_pair *p, const char *name, unsigned jobs)
 {

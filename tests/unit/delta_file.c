@@ -6,7 +6,7 @@
 
 #include "base/util.h"
 
-static struct fix_pair pair;
+static struct fix_pair pair, small;
 
 static void count_chunk(void *ctx, const struct skf_skd_chunk *c)
 {
@@ -142,15 +142,15 @@ static void test_flips(void **unused)
 {
     uint8_t *good;
     size_t n;
-    (void)fix_build(&pair, "d", 2);
-    fix_read("d", &good, &n);
+    (void)fix_build(&small, "ds", 2);
+    fix_read("ds", &good, &n);
     for (unsigned k = 0; k < 1000 + SKF_SKD_HEAD; k++) {
-        size_t at = k < SKF_SKD_HEAD ? k : k % 3 ? fix_next() % n : fix_next() % 4096;
+        size_t at = k < SKF_SKD_HEAD ? k : k % 3 ? fix_next() % n : fix_next() % 1024;
         uint8_t was = good[at];
         good[at] = (uint8_t)(k % 2 ? was ^ (1u << fix_next() % 8) : was + 1 + fix_next() % 255);
         fix_write("bad", good, n);
         struct skf_why why = {{0}};
-        enum skf_err e = fix_apply("old", "bad", "out", &why);
+        enum skf_err e = fix_apply("small-old", "bad", "out", &why);
         if (e != SKF_ERR_FORMAT && e != SKF_ERR_DIGEST && e != SKF_ERR_UNSUPPORTED && e != SKF_ERR_LIMIT)
             fail_msg("byte %zu: %s: %s", at, skf_err_name(e), why.text);
         assert_non_null(strstr(why.text, "bad")); /* the file is named, or the delta said to be bad */
@@ -166,7 +166,7 @@ static void test_cut_and_longer(void **unused)
     size_t n;
     (void)fix_build(&pair, "d", 2);
     fix_read("d", &good, &n);
-    for (size_t len = 0; len < n; len += len < 300 ? 1 : 1 + n / 60) {
+    for (size_t len = 0; len < n; len += len < 140 ? 1 : 1 + n / 40) {
         fix_write("bad", good, len);
         fix_err(SKF_ERR_FORMAT, fix_apply("old", "bad", "out", why));
     }
@@ -209,11 +209,14 @@ static int setup(void **state)
     int r = fix_setup(state);
     if (r == 0)
         fix_models(&pair);
+    if (r == 0)
+        fix_small_models(&small);
     return r;
 }
 static int teardown(void **state)
 {
     fix_close(&pair);
+    fix_close(&small);
     return fix_teardown(state);
 }
 
