@@ -11,7 +11,7 @@
 
 /* The largest vocabularies make heads of some 20 MB; these bounds are far above them and far below what hurts. */
 #define SKF_HEAD_MAX (256u << 20)      /* bytes of a GGUF head */
-#define SKF_JSON_MAX (32u << 20)       /* bytes of a safetensors header: a parsed one is some ten times as large */
+#define SKF_JSON_MAX (16u << 20)       /* bytes of a safetensors header: a hostile one is parsed into 20 times as much */
 #define SKF_TENSORS_MAX (1u << 20)
 #define SKF_KV_MAX (1u << 16)
 #define SKF_STRINGS_MAX (1u << 23)     /* strings of all arrays together */
