@@ -86,6 +86,7 @@ static void on_done(void *ctx, struct skf_wire_stream *st, enum skf_wire_status 
 {
     struct skf_session *s = ctx;
     (void)pthread_mutex_lock(&s->mu);
+    skf_wire_unref(s->stream); /* our reference; the layer has its own until we return */
     s->stream = NULL;
     s->breaks++;
     s->failures += s->failures < 64;

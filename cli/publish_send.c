@@ -231,7 +231,6 @@ enum skf_err skf_publish_send(struct skf_publish *p, struct skf_why *why)
     enum skf_err e = skf_wire_stream_open(p->c.channel, "/skiff.v1.Operator/Publish", &events, &x, &s, why);
     if (e != SKF_OK)
         return e;
-    skf_wire_ref(s);
     e = talk(p, s, &x, why);
     skf_cli_progress_end();
     skf_wire_end(s, e == SKF_OK ? SKF_WIRE_OK : SKF_WIRE_CANCELLED, "");
