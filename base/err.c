@@ -45,7 +45,7 @@ static void tame(char *s)
             *s = '?';
 }
 
-static void put(struct skf_why *why, const char *fmt, va_list ap)
+static void SKF_PRINTF(2, 0) put(struct skf_why *why, const char *fmt, va_list ap)
 {
     (void)vsnprintf(why->text, sizeof why->text, fmt, ap);
     tame(why->text);
