@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
 """gRPC as others speak it: Python's grpcio against our server, our client against a grpcio server, and a grpcio client, with code made
 from the .proto files, against skiffd: a session with hello and assignment, and the operator's list."""
+import json
 import os
+import queue
+import random
 import subprocess
+import sys
 import threading
 from concurrent import futures
 
 import grpc
 
+from fleet import Fleet, wait_for
 from tap import check, done
 
 BUILD = os.environ["SKF_BUILD"]
@@ -127,9 +132,126 @@ def our_client():
         server.stop(None).wait()
 
 
+# ---- skiffd, with code made from the .proto files ------------------------------------------------------------------------------
+
+def compiled():
+    """The modules that grpcio-tools makes of proto/fleet.proto and proto/operator.proto."""
+    out = os.path.join(TMP, "protos")
+    os.makedirs(out, exist_ok=True)
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}", f"--python_out={out}", f"--grpc_python_out={out}",
+                    "proto/fleet.proto", "proto/operator.proto"], cwd=ROOT, check=True)
+    sys.path.insert(0, out)
+    from proto import fleet_pb2, fleet_pb2_grpc, operator_pb2, operator_pb2_grpc
+    return fleet_pb2, fleet_pb2_grpc, operator_pb2, operator_pb2_grpc
+
+
+class Session:
+    """A device's session: `say` sends, `hear` gives the next message of that kind and keeps what else comes."""
+
+    def __init__(self, stub):
+        self.out, self.kept = queue.Queue(), []
+        self.call = stub.Session(iter(self.out.get, None), timeout=4 * PATIENCE)
+
+    def say(self, message):
+        self.out.put(message)
+
+    def hear(self, kind):
+        for i, m in enumerate(self.kept):
+            if m.WhichOneof("kind") == kind:
+                return getattr(self.kept.pop(i), kind)
+        for m in self.call:
+            if m.WhichOneof("kind") == kind:
+                return getattr(m, kind)
+            self.kept.append(m)
+        raise RuntimeError(f"the session ended before a {kind}")
+
+    def get(self, fleet, number, name):
+        """A target or metadata file by GetMeta, all its parts."""
+        self.say(fleet.AgentMessage(get_meta=fleet.GetMeta(id=number, name=name)))
+        data, total = b"", None
+        while total is None or len(data) < total:
+            part = self.hear("meta")
+            if not part.found or part.id != number or part.offset != len(data):
+                return None
+            data, total = data + part.data, part.total
+        return data
+
+    def end(self):
+        self.out.put(None)
+
+
+def device_session(fleet, stub, operator, pb):
+    inventory = pb.Inventory(agent_version="0", machine="x86_64", isa="avx2", cpus=2, memory_bytes=1 << 32, disk_free=1 << 34, runtime_level=1)
+    s = Session(stub)
+    s.say(pb.AgentMessage(hello=pb.Hello(protocol=1, inventory=inventory)))
+    welcome = s.hear("welcome")
+    check(welcome.protocol == 1 and welcome.device == "box-1", "skiffd: hello is answered by welcome, by the certificate's name", welcome)
+    assign = s.hear("assign")
+    check((assign.model, assign.version) == ("assistant", "1.0") and assign.manifest and assign.delta, "skiffd: an assignment", assign)
+    timestamp = s.get(pb, 1, "timestamp.json")
+    check(timestamp and json.loads(timestamp)["signed"]["_type"] == "timestamp", "skiffd: TUF metadata over the session")
+    check(bool(s.get(pb, 2, assign.manifest)), "skiffd: the manifest's bytes")
+    check(s.get(pb, 3, "models/absent") is None, "skiffd: what is not there is not found")
+    index = s.get(pb, 4, assign.delta)
+    check(bool(index), "skiffd: the delta's index")
+    s.say(pb.AgentMessage(get_chunks=pb.GetChunks(id=5, delta=assign.delta, ranges=[pb.ChunkRange(first=0, count=3)])))
+    numbers = [s.hear("chunk").number for _ in range(3)]
+    end = s.hear("chunks_end")
+    check(numbers == [0, 1, 2] and end.id == 5 and not end.error, "skiffd: three chunks in order, and their end", numbers, end)
+    s.say(pb.AgentMessage(state=pb.State(assignment=assign.id, model="assistant", version="1.0", phase=pb.PHASE_FETCHING, chunks_done=3, chunks_total=9)))
+
+    def listed():
+        return next((d for d in operator() if d.name == "box-1" and d.online and d.phase == "fetching"), None)
+    d = wait_for("skiffd lists the device", 20, listed)
+    check(d.target == "1.0" and d.machine == "x86_64" and d.chunks_done == 3, "skiffd: the operator's list has what the session said", d)
+    s.end()
+
+
+def refusals(fleet, pb, stubs, operators):
+    def session(who, folder, messages):
+        with channel(fleet.address, who, folder) as c:
+            return status_of(lambda: list(stubs(c).Session(iter(messages), timeout=PATIENCE)))
+    box, ops = fleet.path("box-1", "tls"), fleet.path("operator")
+    got = session("operator", ops, [])
+    check(got[0] == grpc.StatusCode.PERMISSION_DENIED, "skiffd: an operator's certificate opens no session", got)
+    got = session("device", box, [pb.AgentMessage(hello=pb.Hello(protocol=7))])
+    check(got[0] == grpc.StatusCode.UNIMPLEMENTED, "skiffd: another protocol is refused", got)
+    got = session("device", box, [pb.AgentMessage(get_meta=pb.GetMeta(id=1, name="timestamp.json"))])
+    check(got[0] not in (grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED), "skiffd: a session begins with hello", got)
+    with channel(fleet.address, "device", box) as c:
+        got = status_of(lambda: operators(c))
+        check(got[0] == grpc.StatusCode.PERMISSION_DENIED, "skiffd: a device's certificate is no operator's", got)
+        got = status_of(lambda: list(c.stream_stream("/skiff.v1.Fleet/Session")(iter([b"\x0a\xff\xff"]), timeout=PATIENCE)))
+        check(got[0] == grpc.StatusCode.INVALID_ARGUMENT, "skiffd: bytes that are no message are refused", got)
+    with channel(fleet.address, "device", ca="ca.crt") as c:  # another fleet's certificates altogether
+        got = status_of(lambda: operators(c))
+        check(got[0] == grpc.StatusCode.UNAVAILABLE, "skiffd: another fleet's certificates are refused", got)
+
+
+def skiffd():
+    pb, pb_grpc, op, op_grpc = compiled()
+    with Fleet(os.path.join(TMP, "fleet"), BUILD) as fleet:
+        model = fleet.path("model.bin")
+        with open(model, "wb") as f:
+            f.write(random.Random(7).randbytes(9 * 1024 * 1024))
+        fleet.publish(model, "1.0")
+        fleet.issue("device", "box-1", fleet.path("box-1", "tls"))
+
+        def operators(c):
+            return list(op_grpc.OperatorStub(c).ListDevices(op.DevicesRequest(), timeout=PATIENCE).devices)
+        with channel(fleet.address, "operator", fleet.path("operator")) as ops, \
+             channel(fleet.address, "device", fleet.path("box-1", "tls")) as c:
+            got = op_grpc.OperatorStub(ops).ListVersions(op.VersionsRequest(), timeout=PATIENCE).versions
+            check([(v.model, v.version, v.size) for v in got] == [("assistant", "1.0", 9 << 20)], "skiffd: the operator's list of versions", got)
+            check(c.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=PATIENCE) == b"\x08\x01", "skiffd: health says SERVING")
+            device_session(fleet, pb_grpc.FleetStub(c), lambda: operators(ops), pb)
+        refusals(fleet, pb, pb_grpc.FleetStub, operators)
+
+
 def main():
     our_server()
     our_client()
+    skiffd()
     done()
 
 
