@@ -51,8 +51,8 @@ int skf_tuf_cmd_refresh(const struct skf_tuf_opts *o)
 }
 
 /* The folder's file of a target: <hash>.<name> in a repository with consistent snapshots, otherwise its plain name. */
-static enum skf_err read_target(const struct skf_tuf_opts *o, const char *path, const struct skf_tuf_target *t, uint8_t **p,
-                                size_t *n, struct skf_why *why)
+static enum skf_err read_target(const struct skf_tuf_opts *o, const char *path, const struct skf_tuf_target *t,
+                                uint8_t **p, size_t *n, struct skf_why *why)
 {
     char hex[SKF_HEX], at[PATH_MAX];
     const char *base = strrchr(path, '/');
@@ -79,8 +79,9 @@ static enum skf_err place_of(const struct skf_tuf_opts *o, const char *path, cha
             return skf_fail(why, SKF_ERR_LIMIT, "%s: too long for a file name", path);
         n += (size_t)snprintf(name + n, sizeof name - n, *c == '/' || *c == '%' ? "%%%02X" : "%c", (unsigned char)*c);
     }
-    return skf_path(at, PATH_MAX, o->target_dir, name) == SKF_OK ? SKF_OK
-                                                                  : skf_fail(why, SKF_ERR_LIMIT, "%s: path too long", path);
+    return skf_path(at, PATH_MAX, o->target_dir, name) == SKF_OK
+               ? SKF_OK
+               : skf_fail(why, SKF_ERR_LIMIT, "%s: path too long", path);
 }
 
 static enum skf_err download(const struct skf_tuf_opts *o, struct skf_tuf *t, const char *path, struct skf_why *why)
@@ -113,7 +114,8 @@ static enum skf_err download(const struct skf_tuf_opts *o, struct skf_tuf *t, co
 int skf_tuf_cmd_download(const struct skf_tuf_opts *o)
 {
     if (!o->metadata_dir || !o->repo || !o->names.n || !o->target_dir || !o->target_base)
-        return skf_tuf_usage_error("download wants --metadata-dir, --repo, --target-name, --target-dir and --target-base");
+        return skf_tuf_usage_error(
+            "download wants --metadata-dir, --repo, --target-name, --target-dir and --target-base");
     struct skf_why why = {{0}};
     struct skf_tuf *t = NULL;
     enum skf_err e = skf_tuf_open(o->metadata_dir, &t, &why);

@@ -9,7 +9,7 @@
 #include "cli/tuf_priv.h"
 #include "trust/tuf.h"
 
-/* ---- init: from public keys, still to be signed ---------------------------------------------------------------------- */
+/* ---- init: from public keys, still to be signed ----------------------------------------------------------------- */
 
 static enum skf_err load_publics(const struct skf_tuf_list *l, skf_json **out, struct skf_why *why)
 {
@@ -23,16 +23,24 @@ static enum skf_err load_publics(const struct skf_tuf_list *l, skf_json **out, s
 int skf_tuf_cmd_init(const struct skf_tuf_opts *o)
 {
     if (!o->dir || !o->root.n || !o->targets.n || !o->snapshot.n || !o->timestamp.n || !o->deltas.n)
-        return skf_tuf_usage_error("init wants --dir and a public key of each role: root, targets, snapshot, timestamp, deltas");
+        return skf_tuf_usage_error(
+            "init wants --dir and a public key of each role: root, targets, snapshot, timestamp, deltas");
     const struct skf_tuf_list *const lists[] = {&o->root, &o->targets, &o->snapshot, &o->timestamp, &o->deltas};
     skf_json *pub[SKF_COUNT(lists)][SKF_TUF_OPT_KEYS] = {{NULL}};
     struct skf_why why = {{0}};
     enum skf_err e = SKF_OK;
     for (size_t i = 0; e == SKF_OK && i < SKF_COUNT(lists); i++)
         e = load_publics(lists[i], pub[i], &why);
-    struct skf_tuf_keys keys = {.root = pub[0], .n_root = o->root.n, .targets = pub[1], .n_targets = o->targets.n,
-                                .snapshot = pub[2], .n_snapshot = o->snapshot.n, .timestamp = pub[3],
-                                .n_timestamp = o->timestamp.n, .deltas = pub[4], .n_deltas = o->deltas.n,
+    struct skf_tuf_keys keys = {.root = pub[0],
+                                .n_root = o->root.n,
+                                .targets = pub[1],
+                                .n_targets = o->targets.n,
+                                .snapshot = pub[2],
+                                .n_snapshot = o->snapshot.n,
+                                .timestamp = pub[3],
+                                .n_timestamp = o->timestamp.n,
+                                .deltas = pub[4],
+                                .n_deltas = o->deltas.n,
                                 .root_threshold = (unsigned)SKF_MIN(o->root_threshold, 1000u),
                                 .targets_threshold = (unsigned)SKF_MIN(o->targets_threshold, 1000u)};
     if (e == SKF_OK)
@@ -43,12 +51,14 @@ int skf_tuf_cmd_init(const struct skf_tuf_opts *o)
     if (e != SKF_OK)
         return skf_cli_fail(e, &why);
     if (!o->json)
-        (void)printf("%s: sign 1.root.json with the root keys and 1.targets.json with the release keys (`skiff sign`),\n"
-                     "then `skiff tuf update` or the distributor publishes it\n", o->dir);
+        (void)printf(
+            "%s: sign 1.root.json with the root keys and 1.targets.json with the release keys (`skiff sign`),\n"
+            "then `skiff tuf update` or the distributor publishes it\n",
+            o->dir);
     return SKF_EXIT_OK;
 }
 
-/* ---- keys in a folder ------------------------------------------------------------------------------------------------ */
+/* ---- keys in a folder ------------------------------------------------------------------------------------------- */
 
 enum { ROOT, TARGETS, SNAPSHOT, TIMESTAMP, DELTAS, ROLES };
 static const char *const role_names[ROLES] = {"root", "targets", "snapshot", "timestamp", "deltas"};
@@ -97,7 +107,7 @@ static enum skf_err load_online(const char *dir, struct keys *s, struct skf_tuf_
     return SKF_OK;
 }
 
-/* ---- create: a whole signed repository at once ------------------------------------------------------------------------- */
+/* ---- create: a whole signed repository at once ------------------------------------------------------------------ */
 
 static enum skf_err sign_file(const char *dir, const char *name, const struct skf_key *k, struct skf_why *why)
 {
@@ -127,9 +137,16 @@ static enum skf_err repo_of(const struct keys *s, const char *dir, const struct 
     for (size_t i = 0; i < ROLES; i++)
         if (!(pub[i] = skf_key_public(s->k[i])))
             e = skf_fail(why, SKF_ERR_NOMEM, "out of memory");
-    struct skf_tuf_keys keys = {.root = &pub[ROOT], .n_root = 1, .targets = &pub[TARGETS], .n_targets = 1,
-                                .snapshot = &pub[SNAPSHOT], .n_snapshot = 1, .timestamp = &pub[TIMESTAMP], .n_timestamp = 1,
-                                .deltas = &pub[DELTAS], .n_deltas = 1};
+    struct skf_tuf_keys keys = {.root = &pub[ROOT],
+                                .n_root = 1,
+                                .targets = &pub[TARGETS],
+                                .n_targets = 1,
+                                .snapshot = &pub[SNAPSHOT],
+                                .n_snapshot = 1,
+                                .timestamp = &pub[TIMESTAMP],
+                                .n_timestamp = 1,
+                                .deltas = &pub[DELTAS],
+                                .n_deltas = 1};
     if (e == SKF_OK)
         e = skf_tuf_repo_new(dir, &keys, skf_now_unix(), why);
     for (size_t i = 0; i < ROLES; i++)
@@ -158,11 +175,12 @@ out:
     if (e != SKF_OK)
         return skf_cli_fail(e, &why);
     if (!o->json)
-        (void)printf("%s: a signed repository; its keys are in %s (take root.key and targets.key offline)\n", o->dir, o->keys);
+        (void)printf("%s: a signed repository; its keys are in %s (take root.key and targets.key offline)\n", o->dir,
+                     o->keys);
     return SKF_EXIT_OK;
 }
 
-/* ---- add and update --------------------------------------------------------------------------------------------------- */
+/* ---- add and update --------------------------------------------------------------------------------------------- */
 
 static enum skf_err target_of_file(const char *path, struct skf_tuf_target *t, struct skf_why *why)
 {
@@ -221,7 +239,7 @@ int skf_tuf_cmd_update(const struct skf_tuf_opts *o)
     return e == SKF_OK ? SKF_EXIT_OK : skf_cli_fail(e, &why);
 }
 
-/* ---- show -------------------------------------------------------------------------------------------------------------- */
+/* ---- show ------------------------------------------------------------------------------------------------------- */
 
 static const char *left_text(const skf_json *doc, char buf[64])
 {
@@ -246,7 +264,8 @@ static enum skf_err show_one(const char *dir, const char *name, bool json, skf_j
     if (e == SKF_OK && json)
         e = skf_json_set(all, name, skf_json_ref(doc));
     else if (e == SKF_OK)
-        (void)printf("%-22s version %-6lld %zu signatures  %s\n", name, (long long)skf_json_i64(skf_json_get(s, "version"), 0),
+        (void)printf("%-22s version %-6lld %zu signatures  %s\n", name,
+                     (long long)skf_json_i64(skf_json_get(s, "version"), 0),
                      skf_json_len(skf_json_get(doc, "signatures")), left_text(doc, buf));
     skf_json_free(doc);
     skf_buf_free(&b);
@@ -271,7 +290,8 @@ static enum skf_err show_dir(const char *dir, bool json, skf_json *all, struct s
     if (e == SKF_OK && skf_tuf_repo_read(dir, "timestamp.json", &b, NULL) == SKF_OK &&
         skf_json_parse(b.data, b.len, 32, &stamp, NULL) == SKF_OK) {
         const skf_json *entry = skf_json_get(skf_json_get(skf_json_get(stamp, "signed"), "meta"), "snapshot.json");
-        (void)snprintf(name, sizeof name, "%lld.snapshot.json", (long long)skf_json_i64(skf_json_get(entry, "version"), 0));
+        (void)snprintf(name, sizeof name, "%lld.snapshot.json",
+                       (long long)skf_json_i64(skf_json_get(entry, "version"), 0));
         if (show_one(dir, name, json, all, NULL) == SKF_OK)
             shown++;
     }

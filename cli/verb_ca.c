@@ -1,4 +1,5 @@
-/* skiff ca: a fleet's certificate authority. `init` makes it, `issue` signs a certificate for somebody whose key it makes. */
+/* skiff ca: a fleet's certificate authority. `init` makes it, `issue` signs a certificate for somebody whose key it
+ * makes. */
 #include <string.h>
 
 #include "base/file.h"
@@ -55,8 +56,8 @@ static int init(const struct ca *c)
 
 static bool is_kind(const char *s, enum skf_cert_kind *kind)
 {
-    static const char *const names[] = {[SKF_CERT_DEVICE] = "device", [SKF_CERT_OPERATOR] = "operator",
-                                        [SKF_CERT_DISTRIBUTOR] = "distributor"};
+    static const char *const names[] = {
+        [SKF_CERT_DEVICE] = "device", [SKF_CERT_OPERATOR] = "operator", [SKF_CERT_DISTRIBUTOR] = "distributor"};
     for (size_t i = 0; s && i < SKF_COUNT(names); i++)
         if (strcmp(s, names[i]) == 0) {
             *kind = (enum skf_cert_kind)i;
@@ -75,7 +76,10 @@ static int issue(struct ca *c)
         return usage_error("issue wants --ca, --kind, --name and -o");
     if (!is_kind(c->kind, &kind))
         return usage_error("--kind must be device, operator or distributor");
-    struct skf_cert_req r = {.kind = kind, .name = c->name, .hosts = c->hosts, .n_hosts = c->n_hosts,
+    struct skf_cert_req r = {.kind = kind,
+                             .name = c->name,
+                             .hosts = c->hosts,
+                             .n_hosts = c->n_hosts,
                              .days = c->days ? (unsigned)SKF_MIN(c->days, 1000000u) : 365};
     if (kind == SKF_CERT_DISTRIBUTOR && c->n_hosts == 0) { /* a server must have some name; this one serves a trial */
         r.hosts = here;
@@ -101,15 +105,28 @@ int skf_verb_ca(int argc, char **argv)
         {.name = "--ca", .value = "DIR", .help = "issue: the CA's folder", .text = &c.ca},
         {.name = "--kind", .value = "KIND", .help = "issue: device, operator or distributor", .text = &c.kind},
         {.name = "--name", .value = "NAME", .help = "issue: whose certificate it is", .text = &c.name},
-        {.name = "--host", .value = "HOST", .help = "issue: a distributor's name or address (default: this machine)",
-         .list = c.hosts, .list_max = HOSTS_MAX, .list_n = &c.n_hosts},
-        {.name = "--output", .letter = 'o', .value = "OUTDIR", .help = "issue: gets KIND.crt, KIND.key and ca.crt", .text = &c.out},
+        {.name = "--host",
+         .value = "HOST",
+         .help = "issue: a distributor's name or address (default: this machine)",
+         .list = c.hosts,
+         .list_max = HOSTS_MAX,
+         .list_n = &c.n_hosts},
+        {.name = "--output",
+         .letter = 'o',
+         .value = "OUTDIR",
+         .help = "issue: gets KIND.crt, KIND.key and ca.crt",
+         .text = &c.out},
         {.name = "--days", .value = "N", .help = "how long it holds (init: 3650, issue: 365)", .number = &c.days},
         {.name = "--json", .help = "one JSON object on stdout", .flag = &c.json},
     };
-    const struct skf_usage u = {.verb = "ca", .args = "init|issue [OPTIONS]",
+    const struct skf_usage u = {.verb = "ca",
+                                .args = "init|issue [OPTIONS]",
                                 .about = "Makes a fleet's certificate authority, and certificates of it.",
-                                .opts = opts, .n_opts = SKF_COUNT(opts), .positional = c.what, .min_args = 1, .max_args = 1,
+                                .opts = opts,
+                                .n_opts = SKF_COUNT(opts),
+                                .positional = c.what,
+                                .min_args = 1,
+                                .max_args = 1,
                                 .n_args = &c.n_what};
     int status;
     if (!is_cli_parsed(&u, argc, argv, &status))

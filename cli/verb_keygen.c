@@ -34,20 +34,29 @@ int skf_verb_keygen(int argc, char **argv)
     const char *role = NULL, *out = NULL;
     bool json = false;
     const struct skf_opt opts[] = {
-        {.name = "--role", .value = "ROLE", .help = "root, targets, snapshot, timestamp, deltas or director", .text = &role},
-        {.name = "--output", .letter = 'o', .value = "KEYFILE", .help = "where the key goes; KEYFILE.pub is its public half",
+        {.name = "--role",
+         .value = "ROLE",
+         .help = "root, targets, snapshot, timestamp, deltas or director",
+         .text = &role},
+        {.name = "--output",
+         .letter = 'o',
+         .value = "KEYFILE",
+         .help = "where the key goes; KEYFILE.pub is its public half",
          .text = &out},
         {.name = "--json", .help = "one JSON object on stdout", .flag = &json},
     };
-    const struct skf_usage u = {.verb = "keygen", .args = "--role ROLE -o KEYFILE",
+    const struct skf_usage u = {.verb = "keygen",
+                                .args = "--role ROLE -o KEYFILE",
                                 .about = "Makes an Ed25519 signing key in a file that only its owner can read.",
-                                .opts = opts, .n_opts = SKF_COUNT(opts)};
+                                .opts = opts,
+                                .n_opts = SKF_COUNT(opts)};
     int status;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
     if (!is_role(role) || !out) {
         (void)fprintf(stderr, "skiff: keygen: %s; `skiff keygen --help` tells more\n",
-                      out ? "--role: must be root, targets, snapshot, timestamp, deltas or director" : "-o KEYFILE is missing");
+                      out ? "--role: must be root, targets, snapshot, timestamp, deltas or director"
+                          : "-o KEYFILE is missing");
         return SKF_EXIT_USAGE;
     }
     struct skf_why why = {{0}};

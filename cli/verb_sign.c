@@ -34,8 +34,8 @@ static const char *role_of(const struct sign *s, const skf_json *doc)
     return s->role ? s->role : skf_json_cstr(skf_json_get(skf_json_get(doc, "signed"), "_type"));
 }
 
-/* Refuses to sign with a key that the role does not list: a signature that counts for nothing is a mistake found late. A root is
- * signed by its own keys and by those of the root before it, so either will do. */
+/* Refuses to sign with a key that the role does not list: a signature that counts for nothing is a mistake found late.
+ * A root is signed by its own keys and by those of the root before it, so either will do. */
 static enum skf_err check_listed(const struct sign *s, const char *path, const skf_json *doc, const skf_json *root,
                                  const struct skf_key *k, struct skf_why *why)
 {
@@ -80,7 +80,10 @@ static enum skf_err sign_one(const struct sign *s, const char *path, const skf_j
     bool is_enough = delegator && skf_tuf_verify(delegator, role, doc, &missing) == SKF_OK;
     if (!s->json) {
         (void)printf("%s: signed with key %.16s...%s%s\n", path, skf_key_id(k),
-                     !delegator ? "" : is_enough ? ", and complete" : "; ", is_enough ? "" : missing.text);
+                     !delegator  ? ""
+                     : is_enough ? ", and complete"
+                                 : "; ",
+                     is_enough ? "" : missing.text);
         goto out;
     }
     line = skf_json_obj();
@@ -126,15 +129,23 @@ int skf_verb_sign(int argc, char **argv)
     bool add = false;
     const struct skf_opt opts[] = {
         {.name = "--key", .value = "KEYFILE", .help = "the key to sign with", .text = &s.key},
-        {.name = "--root", .value = "ROOT.json", .help = "root (or delegating targets) that must list the key", .text = &s.root},
+        {.name = "--root",
+         .value = "ROOT.json",
+         .help = "root (or delegating targets) that must list the key",
+         .text = &s.root},
         {.name = "--role", .value = "ROLE", .help = "the role to sign as, when it is a delegated one", .text = &s.role},
         {.name = "--add", .help = "the signatures there stay (they always do)", .flag = &add},
         {.name = "--json", .help = "one JSON object on stdout", .flag = &s.json},
     };
-    const struct skf_usage u = {.verb = "sign", .args = "--key KEYFILE FILE.json... [--root ROOT.json]",
+    const struct skf_usage u = {.verb = "sign",
+                                .args = "--key KEYFILE FILE.json... [--root ROOT.json]",
                                 .about = "Adds a signature to TUF metadata files, in place.",
-                                .opts = opts, .n_opts = SKF_COUNT(opts), .positional = s.files, .min_args = 1,
-                                .max_args = FILES_MAX, .n_args = &s.n_files};
+                                .opts = opts,
+                                .n_opts = SKF_COUNT(opts),
+                                .positional = s.files,
+                                .min_args = 1,
+                                .max_args = FILES_MAX,
+                                .n_args = &s.n_files};
     int status;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;

@@ -109,7 +109,7 @@ enum skf_err skf_tuf_add_target(skf_json *doc, const char *path, const struct sk
     return e == SKF_OK ? SKF_OK : skf_fail(why, e, "%s: out of memory", path);
 }
 
-/* ---- a new repository ------------------------------------------------------------------------------------------------ */
+/* ---- a new repository ------------------------------------------------------------------------------------------- */
 
 /* {"keyids": [...], "threshold": n} in roles[role], and the keys themselves beside. */
 static enum skf_err put_role(skf_json *keys, skf_json *role, skf_json *const *pubs, size_t n, unsigned threshold,
@@ -160,7 +160,8 @@ static enum skf_err build_root(const struct skf_tuf_keys *k, int64_t now, skf_js
     if (e == SKF_OK)
         e = put_top_role(doc, "root", k->root, k->n_root, k->root_threshold ? k->root_threshold : 1, why);
     if (e == SKF_OK)
-        e = put_top_role(doc, "targets", k->targets, k->n_targets, k->targets_threshold ? k->targets_threshold : 1, why);
+        e = put_top_role(doc, "targets", k->targets, k->n_targets, k->targets_threshold ? k->targets_threshold : 1,
+                         why);
     if (e == SKF_OK)
         e = put_top_role(doc, "snapshot", k->snapshot, k->n_snapshot, 1, why);
     if (e == SKF_OK)
@@ -177,7 +178,8 @@ static enum skf_err build_delegations(const struct skf_tuf_keys *k, skf_json *do
 {
     skf_json *d = skf_json_obj(), *keys = skf_json_obj(), *roles = skf_json_arr(), *role = skf_json_obj();
     skf_json *paths = skf_json_arr();
-    enum skf_err e = d && keys && roles && role && paths ? skf_json_push(paths, skf_json_str("deltas/*")) : SKF_ERR_NOMEM;
+    enum skf_err e =
+        d && keys && roles && role && paths ? skf_json_push(paths, skf_json_str("deltas/*")) : SKF_ERR_NOMEM;
     skf_tuf_put(&e, role, "name", skf_json_str("deltas"));
     if (e == SKF_OK)
         e = put_role(keys, role, k->deltas, k->n_deltas, 1, "deltas", why);
@@ -209,7 +211,8 @@ static enum skf_err build_targets(const struct skf_tuf_keys *k, int64_t now, skf
     return SKF_OK;
 }
 
-static enum skf_err write_doc(const char *dir, int64_t version, const char *role, const skf_json *doc, struct skf_why *why)
+static enum skf_err write_doc(const char *dir, int64_t version, const char *role, const skf_json *doc,
+                              struct skf_why *why)
 {
     char *text = NULL;
     size_t n = 0;

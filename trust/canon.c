@@ -1,6 +1,7 @@
 /*
- * Canonical JSON (OLPC's, section 4.2 of the TUF specification, byte for byte as securesystemslib's encode_canonical): no white
- * space, keys in order of their code points, only '"' and '\' escaped, integers only.  What is signed is these bytes.
+ * Canonical JSON (OLPC's, section 4.2 of the TUF specification, byte for byte as securesystemslib's encode_canonical):
+ * no white space, keys in order of their code points, only '"' and '\' escaped, integers only.  What is signed is these
+ * bytes.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* A fleet's CA: makes itself, signs keys it made and requests it was sent (cert.h). Who somebody is stands in the URI alone. */
+/* A fleet's CA: makes itself, signs keys it made and requests it was sent (cert.h). Who somebody is stands in the URI
+ * alone. */
 #include "trust/cert.h"
 
 #include <arpa/inet.h>
@@ -15,9 +16,9 @@
 #include "base/util.h"
 #include "trust/x509_priv.h"
 
-#define CRT_MAX 8192
-#define DAY 86400
-#define DAYS_MAX 36500u
+#define CRT_MAX   8192
+#define DAY       86400
+#define DAYS_MAX  36500u
 #define HOSTS_MAX 32
 
 /* Clocks of boxes run behind: what is signed now must already hold there. */
@@ -54,8 +55,14 @@ enum skf_err skf_ca_init(const char *dir, const char *fleet, unsigned days, stru
     mbedtls_pk_context pk;
     mbedtls_pk_init(&pk);
     int64_t now = skf_now_unix();
-    struct skf_x509_spec s = {.subject = name, .issuer = name, .key = &pk, .issuer_key = &pk, .ca = true, .uri = uri,
-                              .not_before = now - BACKDATE, .not_after = now + (int64_t)days * DAY};
+    struct skf_x509_spec s = {.subject = name,
+                              .issuer = name,
+                              .key = &pk,
+                              .issuer_key = &pk,
+                              .ca = true,
+                              .uri = uri,
+                              .not_before = now - BACKDATE,
+                              .not_after = now + (int64_t)days * DAY};
     enum skf_err e;
     SKF_GO(e, skf_x509_key_new(&pk, why));
     SKF_GO(e, skf_x509_write(&s, pem, sizeof pem, why));
@@ -66,7 +73,7 @@ out:
     return e;
 }
 
-/* ---- signing -------------------------------------------------------------------------------------------------------- */
+/* ---- signing ---------------------------------------------------------------------------------------------------- */
 
 struct ca {
     mbedtls_pk_context key;
@@ -108,8 +115,14 @@ static enum skf_err ca_sign(struct ca *c, const struct skf_cert_req *r, mbedtls_
     char subject[128], uri[SKF_SPIFFE_MAX];
     (void)snprintf(subject, sizeof subject, "CN=%s", r->name);
     (void)snprintf(uri, sizeof uri, "spiffe://%s/%s/%s", c->fleet, skf_cert_kind_name(r->kind), r->name);
-    struct skf_x509_spec s = {.subject = subject, .issuer = c->issuer, .key = key, .issuer_key = &c->key, .uri = uri,
-                              .server = r->kind == SKF_CERT_DISTRIBUTOR, .hosts = r->hosts, .n_hosts = r->n_hosts,
+    struct skf_x509_spec s = {.subject = subject,
+                              .issuer = c->issuer,
+                              .key = key,
+                              .issuer_key = &c->key,
+                              .uri = uri,
+                              .server = r->kind == SKF_CERT_DISTRIBUTOR,
+                              .hosts = r->hosts,
+                              .n_hosts = r->n_hosts,
                               .not_before = SKF_MAX(now - BACKDATE, c->from),
                               .not_after = SKF_MIN(now + (int64_t)r->days * DAY, c->to)};
     return skf_x509_write(&s, pem, cap, why);
@@ -135,7 +148,8 @@ static enum skf_err check_req(const struct skf_cert_req *r, struct skf_why *why)
         return skf_fail(why, SKF_ERR_ARG, "%s: days: 1 to %u are allowed", r->name, DAYS_MAX);
     if (r->n_hosts > HOSTS_MAX)
         return skf_fail(why, SKF_ERR_LIMIT, "%s: more than %d hosts", r->name, HOSTS_MAX);
-    /* A host name makes a certificate fit to be a server; a device or operator that had one could pose as the distributor. */
+    /* A host name makes a certificate fit to be a server; a device or operator that had one could pose as the
+     * distributor. */
     if (r->n_hosts && r->kind != SKF_CERT_DISTRIBUTOR)
         return skf_fail(why, SKF_ERR_ARG, "%s: only a distributor's certificate names hosts", r->name);
     for (size_t i = 0; i < r->n_hosts; i++)
@@ -183,7 +197,7 @@ out:
     return e;
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------------- */
+/* ---- requests --------------------------------------------------------------------------------------------------- */
 
 enum skf_err skf_csr_new(const char *key_path, const char *name, char *csr, size_t cap, struct skf_why *why)
 {
@@ -219,8 +233,7 @@ out:
 /* mbedTLS parses a request without checking that its sender holds the key; this checks (RFC 2986 section 4.2). */
 static enum skf_err check_possession(mbedtls_x509_csr *csr, struct skf_why *why)
 {
-    if (mbedtls_pk_get_type(&csr->pk) != MBEDTLS_PK_ECKEY ||
-        mbedtls_pk_ec(csr->pk)->grp.id != MBEDTLS_ECP_DP_SECP256R1)
+    if (mbedtls_pk_get_type(&csr->pk) != MBEDTLS_PK_ECKEY || mbedtls_pk_ec(csr->pk)->grp.id != MBEDTLS_ECP_DP_SECP256R1)
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "signing request: its key is not ECDSA P-256");
     if (csr->sig_md != MBEDTLS_MD_SHA256 || csr->sig_pk != MBEDTLS_PK_ECDSA)
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "signing request: signed otherwise than by ECDSA with SHA-256");
@@ -231,8 +244,8 @@ static enum skf_err check_possession(mbedtls_x509_csr *csr, struct skf_why *why)
     return SKF_OK;
 }
 
-enum skf_err skf_ca_sign_csr(const char *ca_dir, const char *csr, const char *name, unsigned days, char *crt, size_t cap,
-                             struct skf_why *why)
+enum skf_err skf_ca_sign_csr(const char *ca_dir, const char *csr, const char *name, unsigned days, char *crt,
+                             size_t cap, struct skf_why *why)
 {
     struct skf_cert_req r = {.kind = SKF_CERT_DEVICE, .name = name, .days = days};
     SKF_TRY(check_req(&r, why));

@@ -54,7 +54,8 @@ enum skf_err skf_ca_fleet(const char *ca_crt, char fleet[65], struct skf_why *wh
 }
 
 /* Whether `now` lies within the certificate's time. */
-static enum skf_err check_time(const char *path, const mbedtls_x509_crt *c, int64_t now, int64_t *to, struct skf_why *why)
+static enum skf_err check_time(const char *path, const mbedtls_x509_crt *c, int64_t now, int64_t *to,
+                               struct skf_why *why)
 {
     int64_t from;
     if (skf_x509_unix(&c->valid_from, &from) != SKF_OK || skf_x509_unix(&c->valid_to, to) != SKF_OK)

@@ -1,9 +1,9 @@
 /*
  * The client workflow of the specification's section 5, step by step; the numbers in the comments are its.
  *
- * The folder holds what was verified, under the names that other clients use too: root.json, timestamp.json, snapshot.json,
- * targets.json and <role>.json, each in the very bytes that came.  Every refresh begins from the files and verifies them anew, so
- * that a process that was killed and one that was not are in the same state.
+ * The folder holds what was verified, under the names that other clients use too: root.json, timestamp.json,
+ * snapshot.json, targets.json and <role>.json, each in the very bytes that came.  Every refresh begins from the files
+ * and verifies them anew, so that a process that was killed and one that was not are in the same state.
  */
 #include <errno.h>
 #include <string.h>
@@ -15,7 +15,7 @@
 #include "base/util.h"
 #include "trust/client_priv.h"
 
-/* ---- the folder ------------------------------------------------------------------------------------------------------ */
+/* ---- the folder ------------------------------------------------------------------------------------------------- */
 
 static enum skf_err local_path(const struct skf_tuf *t, const char *role, char out[PATH_MAX], struct skf_why *why)
 {
@@ -108,7 +108,7 @@ static enum skf_err fetch_file(const struct skf_tuf_source *from, const char *na
     return skf_fail_prefix(why, e, "%s", name);
 }
 
-/* ---- 5.3: root ------------------------------------------------------------------------------------------------------- */
+/* ---- 5.3: root -------------------------------------------------------------------------------------------------- */
 
 static enum skf_err parse_root(const char *name, const void *p, size_t n, skf_json **root, struct skf_why *why)
 {
@@ -182,17 +182,19 @@ static enum skf_err update_root(struct skf_tuf *t, const struct skf_tuf_source *
     }
 }
 
-/* ---- 5.4: timestamp -------------------------------------------------------------------------------------------------- */
+/* ---- 5.4: timestamp --------------------------------------------------------------------------------------------- */
 
 /* An error that says nothing about the file: to go on as if there were none would be to forget what was seen before. */
 static bool is_unknown(enum skf_err e)
 {
-    return e != SKF_OK && e != SKF_ERR_NOT_FOUND && e != SKF_ERR_FORMAT && e != SKF_ERR_UNSUPPORTED && e != SKF_ERR_SIGNATURE;
+    return e != SKF_OK && e != SKF_ERR_NOT_FOUND && e != SKF_ERR_FORMAT && e != SKF_ERR_UNSUPPORTED &&
+           e != SKF_ERR_SIGNATURE;
 }
 
-/* What the folder holds of the two, for comparing against. 5.3.11: when the keys of either were rotated, what they signed counts
- * no more, and both are dropped, so that versions raised by a thief (fast-forward) do not lock us out. A signature that no
- * longer holds under the trusted root is how a rotation shows, and needs no record of its own that a crash could lose. */
+/* What the folder holds of the two, for comparing against. 5.3.11: when the keys of either were rotated, what they
+ * signed counts no more, and both are dropped, so that versions raised by a thief (fast-forward) do not lock us out. A
+ * signature that no longer holds under the trusted root is how a rotation shows, and needs no record of its own that a
+ * crash could lose. */
 static enum skf_err load_trusted(struct skf_tuf *t, struct skf_buf *snapshot_bytes, struct skf_why *why)
 {
     struct skf_buf b = SKF_BUF_INIT(SKF_TUF_META_MAX);
@@ -227,7 +229,8 @@ static enum skf_err check_timestamp_rollback(const skf_json *old, const skf_json
     was = listed_version(old, "snapshot");
     is = listed_version(next, "snapshot");
     if (is < was)
-        return skf_fail(why, SKF_ERR_ROLLBACK, "timestamp.json: lists snapshot %lld, and %lld was seen before", is, was);
+        return skf_fail(why, SKF_ERR_ROLLBACK, "timestamp.json: lists snapshot %lld, and %lld was seen before", is,
+                        was);
     return SKF_OK;
 }
 
@@ -255,7 +258,8 @@ out:
     return e;
 }
 
-static enum skf_err update_timestamp(struct skf_tuf *t, int64_t now, const struct skf_tuf_source *from, struct skf_why *why)
+static enum skf_err update_timestamp(struct skf_tuf *t, int64_t now, const struct skf_tuf_source *from,
+                                     struct skf_why *why)
 {
     struct skf_buf b;
     enum skf_err e = fetch_file(from, "timestamp.json", SKF_TUF_STAMP_MAX, &b, why);
@@ -267,10 +271,11 @@ static enum skf_err update_timestamp(struct skf_tuf *t, int64_t now, const struc
     return e;
 }
 
-/* ---- 5.5: snapshot --------------------------------------------------------------------------------------------------- */
+/* ---- 5.5: snapshot ---------------------------------------------------------------------------------------------- */
 
 /* 5.5.5: what was listed stays listed, at no lower version. */
-static enum skf_err check_snapshot_rollback(const char *name, const skf_json *old, const skf_json *next, struct skf_why *why)
+static enum skf_err check_snapshot_rollback(const char *name, const skf_json *old, const skf_json *next,
+                                            struct skf_why *why)
 {
     const skf_json *was = skf_json_get(skf_tuf_signed(old), "meta"), *is = skf_json_get(skf_tuf_signed(next), "meta");
     for (void *it = skf_json_iter(was); it; it = skf_json_next(was, it)) {
@@ -281,8 +286,8 @@ static enum skf_err check_snapshot_rollback(const char *name, const skf_json *ol
         if (!now_listed)
             return skf_fail(why, SKF_ERR_ROLLBACK, "%s: no longer lists %.64s", name, file);
         if (after < before)
-            return skf_fail(why, SKF_ERR_ROLLBACK, "%s: lists %.64s at version %lld, and %lld was seen before", name, file,
-                            (long long)after, (long long)before);
+            return skf_fail(why, SKF_ERR_ROLLBACK, "%s: lists %.64s at version %lld, and %lld was seen before", name,
+                            file, (long long)after, (long long)before);
     }
     return SKF_OK;
 }
@@ -300,7 +305,8 @@ static enum skf_err name_and_limit(const struct skf_tuf *t, const char *role, co
 static enum skf_err check_version(const char *name, const skf_json *doc, const skf_json *entry, struct skf_why *why)
 {
     long long want = skf_json_i64(skf_json_get(entry, "version"), 0), is = skf_tuf_version(doc);
-    return is == want ? SKF_OK : skf_fail(why, SKF_ERR_ROLLBACK, "%s: is version %lld where %lld is signed for", name, is, want);
+    return is == want ? SKF_OK
+                      : skf_fail(why, SKF_ERR_ROLLBACK, "%s: is version %lld where %lld is signed for", name, is, want);
 }
 
 static enum skf_err take_snapshot(struct skf_tuf *t, int64_t now, const char *name, const skf_json *entry,
@@ -347,7 +353,7 @@ static enum skf_err update_snapshot(struct skf_tuf *t, int64_t now, const struct
     return e;
 }
 
-/* ---- 5.6: targets, and the same for delegated roles -------------------------------------------------------------------- */
+/* ---- 5.6: targets, and the same for delegated roles ------------------------------------------------------------- */
 
 static enum skf_err judge_targets(int64_t now, const char *name, const char *role, const skf_json *delegator,
                                   const skf_json *entry, const struct skf_buf *b, skf_json **doc, struct skf_why *why)
@@ -397,7 +403,7 @@ enum skf_err skf_tuf_load_targets(struct skf_tuf *t, int64_t now, const char *ro
     return e;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------------------ */
+/* ---- public ----------------------------------------------------------------------------------------------------- */
 
 enum skf_err skf_tuf_init(const char *dir, const void *root, size_t n, struct skf_why *why)
 {
@@ -426,7 +432,8 @@ enum skf_err skf_tuf_open(const char *dir, struct skf_tuf **out, struct skf_why 
     if (!t)
         return skf_fail(why, SKF_ERR_NOMEM, "%s: out of memory", dir);
     int n = snprintf(t->dir, sizeof t->dir, "%s", dir);
-    enum skf_err e = n < 0 || (size_t)n >= sizeof t->dir ? skf_fail(why, SKF_ERR_LIMIT, "%s: path too long", dir) : SKF_OK;
+    enum skf_err e =
+        n < 0 || (size_t)n >= sizeof t->dir ? skf_fail(why, SKF_ERR_LIMIT, "%s: path too long", dir) : SKF_OK;
     if (e == SKF_OK && (e = load_root(t, why)) != SKF_OK)
         e = skf_fail_prefix(why, e, "%s", dir);
     if (e != SKF_OK) {

@@ -7,15 +7,15 @@
 #include "trust/tuf_priv.h"
 
 #define SKF_TUF_ROTATIONS_MAX 256 /* new roots taken in one refresh (section 5.3.3) */
-#define SKF_TUF_VISITS_MAX 32     /* roles looked at for one path (section 5.6.7.2) */
-#define SKF_TUF_CACHE_MAX 64
+#define SKF_TUF_VISITS_MAX    32  /* roles looked at for one path (section 5.6.7.2) */
+#define SKF_TUF_CACHE_MAX     64
 
 struct skf_tuf {
     char dir[PATH_MAX];
     skf_json *root, *timestamp, *snapshot, *targets;
     bool ready; /* the four were verified together, as one consistent state of the repository */
-    /* Delegated roles verified against the present snapshot, each for the delegator it was verified by: trust in a role that
-     * came by one way says nothing about another way to it. */
+    /* Delegated roles verified against the present snapshot, each for the delegator it was verified by: trust in a role
+     * that came by one way says nothing about another way to it. */
     struct skf_tuf_seen {
         char *role, *delegator;
         skf_json *doc;
@@ -29,11 +29,12 @@ struct skf_tuf_source {
     void *ctx;
 };
 
-/* A targets role's metadata (top-level when role is "targets"): from the folder when that is what the snapshot lists, otherwise
- * fetched and kept. Section 5.6, and the same for delegated roles. The document is the caller's. */
+/* A targets role's metadata (top-level when role is "targets"): from the folder when that is what the snapshot lists,
+ * otherwise fetched and kept. Section 5.6, and the same for delegated roles. The document is the caller's. */
 SKF_MUST enum skf_err skf_tuf_load_targets(struct skf_tuf *t, int64_t now, const char *role, const skf_json *delegator,
                                            const struct skf_tuf_source *from, skf_json **doc, struct skf_why *why);
-/* Without a link: the state in the folder, when it is whole and consistent; SKF_ERR_STATE when a refresh is needed first. */
+/* Without a link: the state in the folder, when it is whole and consistent; SKF_ERR_STATE when a refresh is needed
+ * first. */
 SKF_MUST enum skf_err skf_tuf_load_local(struct skf_tuf *t, int64_t now, struct skf_why *why);
 void skf_tuf_cache_clear(struct skf_tuf *t);
 

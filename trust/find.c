@@ -1,6 +1,7 @@
 /*
- * Who lists a path (section 5.6.7): targets first, then the delegated roles that may speak for the path, in the order in which
- * they are delegated to, each before its own delegations; a terminating role ends the search among those behind it.
+ * Who lists a path (section 5.6.7): targets first, then the delegated roles that may speak for the path, in the order
+ * in which they are delegated to, each before its own delegations; a terminating role ends the search among those
+ * behind it.
  */
 #include <string.h>
 
@@ -12,7 +13,8 @@
 
 #define STACK_MAX 512
 
-/* A role that waits to be looked at: by whom it is delegated to. The texts belong to documents in the client's cache. */
+/* A role that waits to be looked at: by whom it is delegated to. The texts belong to documents in the client's cache.
+ */
 struct step {
     const char *role, *delegator;
     const skf_json *delegator_doc;
@@ -49,7 +51,8 @@ static enum skf_err open_role(struct skf_tuf *t, int64_t now, const struct step 
         return SKF_OK;
     }
     size_t i = 0;
-    while (i < t->n_cache && (strcmp(t->cache[i].role, s->role) != 0 || strcmp(t->cache[i].delegator, s->delegator) != 0))
+    while (i < t->n_cache &&
+           (strcmp(t->cache[i].role, s->role) != 0 || strcmp(t->cache[i].delegator, s->delegator) != 0))
         i++;
     if (i == t->n_cache) {
         skf_json *got = NULL;
@@ -93,10 +96,12 @@ static bool is_visited(const struct search *q, const char *role)
     return false;
 }
 
-static enum skf_err take_target(const skf_json *entry, const char *path, struct skf_tuf_target *out, struct skf_why *why)
+static enum skf_err take_target(const skf_json *entry, const char *path, struct skf_tuf_target *out,
+                                struct skf_why *why)
 {
     const skf_json *hashes = skf_json_get(entry, "hashes");
-    const char *h256 = skf_json_cstr(skf_json_get(hashes, "sha256")), *h512 = skf_json_cstr(skf_json_get(hashes, "sha512"));
+    const char *h256 = skf_json_cstr(skf_json_get(hashes, "sha256")),
+               *h512 = skf_json_cstr(skf_json_get(hashes, "sha512"));
     *out = (struct skf_tuf_target){.length = (uint64_t)skf_json_i64(skf_json_get(entry, "length"), 0)};
     out->no_sha256 = !h256;
     out->has_sha512 = h512 != NULL;
@@ -119,7 +124,8 @@ static enum skf_err search(struct skf_tuf *t, int64_t now, struct search *q, con
         if (is_visited(q, s.role))
             continue;
         if (q->n_visited == SKF_TUF_VISITS_MAX)
-            return skf_fail(why, SKF_ERR_LIMIT, "%s: more than %d roles would have to be asked", q->path, SKF_TUF_VISITS_MAX);
+            return skf_fail(why, SKF_ERR_LIMIT, "%s: more than %d roles would have to be asked", q->path,
+                            SKF_TUF_VISITS_MAX);
         SKF_TRY(open_role(t, now, &s, from, &role, &doc, why));
         const skf_json *entry = skf_json_get(skf_json_get(skf_tuf_signed(doc), "targets"), q->path);
         if (entry)
@@ -153,7 +159,8 @@ enum skf_err skf_tuf_find(struct skf_tuf *t, int64_t now, const char *path, skf_
     return e;
 }
 
-enum skf_err skf_tuf_check(const struct skf_tuf_target *t, const char *path, const void *p, size_t n, struct skf_why *why)
+enum skf_err skf_tuf_check(const struct skf_tuf_target *t, const char *path, const void *p, size_t n,
+                           struct skf_why *why)
 {
     uint8_t d[64];
     if (t->length != n)

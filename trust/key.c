@@ -1,10 +1,11 @@
 /*
- * Ed25519 keys in files (key.h).  The private half never lies in memory that can be swapped or dumped for longer than a read
- * takes: it is cut out of the file's text before that text is parsed, and what held it is wiped.
+ * Ed25519 keys in files (key.h).  The private half never lies in memory that can be swapped or dumped for longer than a
+ * read takes: it is cut out of the file's text before that text is parsed, and what held it is wiped.
  *
  *   KEYFILE       {"format": "skiff-key", "version": 1, "role": "targets", "keyid": hex,
- *                  "keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": hex 32, "private": hex 32 (the seed)}}
- *   KEYFILE.pub   {"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": hex 32}}     (TUF 1.0 section 4.2.1)
+ *                  "keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": hex 32, "private": hex 32 (the
+ * seed)}} KEYFILE.pub   {"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": hex 32}}     (TUF 1.0
+ * section 4.2.1)
  */
 #include "trust/key.h"
 
@@ -23,7 +24,7 @@
 #include "trust/tuf_priv.h"
 
 #define KEY_FILE_MAX 16384
-#define SEED crypto_sign_SEEDBYTES
+#define SEED         crypto_sign_SEEDBYTES
 
 struct skf_key {
     uint8_t secret[crypto_sign_SECRETKEYBYTES]; /* libsodium's: seed, then public */
@@ -74,16 +75,24 @@ void skf_key_free(struct skf_key *k)
     sodium_free(k); /* wipes; NULL is fine */
 }
 
-const char *skf_key_id(const struct skf_key *k) { return k->id; }
-const char *skf_key_role(const struct skf_key *k) { return k->role; }
+const char *skf_key_id(const struct skf_key *k)
+{
+    return k->id;
+}
+const char *skf_key_role(const struct skf_key *k)
+{
+    return k->role;
+}
 
 skf_json *skf_key_public(const struct skf_key *k)
 {
     char hex[2 * sizeof k->public + 1];
     skf_hex(k->public, sizeof k->public, hex);
     skf_json *pub = skf_json_obj(), *val = skf_json_obj();
-    if (skf_json_set(val, "public", skf_json_str(hex)) != SKF_OK || skf_json_set(pub, "keytype", skf_json_str("ed25519")) != SKF_OK ||
-        skf_json_set(pub, "scheme", skf_json_str("ed25519")) != SKF_OK || skf_json_set(pub, "keyval", skf_json_ref(val)) != SKF_OK) {
+    if (skf_json_set(val, "public", skf_json_str(hex)) != SKF_OK ||
+        skf_json_set(pub, "keytype", skf_json_str("ed25519")) != SKF_OK ||
+        skf_json_set(pub, "scheme", skf_json_str("ed25519")) != SKF_OK ||
+        skf_json_set(pub, "keyval", skf_json_ref(val)) != SKF_OK) {
         skf_json_free(pub);
         pub = NULL;
     }
@@ -96,7 +105,7 @@ void skf_key_sign(const struct skf_key *k, const void *p, size_t n, uint8_t sig[
     (void)crypto_sign_detached(sig, NULL, p, n, k->secret);
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------ */
 
 static enum skf_err check_absent(const char *path, struct skf_why *why)
 {

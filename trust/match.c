@@ -1,6 +1,6 @@
 /*
- * Which role may speak for which path (TUF 1.0 section 4.5).  Patterns are matched segment by segment, as python-tuf does: a
- * wildcard never reaches over a '/', so that a pattern for deltas/x says nothing about deltas/a/b or models/x.
+ * Which role may speak for which path (TUF 1.0 section 4.5).  Patterns are matched segment by segment, as python-tuf
+ * does: a wildcard never reaches over a '/', so that a pattern for deltas/x says nothing about deltas/a/b or models/x.
  * Written out because libc's fnmatch backtracks without a bound; this one takes time of at most pattern times path.
  */
 #include <string.h>

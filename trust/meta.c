@@ -9,8 +9,14 @@
 #include "base/util.h"
 #include "trust/tuf_priv.h"
 
-skf_json *skf_tuf_signed(const skf_json *doc) { return skf_json_get(doc, "signed"); }
-int64_t skf_tuf_version(const skf_json *doc) { return skf_json_i64(skf_json_get(skf_tuf_signed(doc), "version"), 0); }
+skf_json *skf_tuf_signed(const skf_json *doc)
+{
+    return skf_json_get(doc, "signed");
+}
+int64_t skf_tuf_version(const skf_json *doc)
+{
+    return skf_json_i64(skf_json_get(skf_tuf_signed(doc), "version"), 0);
+}
 
 int64_t skf_tuf_expires(const skf_json *doc)
 {
@@ -25,9 +31,12 @@ bool is_tuf_top_level(const char *role)
            strcmp(role, "targets") == 0;
 }
 
-static enum skf_err bad(struct skf_why *why, const char *what) { return skf_fail(why, SKF_ERR_FORMAT, "%s", what); }
+static enum skf_err bad(struct skf_why *why, const char *what)
+{
+    return skf_fail(why, SKF_ERR_FORMAT, "%s", what);
+}
 
-/* ---- shapes --------------------------------------------------------------------------------------------------------- */
+/* ---- shapes ----------------------------------------------------------------------------------------------------- */
 
 static bool is_str_list(const skf_json *a, bool distinct)
 {
@@ -93,7 +102,10 @@ static bool is_hashes(const skf_json *h)
     return true;
 }
 
-static bool is_length(const skf_json *n) { return is_json_int(n) && skf_json_i64(n, -1) >= 0; }
+static bool is_length(const skf_json *n)
+{
+    return is_json_int(n) && skf_json_i64(n, -1) >= 0;
+}
 
 static enum skf_err check_meta(const skf_json *s, struct skf_why *why)
 {
@@ -101,9 +113,12 @@ static enum skf_err check_meta(const skf_json *s, struct skf_why *why)
     if (!is_json_obj(meta))
         return bad(why, "meta is missing");
     for (void *it = skf_json_iter(meta); it; it = skf_json_next(meta, it)) {
-        const skf_json *m = skf_json_iter_value(it), *length = skf_json_get(m, "length"), *hashes = skf_json_get(m, "hashes");
-        if (skf_json_i64(skf_json_get(m, "version"), 0) < 1 || (length && !is_length(length)) || (hashes && !is_hashes(hashes)))
-            return skf_fail(why, SKF_ERR_FORMAT, "the entry %.64s has a wrong version, length or hash", skf_json_iter_key(it));
+        const skf_json *m = skf_json_iter_value(it), *length = skf_json_get(m, "length"),
+                       *hashes = skf_json_get(m, "hashes");
+        if (skf_json_i64(skf_json_get(m, "version"), 0) < 1 || (length && !is_length(length)) ||
+            (hashes && !is_hashes(hashes)))
+            return skf_fail(why, SKF_ERR_FORMAT, "the entry %.64s has a wrong version, length or hash",
+                            skf_json_iter_key(it));
     }
     return SKF_OK;
 }
@@ -216,7 +231,8 @@ static enum skf_err check_doc(const char *type, const skf_json *doc, struct skf_
     return check_targets(s, why);
 }
 
-enum skf_err skf_tuf_parse(const char *name, const char *type, const void *p, size_t n, skf_json **out, struct skf_why *why)
+enum skf_err skf_tuf_parse(const char *name, const char *type, const void *p, size_t n, skf_json **out,
+                           struct skf_why *why)
 {
     if (n > SKF_TUF_META_MAX)
         return skf_fail(why, SKF_ERR_LIMIT, "%s: larger than %u bytes", name, SKF_TUF_META_MAX);
@@ -232,7 +248,7 @@ enum skf_err skf_tuf_parse(const char *name, const char *type, const void *p, si
     return SKF_OK;
 }
 
-/* ---- what the others ask of a document ------------------------------------------------------------------------------- */
+/* ---- what the others ask of a document -------------------------------------------------------------------------- */
 
 enum skf_err skf_tuf_check_expiry(const char *name, const skf_json *doc, int64_t now, struct skf_why *why)
 {
@@ -263,7 +279,8 @@ enum skf_err skf_tuf_check_bytes(const char *name, const skf_json *entry, const 
                         (long long)skf_json_i64(length, 0));
     if (!hashes)
         return SKF_OK;
-    const char *h256 = skf_json_cstr(skf_json_get(hashes, "sha256")), *h512 = skf_json_cstr(skf_json_get(hashes, "sha512"));
+    const char *h256 = skf_json_cstr(skf_json_get(hashes, "sha256")),
+               *h512 = skf_json_cstr(skf_json_get(hashes, "sha512"));
     uint8_t d[64];
     if (!h256 && !h512)
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: signed for by no hash that we know", name);
@@ -305,7 +322,8 @@ enum skf_err skf_tuf_file_name(char out[SKF_TUF_NAME_MAX + 1], int64_t version, 
     char quoted[SKF_TUF_NAME_MAX + 1];
     size_t n = 0;
     for (const unsigned char *c = (const unsigned char *)role; *c; c++) {
-        bool plain = (*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') || strchr("_.-~", *c);
+        bool plain =
+            (*c >= 'A' && *c <= 'Z') || (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9') || strchr("_.-~", *c);
         if (n + 4 > sizeof quoted)
             return skf_fail(why, SKF_ERR_LIMIT, "the name of the role %.32s... is too long", role);
         n += (size_t)snprintf(quoted + n, sizeof quoted - n, plain ? "%c" : "%%%02X", *c);

@@ -1,6 +1,6 @@
 /*
- * Public keys of metadata (section 4.2.1): Ed25519 by libsodium, which is what we make; ECDSA P-256 and RSA-PSS by mbedTLS,
- * which repositories of others use.
+ * Public keys of metadata (section 4.2.1): Ed25519 by libsodium, which is what we make; ECDSA P-256 and RSA-PSS by
+ * mbedTLS, which repositories of others use.
  */
 #include <string.h>
 
@@ -14,7 +14,7 @@
 #include "base/alloc.h"
 #include "trust/tuf_priv.h"
 
-#define PEM_MAX 8192
+#define PEM_MAX      8192
 #define RSA_BITS_MIN 2048
 #define RSA_BITS_MAX 8192
 
@@ -86,14 +86,16 @@ static enum skf_err parse_pem(const char *pem, int kind, struct skf_tuf_pub *out
 
 enum skf_err skf_tuf_pub_parse(const skf_json *key, struct skf_tuf_pub *out, struct skf_why *why)
 {
-    const char *type = skf_json_cstr(skf_json_get(key, "keytype")), *scheme = skf_json_cstr(skf_json_get(key, "scheme"));
+    const char *type = skf_json_cstr(skf_json_get(key, "keytype")),
+               *scheme = skf_json_cstr(skf_json_get(key, "scheme"));
     const char *pub = skf_json_cstr(skf_json_get(skf_json_get(key, "keyval"), "public"));
     *out = (struct skf_tuf_pub){0};
     if (!type || !scheme || !pub)
         return skf_fail(why, SKF_ERR_FORMAT, "not a public key of TUF: keytype, scheme or keyval.public is missing");
     if (strcmp(type, "ed25519") == 0 && strcmp(scheme, "ed25519") == 0)
         return parse_ed25519(pub, out, why);
-    if ((strcmp(type, "ecdsa") == 0 || strcmp(type, "ecdsa-sha2-nistp256") == 0) && strcmp(scheme, "ecdsa-sha2-nistp256") == 0)
+    if ((strcmp(type, "ecdsa") == 0 || strcmp(type, "ecdsa-sha2-nistp256") == 0) &&
+        strcmp(scheme, "ecdsa-sha2-nistp256") == 0)
         return parse_pem(pub, SKF_PUB_ECDSA, out, why);
     if (strcmp(type, "rsa") == 0 && strcmp(scheme, "rsassa-pss-sha256") == 0)
         return parse_pem(pub, SKF_PUB_RSA_PSS, out, why);
@@ -109,22 +111,24 @@ void skf_tuf_pub_free(struct skf_tuf_pub *k)
     *k = (struct skf_tuf_pub){0};
 }
 
-/* A signature that is wrong is one thing, that it could not be looked at is another: the first makes a client forget what the key
- * signed before. */
+/* A signature that is wrong is one thing, that it could not be looked at is another: the first makes a client forget
+ * what the key signed before. */
 static enum skf_err verdict(int rc)
 {
     return rc == 0 ? SKF_OK : is_out_of_memory(rc) ? SKF_ERR_NOMEM : SKF_ERR_SIGNATURE;
 }
 
-enum skf_err skf_tuf_pub_verify(const struct skf_tuf_pub *k, const void *p, size_t n, const uint8_t *sig, size_t sig_len)
+enum skf_err skf_tuf_pub_verify(const struct skf_tuf_pub *k, const void *p, size_t n, const uint8_t *sig,
+                                size_t sig_len)
 {
     uint8_t digest[SKF_DIGEST];
     switch (k->kind) {
     case SKF_PUB_ED25519:
         if (sodium_init() < 0)
             return SKF_ERR_INTERNAL;
-        return sig_len == crypto_sign_BYTES && crypto_sign_verify_detached(sig, p, n, k->ed25519) == 0 ? SKF_OK
-                                                                                                      : SKF_ERR_SIGNATURE;
+        return sig_len == crypto_sign_BYTES && crypto_sign_verify_detached(sig, p, n, k->ed25519) == 0
+                   ? SKF_OK
+                   : SKF_ERR_SIGNATURE;
     case SKF_PUB_ECDSA:
         skf_sha256(p, n, digest);
         return verdict(mbedtls_pk_verify(k->pk, MBEDTLS_MD_SHA256, digest, sizeof digest, sig, sig_len));
@@ -132,8 +136,8 @@ enum skf_err skf_tuf_pub_verify(const struct skf_tuf_pub *k, const void *p, size
         const mbedtls_pk_rsassa_pss_options pss = {.mgf1_hash_id = MBEDTLS_MD_SHA256,
                                                    .expected_salt_len = MBEDTLS_RSA_SALT_LEN_ANY};
         skf_sha256(p, n, digest);
-        return verdict(mbedtls_pk_verify_ext(MBEDTLS_PK_RSASSA_PSS, &pss, k->pk, MBEDTLS_MD_SHA256, digest, sizeof digest,
-                                             sig, sig_len));
+        return verdict(mbedtls_pk_verify_ext(MBEDTLS_PK_RSASSA_PSS, &pss, k->pk, MBEDTLS_MD_SHA256, digest,
+                                             sizeof digest, sig, sig_len));
     }
     case SKF_PUB_NONE:
         break;

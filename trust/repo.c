@@ -1,4 +1,5 @@
-/* Reading a repository's folder. Its files are ours, but what came by a wrong hand is still parsed as if it were hostile. */
+/* Reading a repository's folder. Its files are ours, but what came by a wrong hand is still parsed as if it were
+ * hostile. */
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>

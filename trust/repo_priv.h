@@ -6,16 +6,16 @@
 
 #define SKF_TUF_DAY 86400
 /* How long each role's metadata holds, and how long before its end it is renewed by itself (online roles only). */
-#define SKF_TUF_ROOT_DAYS 365
-#define SKF_TUF_TARGETS_DAYS 365
-#define SKF_TUF_DELTAS_DAYS 30
-#define SKF_TUF_DELTAS_RENEW 10
-#define SKF_TUF_SNAPSHOT_DAYS 7
+#define SKF_TUF_ROOT_DAYS      365
+#define SKF_TUF_TARGETS_DAYS   365
+#define SKF_TUF_DELTAS_DAYS    30
+#define SKF_TUF_DELTAS_RENEW   10
+#define SKF_TUF_SNAPSHOT_DAYS  7
 #define SKF_TUF_SNAPSHOT_RENEW 4
-#define SKF_TUF_STAMP_DAYS 3
-#define SKF_TUF_STAMP_RENEW 2
-#define SKF_TUF_DELTAS_MAX 8000 /* deltas listed at once; the first listed leave, and can be built again */
-#define SKF_TUF_KEEP 32         /* older versions that stay, for clients that are in the middle of a refresh */
+#define SKF_TUF_STAMP_DAYS     3
+#define SKF_TUF_STAMP_RENEW    2
+#define SKF_TUF_DELTAS_MAX     8000 /* deltas listed at once; the first listed leave, and can be built again */
+#define SKF_TUF_KEEP           32   /* older versions that stay, for clients that are in the middle of a refresh */
 
 /* Sets a member unless *e is an error already; takes the value either way. */
 void skf_tuf_put(enum skf_err *e, skf_json *obj, const char *key, skf_json *take_v);
@@ -30,9 +30,10 @@ SKF_MUST enum skf_err skf_tuf_doc_meta(skf_json *doc, const char *role, int64_t 
 /* The bytes that are written for a document; freed with skf_free. */
 SKF_MUST enum skf_err skf_tuf_doc_text(const skf_json *doc, char **text, size_t *n);
 
-/* Reads, parses and gives the bytes (when `bytes` is not NULL) of <version>.<role>.json; version 0 for an unversioned name. */
-SKF_MUST enum skf_err skf_tuf_repo_load(const char *dir, int64_t version, const char *role, const char *type, skf_json **doc,
-                                        struct skf_buf *bytes, struct skf_why *why);
+/* Reads, parses and gives the bytes (when `bytes` is not NULL) of <version>.<role>.json; version 0 for an unversioned
+ * name. */
+SKF_MUST enum skf_err skf_tuf_repo_load(const char *dir, int64_t version, const char *role, const char *type,
+                                        skf_json **doc, struct skf_buf *bytes, struct skf_why *why);
 SKF_MUST enum skf_err skf_tuf_repo_write(const char *dir, int64_t version, const char *role, const void *p, size_t n,
                                          struct skf_why *why);
 /* Loads a root that clients can take: signed by enough keys of its own and of the one before it. */

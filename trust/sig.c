@@ -1,6 +1,6 @@
 /*
- * Thresholds (section 5.3.4 and its kin): a role's metadata holds when enough of its keys signed it, each key counted once
- * whatever it is called and however often it signed.
+ * Thresholds (section 5.3.4 and its kin): a role's metadata holds when enough of its keys signed it, each key counted
+ * once whatever it is called and however often it signed.
  */
 #include <string.h>
 
@@ -21,10 +21,10 @@ static const char *signature_of(const skf_json *doc, const char *keyid)
     return NULL;
 }
 
-/* Whether the key of this keyid signed the bytes; its identity then. A key or signature that cannot be read did not sign
- * (SKF_ERR_SIGNATURE); any other error says that it could not be found out. */
-static enum skf_err check_signed(const skf_json *keys, const char *keyid, const skf_json *doc, const struct skf_buf *bytes,
-                                 uint8_t identity[SKF_DIGEST])
+/* Whether the key of this keyid signed the bytes; its identity then. A key or signature that cannot be read did not
+ * sign (SKF_ERR_SIGNATURE); any other error says that it could not be found out. */
+static enum skf_err check_signed(const skf_json *keys, const char *keyid, const skf_json *doc,
+                                 const struct skf_buf *bytes, uint8_t identity[SKF_DIGEST])
 {
     const char *hex = signature_of(doc, keyid);
     size_t n = hex ? strlen(hex) : 0;

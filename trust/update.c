@@ -1,11 +1,12 @@
 /*
- * The distributor's part of a repository (tuf.h, skf_tuf_repo_update).  Order is what makes it safe against a crash at any point:
+ * The distributor's part of a repository (tuf.h, skf_tuf_repo_update).  Order is what makes it safe against a crash at
+ * any point:
  *
  *   <n>.targets.json, <m>.deltas.json, <k>.snapshot.json    under names that nothing refers to yet
  *   timestamp.json                                          replaced whole: from here on the new state is the state
  *
- * A run that was cut short leaves the old timestamp, which lists the old snapshot; its stray files are overwritten by the next
- * run, whose version numbers are counted from what the timestamp lists.
+ * A run that was cut short leaves the old timestamp, which lists the old snapshot; its stray files are overwritten by
+ * the next run, whose version numbers are counted from what the timestamp lists.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -103,13 +104,15 @@ static enum skf_err load_state(struct repo *r, struct skf_why *why)
     if (e == SKF_ERR_NOT_FOUND) {
         int64_t version = 0;
         SKF_TRY(skf_tuf_repo_newest(r->dir, "snapshot", &version, why));
-        return version <= 1 ? SKF_OK
-                            : skf_fail(why, SKF_ERR_STATE, "%s/timestamp.json: is gone: put it back from a copy", r->dir);
+        return version <= 1
+                   ? SKF_OK
+                   : skf_fail(why, SKF_ERR_STATE, "%s/timestamp.json: is gone: put it back from a copy", r->dir);
     }
     if (e != SKF_OK)
         return e;
     SKF_TRY(check_own(r, "timestamp", r->timestamp, why));
-    SKF_TRY(skf_tuf_repo_load(r->dir, listed(r->timestamp, "snapshot"), "snapshot", "snapshot", &r->snapshot, NULL, why));
+    SKF_TRY(
+        skf_tuf_repo_load(r->dir, listed(r->timestamp, "snapshot"), "snapshot", "snapshot", &r->snapshot, NULL, why));
     SKF_TRY(check_own(r, "snapshot", r->snapshot, why));
     SKF_TRY(skf_tuf_repo_load(r->dir, listed(r->snapshot, "targets"), "targets", "targets", &r->old_targets,
                               &r->targets_bytes, why));
@@ -140,7 +143,8 @@ static enum skf_err judge_targets(const struct repo *r, struct skf_why *why)
     return SKF_OK;
 }
 
-/* The targets to publish: the new ones when there are, otherwise those that are published, or lie ready for the first time. */
+/* The targets to publish: the new ones when there are, otherwise those that are published, or lie ready for the first
+ * time. */
 static enum skf_err take_targets(struct repo *r, const void *p, size_t n, bool *is_new, struct skf_why *why)
 {
     *is_new = false;
@@ -152,7 +156,8 @@ static enum skf_err take_targets(struct repo *r, const void *p, size_t n, bool *
     if (is_first) {
         int64_t version = 0;
         SKF_TRY(skf_tuf_repo_newest(r->dir, "targets", &version, why));
-        SKF_TRY(skf_tuf_repo_load(r->dir, version ? version : 1, "targets", "targets", &r->targets, &r->targets_bytes, why));
+        SKF_TRY(skf_tuf_repo_load(r->dir, version ? version : 1, "targets", "targets", &r->targets, &r->targets_bytes,
+                                  why));
     } else {
         SKF_TRY(skf_tuf_parse("targets", "targets", p, n, &r->targets, why));
     }
@@ -170,10 +175,11 @@ static enum skf_err take_targets(struct repo *r, const void *p, size_t n, bool *
     }
     skf_buf_free(&r->targets_bytes);
     r->targets_bytes = SKF_BUF_INIT(SKF_TUF_META_MAX);
-    return skf_buf_put(&r->targets_bytes, p, n) == SKF_OK ? SKF_OK : skf_fail(why, SKF_ERR_NOMEM, "targets: out of memory");
+    return skf_buf_put(&r->targets_bytes, p, n) == SKF_OK ? SKF_OK
+                                                          : skf_fail(why, SKF_ERR_NOMEM, "targets: out of memory");
 }
 
-/* ---- the three online roles ------------------------------------------------------------------------------------------ */
+/* ---- the three online roles ------------------------------------------------------------------------------------- */
 
 static bool is_near(const struct repo *r, const skf_json *doc, int64_t days)
 {
@@ -183,17 +189,20 @@ static bool is_near(const struct repo *r, const skf_json *doc, int64_t days)
 static enum skf_err check_keys(const struct repo *r, const struct skf_tuf_online *k, struct skf_why *why)
 {
     if (!is_tuf_listed(r->targets, "deltas", skf_key_id(k->deltas)))
-        return skf_fail(why, SKF_ERR_REFUSED, "deltas key %.16s...: the targets do not delegate to it", skf_key_id(k->deltas));
+        return skf_fail(why, SKF_ERR_REFUSED, "deltas key %.16s...: the targets do not delegate to it",
+                        skf_key_id(k->deltas));
     if (!is_tuf_listed(r->root, "snapshot", skf_key_id(k->snapshot)))
-        return skf_fail(why, SKF_ERR_REFUSED, "snapshot key %.16s...: the root does not list it", skf_key_id(k->snapshot));
+        return skf_fail(why, SKF_ERR_REFUSED, "snapshot key %.16s...: the root does not list it",
+                        skf_key_id(k->snapshot));
     if (!is_tuf_listed(r->root, "timestamp", skf_key_id(k->timestamp)))
-        return skf_fail(why, SKF_ERR_REFUSED, "timestamp key %.16s...: the root does not list it", skf_key_id(k->timestamp));
+        return skf_fail(why, SKF_ERR_REFUSED, "timestamp key %.16s...: the root does not list it",
+                        skf_key_id(k->timestamp));
     return SKF_OK;
 }
 
 /* Signs, checks that the signature reaches the threshold, and gives the bytes. */
-static enum skf_err seal(skf_json *doc, const struct skf_key *k, const skf_json *delegator, const char *role, char **text,
-                         size_t *n, struct skf_why *why)
+static enum skf_err seal(skf_json *doc, const struct skf_key *k, const skf_json *delegator, const char *role,
+                         char **text, size_t *n, struct skf_why *why)
 {
     SKF_TRY(skf_tuf_sign(doc, k, why));
     enum skf_err e = skf_tuf_verify(delegator, role, doc, why);
@@ -204,7 +213,8 @@ static enum skf_err seal(skf_json *doc, const struct skf_key *k, const skf_json 
 }
 
 /* Adds what is not listed yet; true in *changed when something was not. */
-static enum skf_err add_deltas(skf_json *doc, const struct skf_tuf_delta *d, size_t n, bool *changed, struct skf_why *why)
+static enum skf_err add_deltas(skf_json *doc, const struct skf_tuf_delta *d, size_t n, bool *changed,
+                               struct skf_why *why)
 {
     skf_json *list = skf_json_get(skf_tuf_signed(doc), "targets");
     for (size_t i = 0; i < n; i++) {
@@ -255,8 +265,8 @@ static enum skf_err make_deltas(struct repo *r, const struct skf_tuf_online *k, 
     return seal(r->deltas, k->deltas, r->targets, "deltas", text, len, why);
 }
 
-static enum skf_err make_snapshot(struct repo *r, const struct skf_tuf_online *k, bool is_new_targets, const char *deltas,
-                                  size_t deltas_len, char **text, size_t *len, struct skf_why *why)
+static enum skf_err make_snapshot(struct repo *r, const struct skf_tuf_online *k, bool is_new_targets,
+                                  const char *deltas, size_t deltas_len, char **text, size_t *len, struct skf_why *why)
 {
     if (r->snapshot && !is_new_targets && !deltas && !is_near(r, r->snapshot, SKF_TUF_SNAPSHOT_RENEW) &&
         skf_tuf_verify(r->root, "snapshot", r->snapshot, NULL) == SKF_OK)
@@ -271,7 +281,8 @@ static enum skf_err make_snapshot(struct repo *r, const struct skf_tuf_online *k
     if (e == SKF_OK)
         e = skf_tuf_doc_renew(r->snapshot, version, r->now + SKF_TUF_SNAPSHOT_DAYS * (int64_t)SKF_TUF_DAY);
     if (e == SKF_OK)
-        e = skf_tuf_doc_meta(r->snapshot, "targets", skf_tuf_version(r->targets), r->targets_bytes.data, r->targets_bytes.len);
+        e = skf_tuf_doc_meta(r->snapshot, "targets", skf_tuf_version(r->targets), r->targets_bytes.data,
+                             r->targets_bytes.len);
     if (e == SKF_OK && deltas)
         e = skf_tuf_doc_meta(r->snapshot, "deltas", skf_tuf_version(r->deltas), deltas, deltas_len);
     if (e != SKF_OK)
@@ -279,8 +290,8 @@ static enum skf_err make_snapshot(struct repo *r, const struct skf_tuf_online *k
     return seal(r->snapshot, k->snapshot, r->root, "snapshot", text, len, why);
 }
 
-static enum skf_err make_timestamp(struct repo *r, const struct skf_tuf_online *k, const char *snapshot, size_t snapshot_len,
-                                   char **text, size_t *len, struct skf_why *why)
+static enum skf_err make_timestamp(struct repo *r, const struct skf_tuf_online *k, const char *snapshot,
+                                   size_t snapshot_len, char **text, size_t *len, struct skf_why *why)
 {
     if (r->timestamp && !snapshot && !is_near(r, r->timestamp, SKF_TUF_STAMP_RENEW) &&
         skf_tuf_verify(r->root, "timestamp", r->timestamp, NULL) == SKF_OK)
@@ -301,7 +312,7 @@ static enum skf_err make_timestamp(struct repo *r, const struct skf_tuf_online *
     return seal(r->timestamp, k->timestamp, r->root, "timestamp", text, len, why);
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------------------- */
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 /* The newest root under its plain name too, for whoever installs a box; nothing of the workflow reads it. */
 static enum skf_err copy_root(const struct repo *r, struct skf_why *why)
@@ -322,8 +333,8 @@ static void prune(const struct repo *r, const char *role, int64_t version)
         (void)unlink(path);
 }
 
-static enum skf_err update(struct repo *r, const struct skf_tuf_online *k, bool is_new_targets, const struct skf_tuf_delta *d,
-                           size_t n, struct skf_why *why)
+static enum skf_err update(struct repo *r, const struct skf_tuf_online *k, bool is_new_targets,
+                           const struct skf_tuf_delta *d, size_t n, struct skf_why *why)
 {
     char *deltas = NULL, *snapshot = NULL, *stamp = NULL;
     size_t deltas_len = 0, snapshot_len = 0, stamp_len = 0;
@@ -352,10 +363,14 @@ out:
     return e;
 }
 
-enum skf_err skf_tuf_repo_update(const char *dir, const struct skf_tuf_online *keys, const void *targets, size_t targets_len,
-                                 const struct skf_tuf_delta *deltas, size_t n, int64_t now, struct skf_why *why)
+enum skf_err skf_tuf_repo_update(const char *dir, const struct skf_tuf_online *keys, const void *targets,
+                                 size_t targets_len, const struct skf_tuf_delta *deltas, size_t n, int64_t now,
+                                 struct skf_why *why)
 {
-    struct repo r = {.dir = dir, .lock = -1, .now = now, .root_bytes = SKF_BUF_INIT(SKF_TUF_META_MAX),
+    struct repo r = {.dir = dir,
+                     .lock = -1,
+                     .now = now,
+                     .root_bytes = SKF_BUF_INIT(SKF_TUF_META_MAX),
                      .targets_bytes = SKF_BUF_INIT(SKF_TUF_META_MAX)};
     bool is_new_targets;
     enum skf_err e;

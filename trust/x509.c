@@ -107,7 +107,8 @@ enum skf_err skf_x509_crt_load(const char *path, mbedtls_x509_crt *crt, struct s
 enum skf_err skf_x509_unix(const mbedtls_x509_time *t, int64_t *unix_seconds)
 {
     char text[80];
-    int n = snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02dZ", t->year, t->mon, t->day, t->hour, t->min, t->sec);
+    int n =
+        snprintf(text, sizeof text, "%04d-%02d-%02dT%02d:%02d:%02dZ", t->year, t->mon, t->day, t->hour, t->min, t->sec);
     return n == 20 ? skf_time_parse(text, unix_seconds) : SKF_ERR_FORMAT;
 }
 
@@ -180,9 +181,10 @@ static int set_extended_usage(mbedtls_x509write_cert *w, bool server)
         n = k < 0 ? k : n + k;
     }
     n = n < 0 ? n : close_sequence(&p, buf, (size_t)n);
-    return n < 0 ? n
-                 : mbedtls_x509write_crt_set_extension(w, MBEDTLS_OID_EXTENDED_KEY_USAGE,
-                                                       MBEDTLS_OID_SIZE(MBEDTLS_OID_EXTENDED_KEY_USAGE), 0, p, (size_t)n);
+    return n < 0
+               ? n
+               : mbedtls_x509write_crt_set_extension(w, MBEDTLS_OID_EXTENDED_KEY_USAGE,
+                                                     MBEDTLS_OID_SIZE(MBEDTLS_OID_EXTENDED_KEY_USAGE), 0, p, (size_t)n);
 }
 
 static int set_constraints(mbedtls_x509write_cert *w, bool ca)

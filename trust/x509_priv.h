@@ -1,6 +1,6 @@
 /*
- * What the certificate files share: P-256 keys in PEM files, and a certificate described in our terms and written as DER and PEM
- * by mbedTLS. mbedTLS types stay in this folder.
+ * What the certificate files share: P-256 keys in PEM files, and a certificate described in our terms and written as
+ * DER and PEM by mbedTLS. mbedTLS types stay in this folder.
  */
 #ifndef SKF_TRUST_X509_PRIV_H
 #define SKF_TRUST_X509_PRIV_H
@@ -11,8 +11,8 @@
 #include "base/err.h"
 #include "trust/cert.h"
 
-#define SKF_PEM_MAX (64u << 10) /* bytes of any PEM file we read */
-#define SKF_SPIFFE_MAX 160      /* "spiffe://" fleet(64) "/distributor/" name(64) NUL */
+#define SKF_PEM_MAX    (64u << 10) /* bytes of any PEM file we read */
+#define SKF_SPIFFE_MAX 160         /* "spiffe://" fleet(64) "/distributor/" name(64) NUL */
 
 /* mbedTLS's random source, straight from the kernel. */
 int skf_x509_rng(void *ctx, unsigned char *p, size_t n);
@@ -35,11 +35,11 @@ SKF_MUST enum skf_err skf_x509_crt_load(const char *path, mbedtls_x509_crt *crt,
 SKF_MUST enum skf_err skf_x509_unix(const mbedtls_x509_time *t, int64_t *unix_seconds);
 
 struct skf_x509_spec {
-    const char *subject, *issuer;           /* distinguished names as mbedTLS reads them */
+    const char *subject, *issuer; /* distinguished names as mbedTLS reads them */
     mbedtls_pk_context *key, *issuer_key;
     int64_t not_before, not_after;
     bool ca;
-    bool server;                            /* extended key usage serverAuth beside clientAuth; nothing of it for a CA */
+    bool server; /* extended key usage serverAuth beside clientAuth; nothing of it for a CA */
     const char *uri;
     const char *const *hosts;
     size_t n_hosts;

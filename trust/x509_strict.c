@@ -1,8 +1,9 @@
 /*
- * mbedTLS 2.28 writes NULL parameters behind the name of the ECDSA algorithm, which RFC 5758 section 3.2 forbids and strict
- * readers refuse.  Here they are taken out, and the certificate is signed anew:
+ * mbedTLS 2.28 writes NULL parameters behind the name of the ECDSA algorithm, which RFC 5758 section 3.2 forbids and
+ * strict readers refuse.  Here they are taken out, and the certificate is signed anew:
  *
- *   Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version, serial, ALGORITHM, ... }, ALGORITHM, BIT STRING signature }
+ *   Certificate ::= SEQUENCE { tbsCertificate SEQUENCE { [0] version, serial, ALGORITHM, ... }, ALGORITHM, BIT STRING
+ * signature }
  */
 #include <string.h>
 
@@ -16,7 +17,8 @@
 
 /* ecdsa-with-SHA256, as it must be and as mbedTLS writes it */
 static const unsigned char right[] = {0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02};
-static const unsigned char wrong[] = {0x30, 0x0c, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02, 0x05, 0x00};
+static const unsigned char wrong[] = {0x30, 0x0c, 0x06, 0x08, 0x2a, 0x86, 0x48,
+                                      0xce, 0x3d, 0x04, 0x03, 0x02, 0x05, 0x00};
 
 /* Steps over one element that must have this tag. */
 static int skip(unsigned char **p, const unsigned char *end, int tag)
@@ -68,7 +70,8 @@ static int rebuild(unsigned char *der, size_t len, unsigned char *out, unsigned 
     if (rc)
         return rc;
     size_t size = (size_t)(p - alg);
-    bool is_known = (size == sizeof wrong && memcmp(alg, wrong, size) == 0) || (size == sizeof right && memcmp(alg, right, size) == 0);
+    bool is_known = (size == sizeof wrong && memcmp(alg, wrong, size) == 0) ||
+                    (size == sizeof right && memcmp(alg, right, size) == 0);
     if (!is_known)
         return MBEDTLS_ERR_ASN1_UNEXPECTED_TAG;
     *tbs = out + DER_MAX;

@@ -1,6 +1,7 @@
 /*
- * The update metadata when the process dies, the disk is full, or memory ends, at every step: the repository is always the old or
- * the new one to a client, the client's folder is always one that a refresh can go on from, and nothing rolls back.
+ * The update metadata when the process dies, the disk is full, or memory ends, at every step: the repository is always
+ * the old or the new one to a client, the client's folder is always one that a refresh can go on from, and nothing
+ * rolls back.
  */
 #include <errno.h>
 #include <sys/wait.h>
@@ -65,8 +66,15 @@ static int setup(void **state)
         fix_ok(skf_key_generate(roles[i], &k[i], why));
         pub[i] = skf_key_public(k[i]);
     }
-    struct skf_tuf_keys keys = {.root = pub, .n_root = 1, .targets = pub + TARGETS, .n_targets = 1, .snapshot = pub + SNAPSHOT,
-                                .n_snapshot = 1, .timestamp = pub + TIMESTAMP, .n_timestamp = 1, .deltas = pub + DELTAS,
+    struct skf_tuf_keys keys = {.root = pub,
+                                .n_root = 1,
+                                .targets = pub + TARGETS,
+                                .n_targets = 1,
+                                .snapshot = pub + SNAPSHOT,
+                                .n_snapshot = 1,
+                                .timestamp = pub + TIMESTAMP,
+                                .n_timestamp = 1,
+                                .deltas = pub + DELTAS,
                                 .n_deltas = 1};
     fix_ok(skf_tuf_repo_new(repo, &keys, FIX_NOW, why));
     for (int i = 0; i < KEYS; i++)
@@ -92,7 +100,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---- the fault ------------------------------------------------------------------------------------------------------------ */
+/* ---- the fault -------------------------------------------------------------------------------------------------- */
 static struct {
     int step, at, sys; /* sys 0: the process ends there */
 } fault;
@@ -168,7 +176,7 @@ static void check_whole(const char *to)
     fix_ok(refresh_from(to, fresh, NULL));
     enum skf_err a = refresh_from(to, fresh, "deltas/a-b.skdx"), b = refresh_from(to, fresh, "models/m/1.manifest");
     assert_true(a == b && (a == SKF_OK || a == SKF_ERR_NOT_FOUND)); /* both or neither */
-    fix_ok(publish(to)); /* the next run goes through, whatever lies about */
+    fix_ok(publish(to));                                            /* the next run goes through, whatever lies about */
     fix_ok(refresh_from(to, old, "deltas/a-b.skdx"));
     fix_ok(refresh_from(to, fresh, "models/m/1.manifest"));
 }
@@ -204,8 +212,11 @@ static void test_update_disk_full(void **state)
     assert_true(update_under(ENOSPC, 4) >= 16);
 }
 
-/* ---- the client ------------------------------------------------------------------------------------------------------------- */
-static enum skf_err go(const char *into) { return refresh_from(repo, into, "deltas/a-b.skdx"); }
+/* ---- the client ------------------------------------------------------------------------------------------------- */
+static enum skf_err go(const char *into)
+{
+    return refresh_from(repo, into, "deltas/a-b.skdx");
+}
 
 static void client_under(int sys)
 {

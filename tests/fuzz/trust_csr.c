@@ -1,4 +1,5 @@
-/* A signing request from a box that nobody knows yet: with a CA at hand, nothing but a true request gets a certificate. */
+/* A signing request from a box that nobody knows yet: with a CA at hand, nothing but a true request gets a certificate.
+ */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,6 +1,7 @@
 /*
- * Metadata from a hostile repository: whatever the bytes, parsing, canonical form, verification and the search for a path end, within
- * bounds, and what was parsed has a shape that nobody behind it stumbles over.  The first byte picks the type.
+ * Metadata from a hostile repository: whatever the bytes, parsing, canonical form, verification and the search for a
+ * path end, within bounds, and what was parsed has a shape that nobody behind it stumbles over.  The first byte picks
+ * the type.
  */
 #include "base/alloc.h"
 #include "trust/tuf_priv.h"

@@ -1,5 +1,6 @@
 /*
- * What the tests of trust share: a repository in memory whose every role can be made to lie, and a client in a scratch folder.
+ * What the tests of trust share: a repository in memory whose every role can be made to lie, and a client in a scratch
+ * folder.
  */
 #ifndef SKF_TESTS_TRUST_FIX_H
 #define SKF_TESTS_TRUST_FIX_H
@@ -16,9 +17,9 @@
 #include "base/util.h"
 #include "trust/tuf.h"
 
-#define FIX_NOW 1800000000 /* 2027-01-15 */
+#define FIX_NOW  1800000000 /* 2027-01-15 */
 #define FIX_KEYS 12
-#define FIX_DAY 86400
+#define FIX_DAY  86400
 
 #define fix_ok(expr)                                                                                                   \
     do {                                                                                                               \
@@ -50,7 +51,7 @@ struct fix_repo {
     struct fix_role root, timestamp, snapshot, targets, deltas;
     long long lists_snapshot, lists_targets, lists_deltas; /* 0: the true versions */
     bool no_deltas_meta, no_hashes, inconsistent;
-    const char *paths;          /* of the delegation */
+    const char *paths; /* of the delegation */
     const char *targets_json, *deltas_json;
     const char *spec_version, *more_roles;
     struct {
@@ -58,7 +59,7 @@ struct fix_repo {
         size_t len;
     } files[400];
     size_t n_files;
-    int asked;                  /* fetches */
+    int asked; /* fetches */
     char last[80];
     char dir[64];
     struct skf_tuf *t;
@@ -69,7 +70,10 @@ static int fix_unlink(const char *path, const struct stat *st, int flag, struct 
     (void)st, (void)flag, (void)f;
     return remove(path);
 }
-__attribute__((unused)) static void fix_remove(const char *dir) { (void)nftw(dir, fix_unlink, 8, FTW_DEPTH | FTW_PHYS); }
+__attribute__((unused)) static void fix_remove(const char *dir)
+{
+    (void)nftw(dir, fix_unlink, 8, FTW_DEPTH | FTW_PHYS);
+}
 
 __attribute__((unused)) static const char *fix_dir(char dir[64])
 {
@@ -79,7 +83,7 @@ __attribute__((unused)) static const char *fix_dir(char dir[64])
     return dir;
 }
 
-/* ---- files of the repository ------------------------------------------------------------------------------------------- */
+/* ---- files of the repository ------------------------------------------------------------------------------------ */
 __attribute__((unused)) static void fix_drop(struct fix_repo *r, const char *name)
 {
     for (size_t i = 0; i < r->n_files; i++)
@@ -100,7 +104,8 @@ __attribute__((unused)) static void fix_put(struct fix_repo *r, const char *name
     r->files[r->n_files++].len = n;
 }
 
-__attribute__((unused)) static enum skf_err fix_fetch(void *ctx, const char *name, struct skf_buf *out, struct skf_why *w)
+__attribute__((unused)) static enum skf_err fix_fetch(void *ctx, const char *name, struct skf_buf *out,
+                                                      struct skf_why *w)
 {
     struct fix_repo *r = ctx;
     r->asked++;
@@ -111,7 +116,7 @@ __attribute__((unused)) static enum skf_err fix_fetch(void *ctx, const char *nam
     return skf_fail(w, SKF_ERR_NOT_FOUND, "not there");
 }
 
-/* ---- documents ----------------------------------------------------------------------------------------------------------- */
+/* ---- documents -------------------------------------------------------------------------------------------------- */
 struct fix_text {
     char *p;
     size_t n;
@@ -150,8 +155,8 @@ static void fix_keys_json(struct fix_repo *r, struct skf_buf *b)
     fix_say(b, "{");
     for (int i = 0; i < FIX_KEYS; i++) {
         skf_json *pub = skf_key_public(r->k[i]);
-        fix_say(b, "%s\"%s\":{\"keytype\":\"ed25519\",\"scheme\":\"ed25519\",\"keyval\":{\"public\":\"%s\"}}", i ? "," : "",
-                skf_key_id(r->k[i]), skf_json_cstr(skf_json_get(skf_json_get(pub, "keyval"), "public")));
+        fix_say(b, "%s\"%s\":{\"keytype\":\"ed25519\",\"scheme\":\"ed25519\",\"keyval\":{\"public\":\"%s\"}}",
+                i ? "," : "", skf_key_id(r->k[i]), skf_json_cstr(skf_json_get(skf_json_get(pub, "keyval"), "public")));
         skf_json_free(pub);
     }
     fix_say(b, "}");
@@ -169,7 +174,9 @@ static void fix_head(struct fix_repo *r, const char *type, const struct fix_role
 {
     char when[21];
     skf_time_text(role->expires, when);
-    fix_say(b, "{\"_type\":\"%s\",\"spec_version\":\"%s\",\"version\":%lld,\"expires\":\"%s\",\"x-more\":[1,{\"\\u00e9\":null}],",
+    fix_say(b,
+            "{\"_type\":\"%s\",\"spec_version\":\"%s\",\"version\":%lld,\"expires\":\"%s\",\"x-more\":[1,{\"\\u00e9\":"
+            "null}],",
             type, r->spec_version, role->version, when);
 }
 
@@ -203,7 +210,8 @@ __attribute__((unused)) static void fix_publish_root(struct fix_repo *r)
     skf_free(fix_finish(r, &r->root, name, &b).p);
 }
 
-static void fix_entry(struct fix_repo *r, struct skf_buf *b, const char *role, long long version, const struct fix_text *t)
+static void fix_entry(struct fix_repo *r, struct skf_buf *b, const char *role, long long version,
+                      const struct fix_text *t)
 {
     uint8_t d[SKF_DIGEST];
     char hex[SKF_HEX];
@@ -212,7 +220,8 @@ static void fix_entry(struct fix_repo *r, struct skf_buf *b, const char *role, l
     if (r->no_hashes)
         fix_say(b, "\"%s.json\":{\"version\":%lld}", role, version);
     else
-        fix_say(b, "\"%s.json\":{\"version\":%lld,\"length\":%zu,\"hashes\":{\"sha256\":\"%s\"}}", role, version, t->n, hex);
+        fix_say(b, "\"%s.json\":{\"version\":%lld,\"length\":%zu,\"hashes\":{\"sha256\":\"%s\"}}", role, version, t->n,
+                hex);
 }
 
 static const char *fix_name(struct fix_repo *r, char name[80], long long version, const char *role)
@@ -273,20 +282,31 @@ __attribute__((unused)) static void fix_bump(struct fix_repo *r)
 
 static struct fix_role fix_one(int key, long long days)
 {
-    return (struct fix_role){.keys = {key}, .n_keys = 1, .threshold = 1, .signers = {key}, .n_signers = 1, .version = 1,
+    return (struct fix_role){.keys = {key},
+                             .n_keys = 1,
+                             .threshold = 1,
+                             .signers = {key},
+                             .n_signers = 1,
+                             .version = 1,
                              .expires = FIX_NOW + days * FIX_DAY};
 }
 
 /* SHA-256 of "hello". */
 #define FIX_HELLO "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
-/* A sound repository and a client that trusts its first root. Keys 0 to 2 root (2 of 3), 3 targets, 4 snapshot, 5 timestamp, 6 deltas. */
+/* A sound repository and a client that trusts its first root. Keys 0 to 2 root (2 of 3), 3 targets, 4 snapshot, 5
+ * timestamp, 6 deltas. */
 __attribute__((unused)) static void fix_open(struct fix_repo *r)
 {
     memset(r, 0, sizeof *r);
     for (int i = 0; i < FIX_KEYS; i++)
         fix_ok(skf_key_generate("root", &r->k[i], why));
-    r->root = (struct fix_role){.keys = {0, 1, 2}, .n_keys = 3, .threshold = 2, .signers = {0, 1}, .n_signers = 2, .version = 1,
+    r->root = (struct fix_role){.keys = {0, 1, 2},
+                                .n_keys = 3,
+                                .threshold = 2,
+                                .signers = {0, 1},
+                                .n_signers = 2,
+                                .version = 1,
                                 .expires = FIX_NOW + 365 * FIX_DAY};
     r->targets = fix_one(3, 300);
     r->snapshot = fix_one(4, 7);
@@ -326,7 +346,10 @@ __attribute__((unused)) static enum skf_err fix_refresh_at(struct fix_repo *r, i
     SKF_TRY(skf_tuf_open(r->dir, &r->t, why));
     return skf_tuf_refresh(r->t, now, fix_fetch, r, why);
 }
-__attribute__((unused)) static enum skf_err fix_refresh(struct fix_repo *r) { return fix_refresh_at(r, FIX_NOW); }
+__attribute__((unused)) static enum skf_err fix_refresh(struct fix_repo *r)
+{
+    return fix_refresh_at(r, FIX_NOW);
+}
 
 __attribute__((unused)) static enum skf_err fix_find(struct fix_repo *r, const char *path)
 {

@@ -1,4 +1,5 @@
-/* Canonical JSON byte for byte (expected values are securesystemslib's), path patterns, and reading of metadata names. */
+/* Canonical JSON byte for byte (expected values are securesystemslib's), path patterns, and reading of metadata names.
+ */
 #include "tests/lib/trust_fix.h"
 #include "trust/tuf_priv.h"
 
@@ -24,7 +25,8 @@ static void test_canonical(void **state)
     canon("[true, false, null]", "[true,false,null]");
     /* only quote and backslash are escaped; a line feed, a slash and other letters stand as they are */
     canon("\"a\\\"b\\\\c\\/d\\n\\u00e9\\u0001\"", "\"a\\\"b\\\\c/d\n\xc3\xa9\x01\"");
-    /* by code point, which is not UTF-16's order: U+FF61 before U+1F600, capitals before small letters, "a" before "aa" */
+    /* by code point, which is not UTF-16's order: U+FF61 before U+1F600, capitals before small letters, "a" before "aa"
+     */
     canon("{\"\\ud83d\\ude00\":1,\"\\uff61\":2,\"b\":3,\"B\":4,\"aa\":5,\"a\":6,\"\":7}",
           "{\"\":7,\"B\":4,\"a\":6,\"aa\":5,\"b\":3,\"\xef\xbd\xa1\":2,\"\xf0\x9f\x98\x80\":1}");
 }
@@ -62,14 +64,38 @@ static void test_match(void **state)
         const char *pattern, *path;
         bool want;
     } cases[] = {
-        {"deltas/*", "deltas/a-b.skdx", true}, {"deltas/*", "deltas/", true}, {"deltas/*", "deltas", false},
-        {"deltas/*", "deltas/a/b", false}, {"deltas/*", "models/a", false}, {"*", "a", true}, {"*", "a/b", false},
-        {"*/*", "a/b", true}, {"*.md", "README.md", true}, {"*.md", "README.MD", false}, {"foo-?.tgz", "foo-1.tgz", true},
-        {"foo-?.tgz", "foo-12.tgz", false}, {"foo-?.tgz", "foo-\xc3\xa9.tgz", true}, {"[a-c]x", "bx", true},
-        {"[a-c]x", "dx", false}, {"[!a-c]x", "dx", true}, {"[!a-c]x", "ax", false}, {"[]]x", "]x", true}, {"[x", "[x", true},
-        {"[x", "x", false}, {"[a-]", "-", true}, {"a?b", "a/b", false}, {"a[/]b", "a/b", false}, {"", "", true}, {"", "a", false},
-        {"a", "", false}, {"**a**", "xxaxx", true}, {"\\*", "*", false}, {"\\*", "\\x", true}, {"^[^a]", "^^", true},
-        {"releases/*/*", "releases/x/x_v1", true}, {"releases/y/*.zip", "releases/y/y.zip", true},
+        {"deltas/*", "deltas/a-b.skdx", true},
+        {"deltas/*", "deltas/", true},
+        {"deltas/*", "deltas", false},
+        {"deltas/*", "deltas/a/b", false},
+        {"deltas/*", "models/a", false},
+        {"*", "a", true},
+        {"*", "a/b", false},
+        {"*/*", "a/b", true},
+        {"*.md", "README.md", true},
+        {"*.md", "README.MD", false},
+        {"foo-?.tgz", "foo-1.tgz", true},
+        {"foo-?.tgz", "foo-12.tgz", false},
+        {"foo-?.tgz", "foo-\xc3\xa9.tgz", true},
+        {"[a-c]x", "bx", true},
+        {"[a-c]x", "dx", false},
+        {"[!a-c]x", "dx", true},
+        {"[!a-c]x", "ax", false},
+        {"[]]x", "]x", true},
+        {"[x", "[x", true},
+        {"[x", "x", false},
+        {"[a-]", "-", true},
+        {"a?b", "a/b", false},
+        {"a[/]b", "a/b", false},
+        {"", "", true},
+        {"", "a", false},
+        {"a", "", false},
+        {"**a**", "xxaxx", true},
+        {"\\*", "*", false},
+        {"\\*", "\\x", true},
+        {"^[^a]", "^^", true},
+        {"releases/*/*", "releases/x/x_v1", true},
+        {"releases/y/*.zip", "releases/y/y.zip", true},
     };
     for (size_t i = 0; i < SKF_COUNT(cases); i++)
         if (is_tuf_match(cases[i].pattern, cases[i].path) != cases[i].want)
@@ -90,7 +116,8 @@ static void test_delegated(void **state)
     (void)state;
     skf_json *j;
     /* SHA-256 of "file1" begins with c147efcf */
-    static const char by_hash[] = "{\"path_hash_prefixes\":[\"00\",\"c147\"]}", none[] = "{\"path_hash_prefixes\":[\"d\"]}";
+    static const char by_hash[] = "{\"path_hash_prefixes\":[\"00\",\"c147\"]}",
+                      none[] = "{\"path_hash_prefixes\":[\"d\"]}";
     fix_ok(skf_json_parse(by_hash, strlen(by_hash), 8, &j, why));
     assert_true(is_tuf_delegated(j, "file1"));
     assert_false(is_tuf_delegated(j, "file2"));

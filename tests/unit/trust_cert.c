@@ -1,4 +1,5 @@
-/* Certificates: identities, times, foreign CAs, requests whose sender does not hold the key. (tests/cli/trust.py asks OpenSSL.) */
+/* Certificates: identities, times, foreign CAs, requests whose sender does not hold the key. (tests/cli/trust.py asks
+ * OpenSSL.) */
 #include <sys/stat.h>
 
 #include "tests/lib/trust_fix.h"
@@ -53,7 +54,8 @@ static void test_issue(void **state)
     fix_ok(check_at(in(tls, "distributor.crt"), ca, FIX_NOW, &to));
     assert_int_equal(to, FIX_NOW + 30 * FIX_DAY);
     fix_ok(check_at(in(tls, "distributor.crt"), ca, FIX_NOW - FIX_DAY + 60, &to)); /* a clock that is behind */
-    fix_err(SKF_ERR_EXPIRED, "distributor.crt: expired", check_at(in(tls, "distributor.crt"), ca, FIX_NOW + 31 * FIX_DAY, &to));
+    fix_err(SKF_ERR_EXPIRED, "distributor.crt: expired",
+            check_at(in(tls, "distributor.crt"), ca, FIX_NOW + 31 * FIX_DAY, &to));
     fix_err(SKF_ERR_EXPIRED, "is the clock right", check_at(in(tls, "distributor.crt"), ca, 0, &to));
     fix_err(SKF_ERR_EXISTS, "distributor.crt", skf_ca_issue(ca, &r, tls, "distributor", why));
     fix_err(SKF_ERR_EXISTS, "ca.crt", skf_ca_init(ca, "acme", 10, why));
@@ -104,8 +106,9 @@ static void test_foreign(void **state)
 static void test_arguments(void **state)
 {
     (void)state;
-    static const char *const bad_names[] = {"", "a b", "a/b", "..", "a,CN=b", "a\n", NULL,
-                                            "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"};
+    static const char *const bad_names[] = {
+        "",       "a b", "a/b", "..",
+        "a,CN=b", "a\n", NULL,  "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"};
     static const char *const bad_hosts[] = {"", "a b", "-x", "x_y", "http://x", "x/y"};
     for (size_t i = 0; i < SKF_COUNT(bad_names); i++) {
         const struct skf_cert_req r = {SKF_CERT_DEVICE, bad_names[i], NULL, 0, 30};
@@ -116,10 +119,12 @@ static void test_arguments(void **state)
         fix_err(SKF_ERR_ARG, "host", skf_ca_issue(ca, &r, tls, "d", why));
     }
     static const char *const host = "localhost";
-    const struct skf_cert_req poser = {SKF_CERT_DEVICE, "box", &host, 1, 30}, never = {SKF_CERT_DEVICE, "box", NULL, 0, 0};
+    const struct skf_cert_req poser = {SKF_CERT_DEVICE, "box", &host, 1, 30},
+                              never = {SKF_CERT_DEVICE, "box", NULL, 0, 0};
     fix_err(SKF_ERR_ARG, "only a distributor", skf_ca_issue(ca, &poser, tls, "device", why));
     fix_err(SKF_ERR_ARG, "days", skf_ca_issue(ca, &never, tls, "device", why));
-    fix_err(SKF_ERR_ARG, "file name", skf_ca_issue(ca, &(struct skf_cert_req){SKF_CERT_DEVICE, "b", NULL, 0, 3}, tls, "ca", why));
+    fix_err(SKF_ERR_ARG, "file name",
+            skf_ca_issue(ca, &(struct skf_cert_req){SKF_CERT_DEVICE, "b", NULL, 0, 3}, tls, "ca", why));
     fix_err(SKF_ERR_ARG, "fleet", skf_ca_init(tls, "a/b", 10, why));
     assert_int_not_equal(access(tls, F_OK), 0);
 }
@@ -168,10 +173,21 @@ static void test_identity(void **state)
     assert_int_equal(k, SKF_CERT_OPERATOR);
     assert_true(is_spiffe("spiffe://acme/distributor/c", "acme", &k, name));
     assert_int_equal(k, SKF_CERT_DISTRIBUTOR);
-    static const char *const bad[] = {"", "spiffe://", "spiffe:///device/x", "spiffe://acme", "spiffe://acme/", "spiffe://acme/device",
-                                      "spiffe://acme/device/", "spiffe://acme/device/a/b", "spiffe://acme/device/..",
-                                      "spiffe://acme/devices/x", "spiffe://acme/admin/x", "http://acme/device/x",
-                                      "SPIFFE://acme/device/x", "spiffe://acm/device/x", "spiffe://acme2/device/x",
+    static const char *const bad[] = {"",
+                                      "spiffe://",
+                                      "spiffe:///device/x",
+                                      "spiffe://acme",
+                                      "spiffe://acme/",
+                                      "spiffe://acme/device",
+                                      "spiffe://acme/device/",
+                                      "spiffe://acme/device/a/b",
+                                      "spiffe://acme/device/..",
+                                      "spiffe://acme/devices/x",
+                                      "spiffe://acme/admin/x",
+                                      "http://acme/device/x",
+                                      "SPIFFE://acme/device/x",
+                                      "spiffe://acm/device/x",
+                                      "spiffe://acme2/device/x",
                                       "spiffe://acme/device/a b"};
     for (size_t i = 0; i < SKF_COUNT(bad); i++)
         if (is_spiffe(bad[i], "acme", &k, name))
@@ -182,8 +198,8 @@ static void test_identity(void **state)
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-    const struct CMUnitTest tests[] = {T(test_issue), T(test_ends_with_ca), T(test_foreign), T(test_arguments),
-                                       T(test_request), T(test_identity)};
+    const struct CMUnitTest tests[] = {T(test_issue),     T(test_ends_with_ca), T(test_foreign),
+                                       T(test_arguments), T(test_request),      T(test_identity)};
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

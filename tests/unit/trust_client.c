@@ -51,19 +51,21 @@ static void test_offline(void **state)
     skf_tuf_close(r.t);
     fix_ok(skf_tuf_open(r.dir, &r.t, why)); /* what was verified still holds after a restart, without a link */
     fix_ok(skf_tuf_find(r.t, FIX_NOW, "deltas/a-b.skdx", NULL, NULL, &t, why));
-    fix_err(SKF_ERR_EXPIRED, "timestamp.json", skf_tuf_find(r.t, FIX_NOW + 2 * FIX_DAY, "deltas/a-b.skdx", NULL, NULL, &t, why));
+    fix_err(SKF_ERR_EXPIRED, "timestamp.json",
+            skf_tuf_find(r.t, FIX_NOW + 2 * FIX_DAY, "deltas/a-b.skdx", NULL, NULL, &t, why));
     fix_drop(&r, "timestamp.json");
     fix_err(SKF_ERR_NET, "timestamp.json", fix_refresh(&r));
     kept(&r, 1, 1, 1, 1);
 }
 
-/* ---- signatures ---------------------------------------------------------------------------------------------------------- */
+/* ---- signatures ------------------------------------------------------------------------------------------------- */
 static void test_wrong_signature(void **state)
 {
     (void)state;
     fix_ok(fix_refresh(&r));
     struct fix_role *const roles[] = {&r.targets, &r.snapshot, &r.timestamp};
-    static const char *const names[] = {"2.targets.json: signed by 0", "3.snapshot.json: signed by 0", "timestamp.json: signed by 0"};
+    static const char *const names[] = {"2.targets.json: signed by 0", "3.snapshot.json: signed by 0",
+                                        "timestamp.json: signed by 0"};
     for (int i = 0; i < 3; i++) {
         int right = roles[i]->signers[0];
         fix_bump(&r);
@@ -73,7 +75,7 @@ static void test_wrong_signature(void **state)
         roles[i]->signers[0] = right;
     }
     kept(&r, 1, 3, 2, 1); /* of each round what came before the lie */
-    fix_publish(&r); /* the rejected ones must not stand in the way of the true ones */
+    fix_publish(&r);      /* the rejected ones must not stand in the way of the true ones */
     fix_ok(fix_refresh(&r));
     kept(&r, 1, 4, 4, 4);
 }
@@ -113,7 +115,12 @@ static void test_threshold(void **state)
 {
     (void)state;
     r.root.version = 2;
-    r.snapshot = (struct fix_role){.keys = {4, 7, 8}, .n_keys = 3, .threshold = 2, .signers = {4}, .n_signers = 1, .version = 1,
+    r.snapshot = (struct fix_role){.keys = {4, 7, 8},
+                                   .n_keys = 3,
+                                   .threshold = 2,
+                                   .signers = {4},
+                                   .n_signers = 1,
+                                   .version = 1,
                                    .expires = FIX_NOW + FIX_DAY};
     fix_publish_root(&r);
     fix_publish(&r);
@@ -157,11 +164,12 @@ static void test_one_key_two_names(void **state)
     char delegator[2048], upper[65];
     for (int i = 0; i < 65; i++)
         upper[i] = hex[i] >= 'a' ? (char)(hex[i] - 32) : hex[i];
-    (void)snprintf(delegator, sizeof delegator,
-                   "{\"signed\":{\"_type\":\"root\",\"roles\":{\"timestamp\":{\"keyids\":[\"%s\",\"other\"],\"threshold\":2}},"
-                   "\"keys\":{\"%s\":{\"keytype\":\"ed25519\",\"scheme\":\"ed25519\",\"keyval\":{\"public\":\"%s\"}},"
-                   "\"other\":{\"keytype\":\"ed25519\",\"scheme\":\"ed25519\",\"keyval\":{\"public\":\"%s\"}}}}}",
-                   id, id, hex, upper);
+    (void)snprintf(
+        delegator, sizeof delegator,
+        "{\"signed\":{\"_type\":\"root\",\"roles\":{\"timestamp\":{\"keyids\":[\"%s\",\"other\"],\"threshold\":2}},"
+        "\"keys\":{\"%s\":{\"keytype\":\"ed25519\",\"scheme\":\"ed25519\",\"keyval\":{\"public\":\"%s\"}},"
+        "\"other\":{\"keytype\":\"ed25519\",\"scheme\":\"ed25519\",\"keyval\":{\"public\":\"%s\"}}}}}",
+        id, id, hex, upper);
     skf_json *root;
     fix_ok(skf_json_parse(delegator, strlen(delegator), 32, &root, why));
     struct skf_buf b = SKF_BUF_INIT(1u << 20);
@@ -178,7 +186,7 @@ static void test_one_key_two_names(void **state)
     skf_buf_free(&b);
 }
 
-/* ---- rollback, freeze, mix and match ----------------------------------------------------------------------------------------- */
+/* ---- rollback, freeze, mix and match ---------------------------------------------------------------------------- */
 static void test_rollback_timestamp(void **state)
 {
     (void)state;
@@ -238,7 +246,8 @@ static void test_expired(void **state)
 {
     (void)state;
     struct fix_role *const roles[] = {&r.timestamp, &r.snapshot, &r.targets};
-    static const char *const names[] = {"timestamp.json: expired", "2.snapshot.json: expired", "2.targets.json: expired"};
+    static const char *const names[] = {"timestamp.json: expired", "2.snapshot.json: expired",
+                                        "2.targets.json: expired"};
     fix_ok(fix_refresh(&r));
     fix_bump(&r);
     for (int i = 0; i < 3; i++) {
@@ -319,7 +328,7 @@ static void test_missing_delta_role(void **state)
     fix_ok(fix_find(&r, "models/m/1.manifest"));
 }
 
-/* ---- root ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- root ------------------------------------------------------------------------------------------------------- */
 static void test_root_chain(void **state)
 {
     (void)state;
@@ -451,7 +460,7 @@ static void test_key_added(void **state)
     fix_err(SKF_ERR_ROLLBACK, "timestamp.json", fix_refresh(&r));
 }
 
-/* ---- sizes, shapes ---------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes, shapes ---------------------------------------------------------------------------------------------- */
 static void test_oversized(void **state)
 {
     (void)state;
@@ -496,16 +505,26 @@ static void test_shapes(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "{\"_type\":\"timestamp\",\"spec_version\":\"2.0\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":{\"snapshot.json\":{\"version\":1}}}",
-        "{\"_type\":\"timestamp\",\"spec_version\":\"1\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":{\"snapshot.json\":{\"version\":1}}}",
-        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":0,\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":{\"snapshot.json\":{\"version\":1}}}",
-        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":\"2\",\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":{\"snapshot.json\":{\"version\":1}}}",
-        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01\",\"meta\":{\"snapshot.json\":{\"version\":1}}}",
-        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":{}}",
-        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":{\"snapshot.json\":{\"version\":-1}}}",
-        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":{\"snapshot.json\":{\"version\":1,\"length\":-5}}}",
-        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":{\"snapshot.json\":{\"version\":1,\"hashes\":{}}}}",
-        "{\"_type\":\"snapshot\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":{\"snapshot.json\":{\"version\":1}}}",
+        "{\"_type\":\"timestamp\",\"spec_version\":\"2.0\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":"
+        "{\"snapshot.json\":{\"version\":1}}}",
+        "{\"_type\":\"timestamp\",\"spec_version\":\"1\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\",\"meta\":{"
+        "\"snapshot.json\":{\"version\":1}}}",
+        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":0,\"expires\":\"2030-01-01T00:00:00Z\","
+        "\"meta\":{\"snapshot.json\":{\"version\":1}}}",
+        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":\"2\",\"expires\":\"2030-01-01T00:00:00Z\","
+        "\"meta\":{\"snapshot.json\":{\"version\":1}}}",
+        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01\",\"meta\":{"
+        "\"snapshot.json\":{\"version\":1}}}",
+        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\","
+        "\"meta\":{}}",
+        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\","
+        "\"meta\":{\"snapshot.json\":{\"version\":-1}}}",
+        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\","
+        "\"meta\":{\"snapshot.json\":{\"version\":1,\"length\":-5}}}",
+        "{\"_type\":\"timestamp\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\","
+        "\"meta\":{\"snapshot.json\":{\"version\":1,\"hashes\":{}}}}",
+        "{\"_type\":\"snapshot\",\"spec_version\":\"1.0.31\",\"version\":2,\"expires\":\"2030-01-01T00:00:00Z\","
+        "\"meta\":{\"snapshot.json\":{\"version\":1}}}",
         "[]",
     };
     fix_ok(fix_refresh(&r));
@@ -543,7 +562,7 @@ static void test_inconsistent(void **state)
     assert_string_equal(r.last, "deltas.json");
 }
 
-/* ---- delegations -------------------------------------------------------------------------------------------------------------------- */
+/* ---- delegations ------------------------------------------------------------------------------------------------ */
 static void test_escape(void **state)
 {
     (void)state;
@@ -574,7 +593,8 @@ static void test_target_mismatch(void **state)
     fix_err(SKF_ERR_DIGEST, "p: ", skf_tuf_check(&t, "p", "hellp", 5, why));
     fix_err(SKF_ERR_DIGEST, "p: has 6 bytes", skf_tuf_check(&t, "p", "hello!", 6, why));
     fix_err(SKF_ERR_DIGEST, "p: has 4 bytes", skf_tuf_check(&t, "p", "hell", 4, why));
-    r.targets_json = "{\"models/m/1.manifest\":{\"length\":5,\"hashes\":{\"md5\":\"5d41402abc4b2a76b9719d911017c592\"}}}";
+    r.targets_json =
+        "{\"models/m/1.manifest\":{\"length\":5,\"hashes\":{\"md5\":\"5d41402abc4b2a76b9719d911017c592\"}}}";
     fix_bump(&r);
     fix_publish(&r);
     fix_ok(fix_refresh(&r));
@@ -588,9 +608,10 @@ static void test_many_roles(void **state)
     static char more[65536];
     size_t n = 0;
     for (int i = 0; i < 40; i++)
-        n += (size_t)snprintf(more + n, sizeof more - n,
-                              ",{\"name\":\"r%d\",\"terminating\":false,\"paths\":[\"many/*\"],\"threshold\":1,\"keyids\":[\"%s\"]}", i,
-                              skf_key_id(r.k[6]));
+        n += (size_t)snprintf(
+            more + n, sizeof more - n,
+            ",{\"name\":\"r%d\",\"terminating\":false,\"paths\":[\"many/*\"],\"threshold\":1,\"keyids\":[\"%s\"]}", i,
+            skf_key_id(r.k[6]));
     r.more_roles = more;
     fix_publish(&r);
     fix_ok(fix_refresh(&r));
@@ -631,12 +652,36 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_sound), T(test_offline), T(test_wrong_signature), T(test_wrong_delta_signature), T(test_altered),
-        T(test_threshold), T(test_same_key_twice), T(test_one_key_two_names), T(test_rollback_timestamp),
-        T(test_rollback_snapshot), T(test_rollback_targets), T(test_expired), T(test_freeze), T(test_mix_and_match),
-        T(test_missing_delta_role), T(test_root_chain), T(test_root_refused), T(test_root_skip), T(test_root_many),
-        T(test_first_root), T(test_fast_forward), T(test_key_added), T(test_oversized), T(test_deep), T(test_shapes),
-        T(test_inconsistent), T(test_escape), T(test_target_mismatch), T(test_many_roles), T(test_damaged_folder),
+        T(test_sound),
+        T(test_offline),
+        T(test_wrong_signature),
+        T(test_wrong_delta_signature),
+        T(test_altered),
+        T(test_threshold),
+        T(test_same_key_twice),
+        T(test_one_key_two_names),
+        T(test_rollback_timestamp),
+        T(test_rollback_snapshot),
+        T(test_rollback_targets),
+        T(test_expired),
+        T(test_freeze),
+        T(test_mix_and_match),
+        T(test_missing_delta_role),
+        T(test_root_chain),
+        T(test_root_refused),
+        T(test_root_skip),
+        T(test_root_many),
+        T(test_first_root),
+        T(test_fast_forward),
+        T(test_key_added),
+        T(test_oversized),
+        T(test_deep),
+        T(test_shapes),
+        T(test_inconsistent),
+        T(test_escape),
+        T(test_target_mismatch),
+        T(test_many_roles),
+        T(test_damaged_folder),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, NULL);

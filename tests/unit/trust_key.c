@@ -114,12 +114,17 @@ static void test_bad_files(void **state)
     fix_ok(skf_file_write(path, text, n, 0600, why));
     fix_err(SKF_ERR_UNSUPPORTED, "version 1", skf_key_load(path, &l, why));
     skf_free(text);
-    static const char *const bad[] = {"", "{}", "[]", "{\"keytype\":\"ed25519\",\"scheme\":\"ed25519\",\"keyval\":{\"public\":\"00\"}}",
-                                      "{\"keytype\":\"dsa\",\"scheme\":\"dsa\",\"keyval\":{\"public\":\"00\"}}",
-                                      "{\"keytype\":\"rsa\",\"scheme\":\"rsassa-pss-sha256\",\"keyval\":{\"public\":\"-----BEGIN\"}}"};
+    static const char *const bad[] = {
+        "",
+        "{}",
+        "[]",
+        "{\"keytype\":\"ed25519\",\"scheme\":\"ed25519\",\"keyval\":{\"public\":\"00\"}}",
+        "{\"keytype\":\"dsa\",\"scheme\":\"dsa\",\"keyval\":{\"public\":\"00\"}}",
+        "{\"keytype\":\"rsa\",\"scheme\":\"rsassa-pss-sha256\",\"keyval\":{\"public\":\"-----BEGIN\"}}"};
     for (size_t i = 0; i < SKF_COUNT(bad); i++) {
         fix_ok(skf_file_write(pub_path, bad[i], strlen(bad[i]), 0644, why));
-        fix_err(i == 4 ? SKF_ERR_UNSUPPORTED : SKF_ERR_FORMAT, "k.key.pub", skf_key_load_public(pub_path, &pub, id, why));
+        fix_err(i == 4 ? SKF_ERR_UNSUPPORTED : SKF_ERR_FORMAT, "k.key.pub",
+                skf_key_load_public(pub_path, &pub, id, why));
     }
 }
 

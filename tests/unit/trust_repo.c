@@ -1,4 +1,5 @@
-/* The repository side: what it writes is what the client takes, versions and expiries move as they must, wrong keys are refused. */
+/* The repository side: what it writes is what the client takes, versions and expiries move as they must, wrong keys are
+ * refused. */
 #include "tests/lib/trust_fix.h"
 
 enum { ROOT, ROOT2, TARGETS, SNAPSHOT, TIMESTAMP, DELTAS, STRANGER, KEYS };
@@ -47,7 +48,10 @@ static long long version_of(const char *name)
     return v;
 }
 
-static enum skf_err update(int64_t now) { return skf_tuf_repo_update(repo, &online, NULL, 0, NULL, 0, now, why); }
+static enum skf_err update(int64_t now)
+{
+    return skf_tuf_repo_update(repo, &online, NULL, 0, NULL, 0, now, why);
+}
 
 static enum skf_err refresh(int64_t now)
 {
@@ -91,9 +95,17 @@ static int setup(void **state)
         fix_ok(skf_key_generate(roles[i], &k[i], why));
         pub[i] = skf_key_public(k[i]);
     }
-    struct skf_tuf_keys keys = {.root = pub, .n_root = 2, .root_threshold = 2, .targets = pub + TARGETS, .n_targets = 1,
-                                .snapshot = pub + SNAPSHOT, .n_snapshot = 1, .timestamp = pub + TIMESTAMP, .n_timestamp = 1,
-                                .deltas = pub + DELTAS, .n_deltas = 1};
+    struct skf_tuf_keys keys = {.root = pub,
+                                .n_root = 2,
+                                .root_threshold = 2,
+                                .targets = pub + TARGETS,
+                                .n_targets = 1,
+                                .snapshot = pub + SNAPSHOT,
+                                .n_snapshot = 1,
+                                .timestamp = pub + TIMESTAMP,
+                                .n_timestamp = 1,
+                                .deltas = pub + DELTAS,
+                                .n_deltas = 1};
     fix_ok(skf_tuf_repo_new(repo, &keys, FIX_NOW, why));
     fix_err(SKF_ERR_EXISTS, "repository already", skf_tuf_repo_new(repo, &keys, FIX_NOW, why));
     online = (struct skf_tuf_online){.deltas = k[DELTAS], .snapshot = k[SNAPSHOT], .timestamp = k[TIMESTAMP]};
@@ -168,7 +180,8 @@ static void test_publish(void **state)
     assert_int_equal(version_of("timestamp.json"), stamp);
     old = load("1.targets.json");
     fix_ok(skf_json_text(old, 0, &stale, &stale_n));
-    fix_err(SKF_ERR_ROLLBACK, "targets: version 1", skf_tuf_repo_update(repo, &online, stale, stale_n, NULL, 0, FIX_NOW, why));
+    fix_err(SKF_ERR_ROLLBACK, "targets: version 1",
+            skf_tuf_repo_update(repo, &online, stale, stale_n, NULL, 0, FIX_NOW, why));
     skf_free(stale);
     skf_json_free(old);
     fix_ok(skf_json_set(skf_json_get(doc, "signed"), "version", skf_json_int(2)));
@@ -198,7 +211,8 @@ static void test_deltas(void **state)
     assert_int_equal(version_of("timestamp.json"), stamp + 1);
 }
 
-/* As a distributor that looks once an hour: months go by, clients never see anything expired, and nothing is written in vain. */
+/* As a distributor that looks once an hour: months go by, clients never see anything expired, and nothing is written in
+ * vain. */
 static void test_renewal(void **state)
 {
     (void)state;
@@ -291,8 +305,9 @@ static void test_rotation(void **state)
 static void test_names(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "x", "../repo/1.root.json", "/etc/passwd", ".lock", ".json", "a/b.json", "timestamp.json/",
-                                      "root.json\n", "1.root.jsonx", "root .json"};
+    static const char *const bad[] = {"",          "x",        "../repo/1.root.json", "/etc/passwd", ".lock",
+                                      ".json",     "a/b.json", "timestamp.json/",     "root.json\n", "1.root.jsonx",
+                                      "root .json"};
     struct skf_buf b = SKF_BUF_INIT(SKF_TUF_META_MAX);
     for (size_t i = 0; i < SKF_COUNT(bad); i++)
         fix_err(SKF_ERR_ARG, "not the name", skf_tuf_repo_read(repo, bad[i], &b, why));
@@ -307,8 +322,17 @@ static void test_new_arguments(void **state)
     (void)state;
     char other[100];
     skf_json *pub = skf_key_public(k[ROOT]), *twice[2] = {pub, pub};
-    struct skf_tuf_keys keys = {.root = twice, .n_root = 2, .root_threshold = 2, .targets = &pub, .n_targets = 1, .snapshot = &pub,
-                                .n_snapshot = 1, .timestamp = &pub, .n_timestamp = 1, .deltas = &pub, .n_deltas = 1};
+    struct skf_tuf_keys keys = {.root = twice,
+                                .n_root = 2,
+                                .root_threshold = 2,
+                                .targets = &pub,
+                                .n_targets = 1,
+                                .snapshot = &pub,
+                                .n_snapshot = 1,
+                                .timestamp = &pub,
+                                .n_timestamp = 1,
+                                .deltas = &pub,
+                                .n_deltas = 1};
     (void)snprintf(other, sizeof other, "%s/other", dir);
     fix_err(SKF_ERR_ARG, "given twice", skf_tuf_repo_new(other, &keys, FIX_NOW, why));
     keys.n_root = 1;
@@ -325,9 +349,9 @@ int main(void)
 {
 #define T(f, s) cmocka_unit_test_setup_teardown(f, s, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_unsigned, setup), T(test_publish, setup_live), T(test_deltas, setup_live), T(test_renewal, setup_live),
-        T(test_wrong_keys, setup_live), T(test_tampered, setup_live), T(test_rotation, setup_live), T(test_names, setup_live),
-        T(test_new_arguments, setup),
+        T(test_unsigned, setup),      T(test_publish, setup_live),    T(test_deltas, setup_live),
+        T(test_renewal, setup_live),  T(test_wrong_keys, setup_live), T(test_tampered, setup_live),
+        T(test_rotation, setup_live), T(test_names, setup_live),      T(test_new_arguments, setup),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, NULL);
