@@ -23,6 +23,7 @@ enum {
     GW_TEXT = 4 << 20,           /* of an answer that is not streamed */
     GW_TRIES = 4,                /* times a request is given to a worker */
     GW_CONNECT_MS = 2000,        /* a new worker's hello, when its route is set */
+    GW_HELLO_MS = 300,           /* the same when there is no other worker that could go on */
     GW_SEND_MS = 5000            /* a worker that takes nothing for so long has hung */
 };
 

@@ -80,10 +80,25 @@ static bool is_first_of_model(const struct skf_gw_route *r, size_t i)
     return true;
 }
 
+/* Waits until the link is connected: for long while the model's present worker can go on, otherwise only as long as a hello takes. */
+static void wait_connected_(struct skf_gw *g, const struct gw_link *l, uint64_t from)
+{
+    while (!l->connected && !g->stop) {
+        struct timespec t;
+        if (skf_now_ns() - from > (skf_gw_pick_(g, l->model) ? GW_CONNECT_MS : GW_HELLO_MS) * 1000000ull)
+            return;
+        clock_gettime(CLOCK_REALTIME, &t);
+        t.tv_nsec += 50 * 1000000;
+        t.tv_sec += t.tv_nsec / 1000000000;
+        t.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&g->changed, &g->lock, &t);
+    }
+}
+
 /* Links for all of them, and the new first ones connected where the model has a worker already that could go on. */
 static enum skf_err prepare_(struct skf_gw *g, const struct skf_gw_route *r, size_t n, struct gw_link **links, struct skf_why *why)
 {
-    uint64_t until = skf_now_ns() + GW_CONNECT_MS * 1000000ull;
+    uint64_t from = skf_now_ns();
     for (size_t i = 0; i < n; i++) {
         links[i] = find_(g, &r[i]);
         if (!links[i])
@@ -93,14 +108,7 @@ static enum skf_err prepare_(struct skf_gw *g, const struct skf_gw_route *r, siz
     for (size_t i = 0; i < n; i++) {
         if (!is_first_of_model(r, i))
             continue;
-        while (!links[i]->connected && skf_gw_pick_(g, r[i].model) && skf_now_ns() < until && !g->stop) {
-            struct timespec t;
-            clock_gettime(CLOCK_REALTIME, &t);
-            t.tv_nsec += 50 * 1000000;
-            t.tv_sec += t.tv_nsec / 1000000000;
-            t.tv_nsec %= 1000000000;
-            pthread_cond_timedwait(&g->changed, &g->lock, &t);
-        }
+        wait_connected_(g, links[i], from);
         if (!links[i]->connected && skf_gw_pick_(g, r[i].model))
             return skf_fail(why, SKF_ERR_NET, "%s %s: no worker answers on %s; the routes stay as they were", r[i].model, r[i].version,
                             r[i].socket);

@@ -66,11 +66,14 @@ static enum skf_err open_ends(struct worker *w, const struct skf_worker_opts *o,
     w->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
     if (w->signal_fd < 0 || pipe2(w->stop, O_CLOEXEC))
         return skf_fail_errno(why, errno, "cannot watch for signals");
-    if (!o->parent_death)
-        return SKF_OK;
-    w->parent_fd = parent > 0 ? pidfd_open(parent, 0) : -1;
-    if (w->parent_fd < 0 || getppid() != parent)
+    if (o->parent_death)
+        w->parent_fd = parent > 0 ? pidfd_open(parent, 0) : -1;
+    if (o->parent_death && (w->parent_fd < 0 || getppid() != parent))
         return skf_fail(why, SKF_ERR_STATE, "the parent is gone");
+    int bad = pthread_create(&w->acceptor, NULL, skf_worker_accept_loop, w);
+    if (bad)
+        return skf_fail_errno(why, bad, "cannot start a thread");
+    w->has_acceptor = true;
     return SKF_OK;
 }
 
@@ -134,21 +137,32 @@ static void leave(struct worker *w)
     pthread_mutex_unlock(&w->lock);
 }
 
+static void tell(struct worker *w, char c)
+{
+    while (write(w->stop[1], &c, 1) < 0 && errno == EINTR)
+        ;
+}
+
 static enum skf_err serve(struct worker *w, const struct skf_worker_opts *o, struct skf_why *why)
 {
     SKF_TRY(skf_unix_listen(o->socket, &w->listen_fd, why));
-    int bad = pthread_create(&w->acceptor, NULL, skf_worker_accept_loop, w);
-    if (bad)
-        return skf_fail_errno(why, bad, "cannot start a thread");
+    pthread_mutex_lock(&w->lock);
+    w->serving = true;
+    pthread_mutex_unlock(&w->lock);
+    tell(w, 'l');
     skf_log(SKF_LOG_INFO, "%s %s is ready on %s", w->model, w->version, o->socket);
     enum skf_err e = step_until_quit(w, why);
-    while (write(w->stop[1], "x", 1) < 0 && errno == EINTR)
-        ;
-    pthread_join(w->acceptor, NULL);
     (void)unlink(o->socket);
-    if (e == SKF_OK)
-        leave(w);
     return e;
+}
+
+static void stop_acceptor(struct worker *w)
+{
+    if (!w->has_acceptor)
+        return;
+    tell(w, 'x');
+    pthread_join(w->acceptor, NULL);
+    w->has_acceptor = false;
 }
 
 static void free_worker(struct worker *w)
@@ -175,12 +189,20 @@ enum skf_err skf_worker_run(const struct skf_worker_opts *o, struct skf_why *why
     name_it(w, o);
     SKF_GO(e, open_ends(w, o, why));
     SKF_GO(e, open_weights(o, &x, why));
-    SKF_GO(e, skf_engine_open(x.model, &o->engine, &w->engine, why));
+    e = skf_engine_open(x.model, &o->engine, &w->engine, why);
+    if (e != SKF_OK) {
+        e = o->file ? skf_fail_prefix(why, e, "%.200s", o->file) : skf_fail_prefix(why, e, "%.100s %.100s", o->model, o->version);
+        goto out;
+    }
     e = serve(w, o, why);
-    if (e != SKF_OK && w->n_conns)
+    stop_acceptor(w);
+    if (e == SKF_OK)
+        leave(w);
+    else if (w->n_conns)
         return e; /* the engine is broken and its users still hold it: the process ends with everything as it is */
-    skf_engine_close(w->engine);
 out:
+    stop_acceptor(w); /* it uses the engine */
+    skf_engine_close(w->engine);
     close_weights(&x);
     free_worker(w);
     return e;

@@ -1,6 +1,7 @@
 /* A worker's connections: taken, read, written, lost. */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -352,29 +353,44 @@ static void take_connection(struct worker *w, int fd)
     pthread_mutex_unlock(&w->lock);
 }
 
-/* Until the worker is told to leave; signals and the parent's end are such a word too, and more urgent. */
+/* While the model is being loaded nothing needs to be left in order: ends as the signal alone would have. */
+static void die(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    (void)signal(SIGTERM, SIG_DFL);
+    (void)raise(SIGTERM);
+    (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* Until the worker is told to leave; signals and the parent's end are such a word too, and more urgent.  On the pipe: 'l' the socket is
+ * there, 'q' take no more connections, 'x' it is over. */
 void *skf_worker_accept_loop(void *ctx)
 {
     struct worker *w = ctx;
-    struct pollfd fds[4] = {{w->stop[0], POLLIN, 0}, {w->signal_fd, POLLIN, 0}, {w->parent_fd, POLLIN, 0}, {w->listen_fd, POLLIN, 0}};
-    bool hurry = false, listening = true;
-    while (!hurry && (poll(fds, listening ? 4 : 3, -1) >= 0 || errno == EINTR)) {
-        hurry = fds[1].revents || fds[2].revents;
-        if (listening && fds[3].revents) {
+    struct pollfd fds[4] = {{w->stop[0], POLLIN, 0}, {w->signal_fd, POLLIN, 0}, {w->parent_fd, POLLIN, 0}, {-1, POLLIN, 0}};
+    while (poll(fds, SKF_COUNT(fds), -1) >= 0 || errno == EINTR) {
+        char c = 0;
+        if (fds[1].revents || fds[2].revents)
+            break;
+        if (fds[3].revents) {
             int fd = accept4(w->listen_fd, NULL, NULL, SOCK_CLOEXEC);
             if (fd >= 0)
                 take_connection(w, fd);
         }
-        if (fds[0].revents) {
-            char c = 0;
-            if (read(w->stop[0], &c, 1) == 1 && c == 'x')
-                return NULL; /* skf_worker_run has ended */
-            listening = false;
+        if (fds[0].revents && read(w->stop[0], &c, 1) == 1) {
+            if (c == 'x')
+                return NULL;
+            fds[3].fd = c == 'l' ? w->listen_fd : -1;
         }
     }
     pthread_mutex_lock(&w->lock);
+    bool loading = !w->serving;
     w->quitting = w->hurry = true;
     pthread_mutex_unlock(&w->lock);
+    if (loading)
+        die();
     skf_worker_cancel_all(w);
     skf_engine_wake(w->engine);
     return NULL;

@@ -50,12 +50,14 @@ struct worker {
     char model[129], version[129];
     int listen_fd, signal_fd, parent_fd, stop[2];
     pthread_t acceptor;
+    bool has_acceptor;
     /* Everything below and in the structures above. Never held over a call of the engine, which calls back under its own locks. */
     pthread_mutex_t lock;
     pthread_cond_t idle; /* a connection has gone */
     struct worker_conn *conns;
     struct worker_gen *gens;
     unsigned n_conns, n_gens;
+    bool serving;  /* the model is loaded */
     bool quitting; /* takes no new generations */
     bool hurry;    /* and what runs is cancelled */
 };

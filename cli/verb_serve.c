@@ -1,0 +1,286 @@
+/*
+ * skiff serve: the box's local API without a fleet.  Starts a gateway and a worker as the agent would, sets the route, starts again
+ * what dies, and on Ctrl-C or SIGTERM stops both.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "base/file.h"
+#include "cli/child.h"
+#include "cli/cli.h"
+#include "proto/frame.h"
+#include "proto/local.pb-c.h"
+#include "proto/msg.h"
+
+enum { CONTROL_MS = 5000, STOP_MS = 5000, RETRY_MAX_MS = 10000 };
+static const char version[] = "local"; /* a file has no version */
+
+struct serve {
+    const char *model, *listen;
+    char name[129], dir[96], control[128], socket[128], listening[128];
+    char threads[24], context[24];
+    struct skf_child gateway, worker;
+    int signal_fd, control_fd;
+    unsigned worker_bad;     /* deaths in a row */
+    uint64_t worker_begun, worker_next; /* ns: when it was started; when it may be again */
+    bool is_routed, is_ready;
+};
+
+/* ---- the control socket ------------------------------------------------------------------------------------------------ */
+static enum skf_err ask(struct serve *s, Skiff__V1__ToGateway *m, Skiff__V1__FromGateway **answer, struct skf_why *why)
+{
+    struct skf_buf b = SKF_BUF_INIT(SKF_FRAME_MAX);
+    uint8_t *p = NULL;
+    size_t n = 0;
+    enum skf_err e = SKF_OK;
+    *answer = NULL;
+    if (s->control_fd < 0)
+        SKF_GO(e, skf_unix_connect(s->control, &s->control_fd, why));
+    SKF_GO(e, skf_msg_pack(&m->base, &p, &n));
+    SKF_GO(e, skf_frame_write(s->control_fd, CONTROL_MS, p, n));
+    SKF_GO(e, skf_frame_read(s->control_fd, CONTROL_MS, &b));
+    SKF_GO(e, SKF_UNPACK(skiff__v1__from_gateway, Skiff__V1__FromGateway, b.data, b.len, SKF_FRAME_MAX, answer, why));
+    if ((*answer)->error[0]) {
+        e = skf_fail(why, SKF_ERR_REFUSED, "the gateway: %.300s", (*answer)->error);
+        skf_msg_free(&(*answer)->base);
+        *answer = NULL;
+    }
+out:
+    if (e != SKF_OK && e != SKF_ERR_REFUSED && s->control_fd >= 0) {
+        (void)close(s->control_fd);
+        s->control_fd = -1;
+    }
+    skf_free(p);
+    skf_buf_free(&b);
+    return e;
+}
+
+/* Sets the route; the gateway connects to the worker as soon as it is there. */
+static enum skf_err set_route(struct serve *s, struct skf_why *why)
+{
+    Skiff__V1__ToGateway m = SKIFF__V1__TO_GATEWAY__INIT;
+    Skiff__V1__SetRoutes set = SKIFF__V1__SET_ROUTES__INIT;
+    Skiff__V1__Route route = SKIFF__V1__ROUTE__INIT, *list[1] = {&route};
+    Skiff__V1__FromGateway *answer;
+    route.model = s->name;
+    route.version = (char *)(uintptr_t)version;
+    route.socket = s->socket;
+    set.n_routes = 1;
+    set.routes = list;
+    m.kind_case = SKIFF__V1__TO_GATEWAY__KIND_SET_ROUTES;
+    m.set_routes = &set;
+    SKF_TRY(ask(s, &m, &answer, why));
+    skf_msg_free(&answer->base);
+    s->is_routed = true;
+    return SKF_OK;
+}
+
+static bool is_connected(struct serve *s)
+{
+    Skiff__V1__ToGateway m = SKIFF__V1__TO_GATEWAY__INIT;
+    Skiff__V1__GetStatus get = SKIFF__V1__GET_STATUS__INIT;
+    Skiff__V1__FromGateway *answer;
+    bool yes = false;
+    m.kind_case = SKIFF__V1__TO_GATEWAY__KIND_GET_STATUS;
+    m.get_status = &get;
+    if (ask(s, &m, &answer, NULL) != SKF_OK)
+        return false;
+    for (size_t i = 0; answer->status && i < answer->status->n_routes; i++)
+        yes = yes || answer->status->routes[i]->connected;
+    skf_msg_free(&answer->base);
+    return yes;
+}
+
+/* ---- the two programs -------------------------------------------------------------------------------------------------- */
+static enum skf_err start_gateway(struct serve *s, struct skf_why *why)
+{
+    const char *args[] = {"--listen", s->listening, "--control", s->control, "--parent-death", NULL};
+    s->is_routed = false;
+    if (s->control_fd >= 0)
+        (void)close(s->control_fd);
+    s->control_fd = -1;
+    return skf_child_start(&s->gateway, args, why);
+}
+
+static enum skf_err start_worker(struct serve *s, struct skf_why *why)
+{
+    const char *args[16] = {"--socket", s->socket, "--file", s->model, "--name", s->name, "--version", version, "--parent-death"};
+    size_t n = 9;
+    if (s->threads[0]) {
+        args[n++] = "--threads";
+        args[n++] = s->threads;
+    }
+    if (s->context[0]) {
+        args[n++] = "--context";
+        args[n++] = s->context;
+    }
+    s->worker_begun = skf_now_ns();
+    return skf_child_start(&s->worker, args, why);
+}
+
+/* Why a child ended, in its own words when it said any: "skiff-worker: m.gguf: truncated" gives "m.gguf: truncated". */
+static enum skf_err ended(const struct skf_child *c, int status, struct skf_why *why)
+{
+    size_t n = strlen(c->program);
+    if (WIFSIGNALED(status))
+        return skf_fail(why, SKF_ERR_STATE, "%s: ended by signal %d", c->program, WTERMSIG(status));
+    if (strncmp(c->last, c->program, n) == 0 && strncmp(c->last + n, ": ", 2) == 0)
+        return skf_fail(why, SKF_ERR_STATE, "%.480s", c->last + n + 2);
+    return skf_fail(why, SKF_ERR_STATE, "%s: ended with status %d", c->program, WEXITSTATUS(status));
+}
+
+static enum skf_err on_gateway_end(struct serve *s, struct skf_why *why)
+{
+    bool was_up = s->is_routed;
+    enum skf_err e = ended(&s->gateway, skf_child_reap(&s->gateway), why);
+    if (!was_up)
+        return e;
+    (void)fprintf(stderr, "skiff: %s; starting another gateway\n", why->text);
+    return start_gateway(s, why);
+}
+
+/* The first worker's failure is ours; a later one is started again, ever later when it does not last. */
+static enum skf_err on_worker_end(struct serve *s, struct skf_why *why)
+{
+    uint64_t now = skf_now_ns();
+    enum skf_err e = ended(&s->worker, skf_child_reap(&s->worker), why);
+    if (!s->is_ready)
+        return e;
+    s->worker_bad = now - s->worker_begun > 30000000000u ? 0 : s->worker_bad + 1;
+    uint64_t wait_ms = s->worker_bad <= 1 ? 0 : SKF_MIN(100ull << SKF_MIN(s->worker_bad, 10u), (uint64_t)RETRY_MAX_MS);
+    s->worker_next = now + wait_ms * 1000000;
+    (void)fprintf(stderr, "skiff: %s; starting another worker\n", why->text);
+    return SKF_OK;
+}
+
+/* What can be done now, whoever woke us. */
+static enum skf_err step(struct serve *s, struct skf_why *why)
+{
+    static const char word[] = "listening ";
+    if (!s->worker.pid && skf_now_ns() >= s->worker_next)
+        SKF_TRY(start_worker(s, why));
+    if (!s->is_routed && strncmp(s->gateway.said, word, sizeof word - 1) == 0) {
+        (void)snprintf(s->listening, sizeof s->listening, "%.120s", s->gateway.said + sizeof word - 1);
+        SKF_TRY(set_route(s, why));
+    }
+    if (s->is_routed && !s->is_ready && is_connected(s)) {
+        s->is_ready = true;
+        s->gateway.passes_on = s->worker.passes_on = true;
+        if (printf("%s on http://%s/v1 (Ctrl-C stops)\n", s->name, s->listening) < 0 || fflush(stdout))
+            return skf_fail(why, SKF_ERR_IO, "standard output: cannot be written");
+    }
+    return SKF_OK;
+}
+
+static enum skf_err serve_until_told(struct serve *s, struct skf_why *why)
+{
+    SKF_TRY(start_gateway(s, why));
+    for (;;) {
+        SKF_TRY(step(s, why));
+        struct pollfd fds[] = {{s->signal_fd, POLLIN, 0},      {s->gateway.pid_fd, POLLIN, 0}, {s->worker.pid_fd, POLLIN, 0},
+                               {s->gateway.out.fd, POLLIN, 0}, {s->gateway.err.fd, POLLIN, 0}, {s->worker.out.fd, POLLIN, 0},
+                               {s->worker.err.fd, POLLIN, 0}};
+        int wait_ms = s->is_ready && s->is_routed && s->worker.pid ? -1 : 50;
+        if (poll(fds, SKF_COUNT(fds), wait_ms) < 0 && errno != EINTR)
+            return skf_fail_errno(why, errno, "poll");
+        if (fds[0].revents)
+            return SKF_OK;
+        skf_child_read(&s->gateway);
+        skf_child_read(&s->worker);
+        if (fds[1].revents)
+            SKF_TRY(on_gateway_end(s, why));
+        if (fds[2].revents)
+            SKF_TRY(on_worker_end(s, why));
+    }
+}
+
+static void clean_up(struct serve *s)
+{
+    if (s->gateway.pid)
+        (void)kill(s->gateway.pid, SIGTERM);
+    skf_child_stop(&s->worker, STOP_MS);
+    skf_child_stop(&s->gateway, STOP_MS);
+    if (s->control_fd >= 0)
+        (void)close(s->control_fd);
+    if (s->signal_fd >= 0)
+        (void)close(s->signal_fd);
+    if (s->dir[0]) {
+        (void)unlink(s->control);
+        (void)unlink(s->socket);
+        (void)rmdir(s->dir);
+    }
+}
+
+/* A folder for the sockets, the owner's alone; signals as something to poll; the children's words quiet but for warnings. */
+static enum skf_err prepare(struct serve *s, struct skf_why *why)
+{
+    const char *run = getenv("XDG_RUNTIME_DIR"), *slash = strrchr(s->model, '/'), *name = slash ? slash + 1 : s->model;
+    size_t n = strlen(name);
+    sigset_t set;
+    struct stat st;
+    if (stat(s->model, &st) != 0)
+        return skf_fail_errno(why, errno, "%s", s->model);
+    if (n > 5 && strcmp(name + n - 5, ".gguf") == 0)
+        n -= 5;
+    for (size_t i = 0; i < SKF_MIN(n, sizeof s->name - 1); i++)
+        s->name[i] = name[i] > ' ' && name[i] != 0x7f ? name[i] : '-';
+    if (!run || strlen(run) > 60 || access(run, W_OK) != 0)
+        run = "/tmp";
+    (void)snprintf(s->dir, sizeof s->dir, "%s/skiff-serve-XXXXXX", run);
+    if (!mkdtemp(s->dir)) {
+        s->dir[0] = 0;
+        return skf_fail_errno(why, errno, "%s", run);
+    }
+    (void)snprintf(s->control, sizeof s->control, "%s/gateway.sock", s->dir);
+    (void)snprintf(s->socket, sizeof s->socket, "%s/worker.sock", s->dir);
+    (void)snprintf(s->listening, sizeof s->listening, "%.120s", s->listen);
+    (void)setenv("SKF_LOG", "warn", 0);
+    (void)sigemptyset(&set);
+    (void)sigaddset(&set, SIGINT);
+    (void)sigaddset(&set, SIGTERM);
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+    return s->signal_fd < 0 ? skf_fail_errno(why, errno, "signalfd") : SKF_OK;
+}
+
+int skf_verb_serve(int argc, char **argv)
+{
+    struct serve s = {.listen = "127.0.0.1:8080", .gateway = SKF_CHILD("skiff-gateway"), .worker = SKF_CHILD("skiff-worker"),
+                      .signal_fd = -1, .control_fd = -1};
+    uint64_t threads = 0, context = 0;
+    const struct skf_opt opts[] = {
+        {.name = "--model", .letter = 'm', .value = "MODEL", .help = "a GGUF file", .text = &s.model},
+        {.name = "--listen", .value = "HOST:PORT", .help = "where to serve (127.0.0.1:8080); port 0 for any", .text = &s.listen},
+        {.name = "--threads", .value = "N", .help = "threads; one a processor if not given", .number = &threads},
+        {.name = "--context", .value = "N", .help = "tokens a conversation may have", .number = &context},
+    };
+    const struct skf_usage u = {.verb = "serve", .args = "-m MODEL", .opts = opts, .n_opts = SKF_COUNT(opts),
+                                .about = "Serves the model's OpenAI API on this machine until Ctrl-C."};
+    struct skf_why why = {{0}};
+    int status;
+    if (!is_cli_parsed(&u, argc, argv, &status))
+        return status;
+    const char *wrong = !s.model ? "-m MODEL is missing" : threads > 1024 ? "--threads: at most 1024" :
+                        context > 1u << 20 ? "--context: at most 1,048,576" : NULL;
+    if (wrong) {
+        (void)fprintf(stderr, "skiff: serve: %s\n", wrong);
+        return SKF_EXIT_USAGE;
+    }
+    if (threads)
+        (void)snprintf(s.threads, sizeof s.threads, "%u", (unsigned)threads);
+    if (context)
+        (void)snprintf(s.context, sizeof s.context, "%u", (unsigned)context);
+    enum skf_err e = prepare(&s, &why);
+    if (e == SKF_OK)
+        e = serve_until_told(&s, &why);
+    clean_up(&s);
+    return e == SKF_OK ? SKF_EXIT_OK : skf_cli_fail(e, &why);
+}
