@@ -18,13 +18,17 @@
 
 #include "base/util.h"
 
-#define REST_MS 10000u /* a frame whose first byte has gone must be whole after this, or after a longer limit of the caller */
+#define REST_MS                                                                                                        \
+    10000u /* a frame whose first byte has gone must be whole after this, or after a longer limit of the caller */
 
 struct wait {
     uint64_t until; /* skf_now_ns; 0 for ever */
 };
 
-static struct wait wait_of(unsigned ms) { return (struct wait){ms ? skf_now_ns() + (uint64_t)ms * 1000000u : 0}; }
+static struct wait wait_of(unsigned ms)
+{
+    return (struct wait){ms ? skf_now_ns() + (uint64_t)ms * 1000000u : 0};
+}
 
 static enum skf_err wait_for(int fd, short what, const struct wait *w)
 {
@@ -45,9 +49,13 @@ static enum skf_err wait_for(int fd, short what, const struct wait *w)
     }
 }
 
-static bool is_again(int e) { return e == EAGAIN || e == EWOULDBLOCK || e == EINTR; }
+static bool is_again(int e)
+{
+    return e == EAGAIN || e == EWOULDBLOCK || e == EINTR;
+}
 
-/* Reads n bytes. Once the first has come, a time-out is a broken peer: the rest of the frame would be taken for the next. */
+/* Reads n bytes. Once the first has come, a time-out is a broken peer: the rest of the frame would be taken for the
+ * next. */
 static enum skf_err read_all(int fd, struct wait *w, unsigned timeout_ms, bool *begun, uint8_t *to, size_t n)
 {
     while (n > 0) {
@@ -133,7 +141,7 @@ enum skf_err skf_frame_write(int fd, unsigned timeout_ms, const void *p, size_t 
     return SKF_OK;
 }
 
-/* ---- Unix sockets ------------------------------------------------------------------------------------------------------ */
+/* ---- Unix sockets ------------------------------------------------------------------------------------------------ */
 
 static enum skf_err address_of(const char *path, struct sockaddr_un *a, struct skf_why *why)
 {

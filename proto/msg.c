@@ -1,22 +1,23 @@
 /*
- * Messages from outside are walked once over their raw bytes before protobuf-c sees them.  protobuf-c itself takes invalid UTF-8,
- * embedded NULs and any nesting, merges what is given twice, and cannot say which field it disliked; the walk settles all of that
- * with a stack bounded by the schema and no allocation, so that what reaches protobuf-c is known to be whole.  What protobuf-c then
- * allocates is counted against a budget in proportion to the bytes that came: an empty element of a repeated message costs two
- * bytes on the wire and a whole struct in memory.
+ * Messages from outside are walked once over their raw bytes before protobuf-c sees them.  protobuf-c itself takes
+ * invalid UTF-8, embedded NULs and any nesting, merges what is given twice, and cannot say which field it disliked; the
+ * walk settles all of that with a stack bounded by the schema and no allocation, so that what reaches protobuf-c is
+ * known to be whole.  What protobuf-c then allocates is counted against a budget in proportion to the bytes that came:
+ * an empty element of a repeated message costs two bytes on the wire and a whole struct in memory.
  *
- * Stricter than the protobuf specification, on purpose: a field that is not repeated may be given once, of a oneof only one member,
- * and a number must fit its type.  No encoder writes anything else, and bytes that two parsers read differently are trouble.
+ * Stricter than the protobuf specification, on purpose: a field that is not repeated may be given once, of a oneof only
+ * one member, and a number must fit its type.  No encoder writes anything else, and bytes that two parsers read
+ * differently are trouble.
  */
 #include "proto/msg.h"
 
 #include "base/alloc.h"
 #include "base/util.h"
 
-#define DEPTH_MAX 8        /* messages within messages; the schemas use 5 */
-#define UNKNOWN_MAX 64     /* fields of a newer schema in one whole message: protobuf-c keeps each of them */
-#define BUDGET_FACTOR 16   /* bytes allocated for a byte received, */
-#define BUDGET_BASE (4u << 20) /* and so much in any case */
+#define DEPTH_MAX     8          /* messages within messages; the schemas use 5 */
+#define UNKNOWN_MAX   64         /* fields of a newer schema in one whole message: protobuf-c keeps each of them */
+#define BUDGET_FACTOR 16         /* bytes allocated for a byte received, */
+#define BUDGET_BASE   (4u << 20) /* and so much in any case */
 
 enum { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
 
@@ -111,8 +112,8 @@ static bool is_scalar(struct skf_reader *r, ProtobufCType t)
     }
 }
 
-static enum skf_err skip_unknown(struct walk *w, const ProtobufCMessageDescriptor *d, struct skf_reader *r, unsigned tag,
-                                 unsigned wire)
+static enum skf_err skip_unknown(struct walk *w, const ProtobufCMessageDescriptor *d, struct skf_reader *r,
+                                 unsigned tag, unsigned wire)
 {
     const uint8_t *p;
     uint64_t v;
@@ -130,7 +131,8 @@ static enum skf_err skip_unknown(struct walk *w, const ProtobufCMessageDescripto
     return SKF_OK;
 }
 
-static enum skf_err walk_message(struct walk *w, const ProtobufCMessageDescriptor *d, struct skf_reader r, unsigned depth);
+static enum skf_err walk_message(struct walk *w, const ProtobufCMessageDescriptor *d, struct skf_reader r,
+                                 unsigned depth);
 
 static enum skf_err walk_field(struct walk *w, const ProtobufCMessageDescriptor *d, const ProtobufCFieldDescriptor *f,
                                struct skf_reader *r, unsigned wire, unsigned depth)
@@ -181,7 +183,8 @@ static bool is_first(uint64_t *seen, const ProtobufCMessageDescriptor *d, const 
     return first;
 }
 
-static enum skf_err walk_message(struct walk *w, const ProtobufCMessageDescriptor *d, struct skf_reader r, unsigned depth)
+static enum skf_err walk_message(struct walk *w, const ProtobufCMessageDescriptor *d, struct skf_reader r,
+                                 unsigned depth)
 {
     uint64_t seen = 0;
     if (depth > DEPTH_MAX)
@@ -219,10 +222,13 @@ static void *budget_alloc(void *data, size_t n)
     return skf_alloc(n);
 }
 
-static void budget_free(void *data, void *p) { skf_free(p); }
+static void budget_free(void *data, void *p)
+{
+    skf_free(p);
+}
 
-enum skf_err skf_msg_unpack(const ProtobufCMessageDescriptor *d, const void *p, size_t n, size_t max_n, ProtobufCMessage **m,
-                            struct skf_why *why)
+enum skf_err skf_msg_unpack(const ProtobufCMessageDescriptor *d, const void *p, size_t n, size_t max_n,
+                            ProtobufCMessage **m, struct skf_why *why)
 {
     *m = NULL;
     if (n > max_n || n > UINT32_MAX)
@@ -238,7 +244,8 @@ enum skf_err skf_msg_unpack(const ProtobufCMessageDescriptor *d, const void *p, 
         return SKF_OK;
     if (b.is_over)
         return skf_fail(why, SKF_ERR_LIMIT, "%s: too many parts for its %zu bytes", d->short_name, n);
-    /* After the walk nothing but memory is left to fail; if protobuf-c sees it otherwise, the bytes are refused all the same. */
+    /* After the walk nothing but memory is left to fail; if protobuf-c sees it otherwise, the bytes are refused all the
+     * same. */
     return skf_fail(why, SKF_ERR_NOMEM, "%s: no memory to unpack %zu bytes", d->short_name, n);
 }
 

@@ -1,8 +1,8 @@
 /*
- * Packed protobuf in and out, checked.  protobuf-c accepts invalid UTF-8 and embedded NULs and allocates what a message claims, so
- * everything that comes from outside passes through skf_msg_unpack: size capped, allocation capped and counted through our hook,
- * every string valid UTF-8 without NUL and at most SKF_MSG_STRING_MAX bytes, unknown fields bounded.  The schemas have no recursive
- * types; nesting is bounded by them.
+ * Packed protobuf in and out, checked.  protobuf-c accepts invalid UTF-8 and embedded NULs and allocates what a message
+ * claims, so everything that comes from outside passes through skf_msg_unpack: size capped, allocation capped and
+ * counted through our hook, every string valid UTF-8 without NUL and at most SKF_MSG_STRING_MAX bytes, unknown fields
+ * bounded.  The schemas have no recursive types; nesting is bounded by them.
  */
 #ifndef SKF_PROTO_MSG_H
 #define SKF_PROTO_MSG_H
@@ -13,7 +13,8 @@
 
 #define SKF_MSG_STRING_MAX (1u << 20)
 
-/* `n` over max_n is SKF_ERR_LIMIT; anything malformed SKF_ERR_FORMAT naming message and field. Free with skf_msg_free. */
+/* `n` over max_n is SKF_ERR_LIMIT; anything malformed SKF_ERR_FORMAT naming message and field. Free with skf_msg_free.
+ */
 SKF_MUST enum skf_err skf_msg_unpack(const ProtobufCMessageDescriptor *d, const void *p, size_t n, size_t max_n,
                                      ProtobufCMessage **m, struct skf_why *why);
 void skf_msg_free(ProtobufCMessage *m); /* NULL is fine; only for what skf_msg_unpack made */

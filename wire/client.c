@@ -1,8 +1,8 @@
 /*
  * Channels, blocking calls, streams; and what a connection that failed means for a person.
  *
- * Every call fails fast: without a connection it ends with UNAVAILABLE and the reason, instead of waiting for a server that may
- * have refused our certificate and always will.  Trying again, and how often, is the caller's business.
+ * Every call fails fast: without a connection it ends with UNAVAILABLE and the reason, instead of waiting for a server
+ * that may have refused our certificate and always will.  Trying again, and how often, is the caller's business.
  */
 #include "wire/wire_priv.h"
 
@@ -16,7 +16,7 @@ struct skf_wire_channel {
     struct wire_explain *explain;
 };
 
-/* ---- why ------------------------------------------------------------------------------------------------------------------ */
+/* ---- why --------------------------------------------------------------------------------------------------------- */
 
 static struct wire_explain *explain_new(const char *address, const struct skf_wire_tls *t)
 {
@@ -47,16 +47,17 @@ static bool has_any(const char *text, const char *const *word, size_t n)
 /* The system's word for why connecting failed, out of the core's long line. */
 static const char *connect_reason(const char *text)
 {
-    static const char *const known[] = {"Connection refused", "No route to host", "Network is unreachable", "Connection timed out",
-                                        "FD shutdown", "DNS resolution failed", "Name or service not known"};
+    static const char *const known[] = {"Connection refused",       "No route to host", "Network is unreachable",
+                                        "Connection timed out",     "FD shutdown",      "DNS resolution failed",
+                                        "Name or service not known"};
     for (size_t i = 0; i < SKF_COUNT(known); i++)
         if (strcasestr(text, known[i]))
             return strcmp(known[i], "FD shutdown") == 0 ? "no answer in time" : known[i];
     return NULL;
 }
 
-void wire_explain(const struct wire_explain *x, enum skf_wire_status status, const char *text, bool has_initial, char *out,
-                  size_t cap)
+void wire_explain(const struct wire_explain *x, enum skf_wire_status status, const char *text, bool has_initial,
+                  char *out, size_t cap)
 {
     static const char *const verify[] = {"CERTIFICATE_VERIFY_FAILED", "certificate verify failed"};
     static const char *const name[] = {"Hostname Verification", "is not in peer certificate"};
@@ -66,8 +67,8 @@ void wire_explain(const struct wire_explain *x, enum skf_wire_status status, con
     if (status != SKF_WIRE_UNAVAILABLE || has_initial)
         (void)snprintf(out, cap, "%s", text);
     else if (has_any(text, verify, SKF_COUNT(verify)))
-        (void)snprintf(out, cap, "%s: the server's certificate is not valid for our CA %s (foreign, or past its time)", x->address,
-                       x->ca);
+        (void)snprintf(out, cap, "%s: the server's certificate is not valid for our CA %s (foreign, or past its time)",
+                       x->address, x->ca);
     else if (has_any(text, name, SKF_COUNT(name)))
         (void)snprintf(out, cap, "%s: the server's certificate is for another name", x->address);
     else if (reason)
@@ -75,13 +76,14 @@ void wire_explain(const struct wire_explain *x, enum skf_wire_status status, con
     else if (has_any(text, tls, SKF_COUNT(tls)))
         (void)snprintf(out, cap, "%s: the TLS handshake failed: %s", x->address, text);
     else if (has_any(text, closed, SKF_COUNT(closed)))
-        (void)snprintf(out, cap, "%s: the server closed the connection before it answered; it does so when it refuses %s%s", x->address,
-                       x->cert[0] ? "our certificate " : "a client without a certificate", x->cert);
+        (void)snprintf(out, cap,
+                       "%s: the server closed the connection before it answered; it does so when it refuses %s%s",
+                       x->address, x->cert[0] ? "our certificate " : "a client without a certificate", x->cert);
     else
         (void)snprintf(out, cap, "%s: %s", x->address, text);
 }
 
-/* ---- channel -------------------------------------------------------------------------------------------------------------- */
+/* ---- channel ----------------------------------------------------------------------------------------------------- */
 
 static enum skf_err core_channel(struct skf_wire_channel *c, const char *address, const struct skf_wire_tls *tls,
                                  const char *server_name, struct skf_why *why)
@@ -93,11 +95,13 @@ static enum skf_err core_channel(struct skf_wire_channel *c, const char *address
     wire_args_common(&args, 0, 0);
     wire_args_int(&args, GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
     wire_args_int(&args, GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-    wire_args_int(&args, GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 10000); /* the time one attempt may take, whatever its name says */
+    wire_args_int(&args, GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
+                  10000);                             /* the time one attempt may take, whatever its name says */
     wire_args_int(&args, GRPC_ARG_ENABLE_RETRIES, 0); /* a retry of the core's would keep a copy of what is sent */
     wire_args_int(&args, GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     wire_args_int(&args, GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
-    wire_args_int(&args, GRPC_ARG_ENABLE_HTTP_PROXY, 0); /* an http_proxy meant for something else must not redirect the fleet */
+    wire_args_int(&args, GRPC_ARG_ENABLE_HTTP_PROXY,
+                  0); /* an http_proxy meant for something else must not redirect the fleet */
     if (server_name)
         wire_args_str(&args, GRPC_SSL_TARGET_NAME_OVERRIDE_ARG, server_name);
     (void)snprintf(target, sizeof target, "dns:///%s", address);
@@ -111,7 +115,8 @@ enum skf_err skf_wire_channel_open(const char *address, const struct skf_wire_tl
 {
     *out = NULL;
     const char *colon = strrchr(address, ':');
-    if (!colon || colon == address || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1) || strlen(address) > 255)
+    if (!colon || colon == address || !colon[1] || strspn(colon + 1, "0123456789") != strlen(colon + 1) ||
+        strlen(address) > 255)
         return skf_fail(why, SKF_ERR_ARG, "%s: not an address of the form HOST:PORT", address);
     struct skf_wire_channel *c = skf_calloc(1, sizeof *c);
     if (!c)
@@ -145,15 +150,17 @@ void skf_wire_channel_close(struct skf_wire_channel *c)
     skf_free(c);
 }
 
-static grpc_call *new_call(struct skf_wire_channel *c, grpc_completion_queue *cq, const char *path, gpr_timespec deadline)
+static grpc_call *new_call(struct skf_wire_channel *c, grpc_completion_queue *cq, const char *path,
+                           gpr_timespec deadline)
 {
     grpc_slice method = grpc_slice_from_copied_string(path);
-    grpc_call *call = grpc_channel_create_call(c->core, NULL, GRPC_PROPAGATE_DEFAULTS, cq, method, NULL, deadline, NULL);
+    grpc_call *call =
+        grpc_channel_create_call(c->core, NULL, GRPC_PROPAGATE_DEFAULTS, cq, method, NULL, deadline, NULL);
     grpc_slice_unref(method);
     return call;
 }
 
-/* ---- blocking call -------------------------------------------------------------------------------------------------------- */
+/* ---- blocking call ----------------------------------------------------------------------------------------------- */
 
 struct unary_call {
     struct wire_node node;
@@ -173,8 +180,9 @@ static enum skf_err run_call(struct unary_call *u, grpc_completion_queue *cq)
         {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &u->initial},
         {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &u->answer},
         {.op = GRPC_OP_RECV_STATUS_ON_CLIENT,
-         .data.recv_status_on_client = {
-             .trailing_metadata = &u->trailing, .status = &u->status, .status_details = &u->details}},
+         .data.recv_status_on_client = {.trailing_metadata = &u->trailing,
+                                        .status = &u->status,
+                                        .status_details = &u->details}},
     };
     if (grpc_call_start_batch(u->node.call, ops, SKF_COUNT(ops), u, NULL) != GRPC_CALL_OK)
         return SKF_ERR_INTERNAL;
@@ -245,10 +253,10 @@ enum skf_err skf_wire_call(struct skf_wire_channel *c, const char *path, const v
     return e;
 }
 
-/* ---- streams -------------------------------------------------------------------------------------------------------------- */
+/* ---- streams ----------------------------------------------------------------------------------------------------- */
 
-enum skf_err skf_wire_stream_open(struct skf_wire_channel *c, const char *path, const struct skf_wire_events *ev, void *ctx,
-                                  struct skf_wire_stream **out, struct skf_why *why)
+enum skf_err skf_wire_stream_open(struct skf_wire_channel *c, const char *path, const struct skf_wire_events *ev,
+                                  void *ctx, struct skf_wire_stream **out, struct skf_why *why)
 {
     *out = NULL;
     /* The caller paces its attempts itself: let each of them be a real one. */

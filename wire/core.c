@@ -2,8 +2,8 @@
  * The gRPC core under control: started once, its log sent to ours, one thread a completion queue, and the list of
  * live calls that makes an orderly end possible.
  *
- * Files of the core are close-on-exec; the library does not survive a fork (its threads do not come along), so programs start
- * others by fork and exec only.
+ * Files of the core are close-on-exec; the library does not survive a fork (its threads do not come along), so programs
+ * start others by fork and exec only.
  */
 #include "wire/wire_priv.h"
 
@@ -31,10 +31,11 @@ void __tsan_release(void *addr);
 #define TAG_RELEASE(p) ((void)(p))
 #endif
 
-/* ---- start, end, log ------------------------------------------------------------------------------------------------------ */
+/* ---- start, end, log --------------------------------------------------------------------------------------------- */
 
-/* The core prints to stderr unless told otherwise. What it calls an error is mostly a peer that behaves badly: ours to note, the
- * operator's to read when looking for it. Failed handshakes are what one looks for when a box does not come up. */
+/* The core prints to stderr unless told otherwise. What it calls an error is mostly a peer that behaves badly: ours to
+ * note, the operator's to read when looking for it. Failed handshakes are what one looks for when a box does not come
+ * up. */
 static void core_log(gpr_log_func_args *a)
 {
     bool is_tls = strstr(a->message, "andshake") || strstr(a->message, "SSL");
@@ -57,8 +58,9 @@ static void begin(void)
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-/* Never undone: grpc_shutdown waits for a poller of the core's that sleeps up to ten seconds after a large write, and a program
- * that has done its work must not hang that long. What stays is a few idle threads and their state, reachable and constant. */
+/* Never undone: grpc_shutdown waits for a poller of the core's that sleeps up to ten seconds after a large write, and a
+ * program that has done its work must not hang that long. What stays is a few idle threads and their state, reachable
+ * and constant. */
 void wire_core_begin(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -74,9 +76,12 @@ int wire_thread(pthread_t *t, void *(*fn)(void *), void *arg)
     return rc;
 }
 
-/* ---- ops and queues ------------------------------------------------------------------------------------------------------- */
+/* ---- ops and queues ---------------------------------------------------------------------------------------------- */
 
-void wire_op_release(struct wire_op *op) { TAG_RELEASE(op); }
+void wire_op_release(struct wire_op *op)
+{
+    TAG_RELEASE(op);
+}
 
 bool wire_start(grpc_call *call, const grpc_op *ops, size_t n, struct wire_op *op)
 {
@@ -131,7 +136,10 @@ enum skf_err wire_queue_open(struct wire_queue **out, struct skf_why *why)
     return SKF_OK;
 }
 
-grpc_completion_queue *wire_queue_cq(struct wire_queue *q) { return q->cq; }
+grpc_completion_queue *wire_queue_cq(struct wire_queue *q)
+{
+    return q->cq;
+}
 
 void wire_queue_close(struct wire_queue *q)
 {
@@ -143,7 +151,7 @@ void wire_queue_close(struct wire_queue *q)
     skf_free(q);
 }
 
-/* ---- live calls ----------------------------------------------------------------------------------------------------------- */
+/* ---- live calls -------------------------------------------------------------------------------------------------- */
 
 void wire_live_init(struct wire_live *l, unsigned limit)
 {
@@ -213,7 +221,7 @@ void wire_live_wait(struct wire_live *l)
     (void)pthread_mutex_unlock(&l->lock);
 }
 
-/* ---- channel arguments ---------------------------------------------------------------------------------------------------- */
+/* ---- channel arguments ------------------------------------------------------------------------------------------- */
 
 void wire_args_int(struct wire_args *a, const char *key, int v)
 {
@@ -231,9 +239,9 @@ void wire_args_str(struct wire_args *a, const char *key, const char *v)
     a->list.args = a->a;
 }
 
-/* A peer that died without a word (power, cable) is noticed after one ping interval and its time-out: 25 s by default.  Pings go
- * on however long a stream is idle, and the other side must allow them as often as we send them, or it ends the connection with
- * "too many pings". */
+/* A peer that died without a word (power, cable) is noticed after one ping interval and its time-out: 25 s by default.
+ * Pings go on however long a stream is idle, and the other side must allow them as often as we send them, or it ends
+ * the connection with "too many pings". */
 void wire_args_common(struct wire_args *a, unsigned max_message, unsigned keepalive_ms)
 {
     unsigned most = max_message ? SKF_MIN(max_message, SKF_WIRE_MESSAGE_MAX) : SKF_WIRE_MESSAGE_MAX;
@@ -244,15 +252,15 @@ void wire_args_common(struct wire_args *a, unsigned max_message, unsigned keepal
     wire_args_int(a, GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     wire_args_int(a, GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)most);
     wire_args_int(a, GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, (int)SKF_WIRE_MESSAGE_MAX);
-    /* The core unpacks a compressed message whole before it looks at the limit: a thousand times what was sent. What is worth it is
-     * compressed in the artifact, so no compression is taken, and peers are told so. */
+    /* The core unpacks a compressed message whole before it looks at the limit: a thousand times what was sent. What is
+     * worth it is compressed in the artifact, so no compression is taken, and peers are told so. */
     wire_args_int(a, GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE);
     wire_args_int(a, GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
     wire_args_int(a, GRPC_ARG_ENABLE_CHANNELZ, 0);
     wire_args_int(a, GRPC_ARG_MAX_CHANNEL_TRACE_EVENT_MEMORY_PER_NODE, 0);
 }
 
-/* ---- bytes ---------------------------------------------------------------------------------------------------------------- */
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
 enum skf_err wire_bytes(grpc_byte_buffer *b, const uint8_t **p, size_t *n, uint8_t **made)
 {
@@ -291,7 +299,10 @@ enum skf_err wire_bytes(grpc_byte_buffer *b, const uint8_t **p, size_t *n, uint8
     return e;
 }
 
-static void slice_free(void *p) { skf_free(p); }
+static void slice_free(void *p)
+{
+    skf_free(p);
+}
 
 grpc_byte_buffer *wire_buffer_take(uint8_t *take_p, size_t n)
 {

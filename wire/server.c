@@ -12,9 +12,9 @@
 #include "base/alloc.h"
 #include "base/util.h"
 
-#define ACCEPTS 8          /* calls that the core may hand over at once on each queue */
-#define UNARY_THREADS 4
-#define QUEUES_MAX 64
+#define ACCEPTS        8 /* calls that the core may hand over at once on each queue */
+#define UNARY_THREADS  4
+#define QUEUES_MAX     64
 #define STREAMS_A_PEER 512 /* calls on one connection */
 
 struct accept {
@@ -42,7 +42,7 @@ struct skf_wire_server {
     bool is_down;
 };
 
-/* ---- health: grpc.health.v1.Health/Check, whose two messages are one field each -------------------------------------------- */
+/* ---- health: grpc.health.v1.Health/Check, whose two messages are one field each ---------------------------------- */
 
 static bool is_service(const struct skf_wire_server *s, const uint8_t *name, size_t n)
 {
@@ -54,8 +54,8 @@ static bool is_service(const struct skf_wire_server *s, const uint8_t *name, siz
     return n == 0;
 }
 
-static enum skf_err health(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer, size_t *answer_len,
-                           struct skf_why *why)
+static enum skf_err health(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer,
+                           size_t *answer_len, struct skf_why *why)
 {
     static const uint8_t serving[2] = {0x08, 0x01}; /* status = SERVING */
     if (n > 0 && (n < 2 || p[0] != 0x0a || p[1] != n - 2 || n - 2 > 127))
@@ -67,7 +67,7 @@ static enum skf_err health(void *ctx, const char *identity, const uint8_t *p, si
     return *answer ? SKF_OK : SKF_ERR_NOMEM;
 }
 
-/* ---- accepting ------------------------------------------------------------------------------------------------------------ */
+/* ---- accepting --------------------------------------------------------------------------------------------------- */
 
 static void post_accept(struct accept *a)
 {
@@ -121,7 +121,7 @@ static void on_down(struct wire_op *op, bool ok)
     (void)pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 /* The core says no more than "it failed": ask the system whether it is the address. */
 static enum skf_err listen_failure(const struct skf_wire_server_opts *o, struct skf_why *why)
@@ -149,8 +149,8 @@ static enum skf_err listen_failure(const struct skf_wire_server_opts *o, struct 
     freeaddrinfo(found);
     if (sys != 0)
         return skf_fail_errno(why, sys, "%s", o->listen);
-    return skf_fail(why, SKF_ERR_FORMAT, "%s, %s: not a certificate and its key, or not readable as such", o->tls.cert_path,
-                    o->tls.key_path);
+    return skf_fail(why, SKF_ERR_FORMAT, "%s, %s: not a certificate and its key, or not readable as such",
+                    o->tls.cert_path, o->tls.key_path);
 }
 
 static enum skf_err copy_methods(struct skf_wire_server *s, const struct skf_wire_method *methods, size_t n)
@@ -165,7 +165,8 @@ static enum skf_err copy_methods(struct skf_wire_server *s, const struct skf_wir
             return SKF_ERR_NOMEM;
         s->methods++;
     }
-    s->method[n] = (struct skf_wire_method){.path = skf_strdup("/grpc.health.v1.Health/Check"), .unary = health, .ctx = s};
+    s->method[n] =
+        (struct skf_wire_method){.path = skf_strdup("/grpc.health.v1.Health/Check"), .unary = health, .ctx = s};
     if (!s->method[n].path)
         return SKF_ERR_NOMEM;
     s->methods++;
@@ -232,7 +233,10 @@ out:
     return e;
 }
 
-int skf_wire_server_port(const struct skf_wire_server *s) { return s->port; }
+int skf_wire_server_port(const struct skf_wire_server *s)
+{
+    return s->port;
+}
 
 /* The order is the core's: shut down, cancel, no live calls, destroy, then the queues. */
 static void core_down(struct skf_wire_server *s)

@@ -1,21 +1,22 @@
 /*
  * A bidirectional call, the same on both ends.
  *
- * The core takes one send at a time, so there is an outbox and a flag; it delivers one message for each receive that is posted,
- * and the next is posted when the callback has returned: the peer is held back by flow control, not by our memory.
+ * The core takes one send at a time, so there is an outbox and a flag; it delivers one message for each receive that is
+ * posted, and the next is posted when the callback has returned: the peer is held back by flow control, not by our
+ * memory.
  *
- * Batches under way are counted (`pending`).  When the core has said how the call ended (`over`), nothing more is started, what is
- * under way comes back, and when the last batch has come back `done` is called: last and once, on the queue's thread like every
- * other callback.  The core's call is given back when nobody is inside the core with it any more (`call_refs`); the struct itself
- * lives until the last skf_wire_unref.
+ * Batches under way are counted (`pending`).  When the core has said how the call ended (`over`), nothing more is
+ * started, what is under way comes back, and when the last batch has come back `done` is called: last and once, on the
+ * queue's thread like every other callback.  The core's call is given back when nobody is inside the core with it any
+ * more (`call_refs`); the struct itself lives until the last skf_wire_unref.
  */
 #include "wire/wire_priv.h"
 
 #include "base/alloc.h"
 #include "base/util.h"
 
-/* A server's first word on a stream. The core completes the batch that waits for it for a call that failed, too; who has seen it
- * was let in, and a connection that breaks later was not refused. */
+/* A server's first word on a stream. The core completes the batch that waits for it for a call that failed, too; who
+ * has seen it was let in, and a connection that breaks later was not refused. */
 #define MARK "skiff-wire"
 
 struct wire_out {
@@ -63,7 +64,10 @@ static void stream_free(struct skf_wire_stream *s)
     skf_free(s);
 }
 
-void skf_wire_ref(struct skf_wire_stream *s) { (void)atomic_fetch_add(&s->refs, 1); }
+void skf_wire_ref(struct skf_wire_stream *s)
+{
+    (void)atomic_fetch_add(&s->refs, 1);
+}
 
 void skf_wire_unref(struct skf_wire_stream *s)
 {
@@ -71,8 +75,14 @@ void skf_wire_unref(struct skf_wire_stream *s)
         stream_free(s);
 }
 
-const char *skf_wire_identity(const struct skf_wire_stream *s) { return s->identity; }
-const char *skf_wire_peer(const struct skf_wire_stream *s) { return s->peer; }
+const char *skf_wire_identity(const struct skf_wire_stream *s)
+{
+    return s->identity;
+}
+const char *skf_wire_peer(const struct skf_wire_stream *s)
+{
+    return s->peer;
+}
 
 /* One who was inside the core with the call has left it. */
 static void call_leave(struct skf_wire_stream *s)
@@ -152,7 +162,7 @@ static void start(struct skf_wire_stream *s, const grpc_op *ops, size_t n, struc
     call_leave(s);
 }
 
-/* ---- sending -------------------------------------------------------------------------------------------------------------- */
+/* ---- sending ----------------------------------------------------------------------------------------------------- */
 
 /* With the lock held: takes what is to be sent next and counts its batch. */
 static struct step next_step(struct skf_wire_stream *s)
@@ -187,8 +197,9 @@ static void run_step(struct skf_wire_stream *s, struct step st)
         out_free(st.out); /* the core has its own references by now */
     } else if (st.kind == STEP_END && s->is_server) {
         grpc_slice text = grpc_slice_from_copied_string(s->end_text);
-        grpc_op op = {.op = GRPC_OP_SEND_STATUS_FROM_SERVER,
-                      .data.send_status_from_server = {.status = (grpc_status_code)s->end_status, .status_details = &text}};
+        grpc_op op = {
+            .op = GRPC_OP_SEND_STATUS_FROM_SERVER,
+            .data.send_status_from_server = {.status = (grpc_status_code)s->end_status, .status_details = &text}};
         start(s, &op, 1, &s->op_send);
         grpc_slice_unref(text);
     } else if (st.kind == STEP_END) {
@@ -289,7 +300,7 @@ void skf_wire_end(struct skf_wire_stream *s, enum skf_wire_status status, const 
     run_step(s, st);
 }
 
-/* ---- receiving ------------------------------------------------------------------------------------------------------------ */
+/* ---- receiving --------------------------------------------------------------------------------------------------- */
 
 static void receive(struct skf_wire_stream *s)
 {
@@ -345,7 +356,7 @@ static void on_recv(struct wire_op *op, bool ok)
     batch_over(s);
 }
 
-/* ---- beginning and end ---------------------------------------------------------------------------------------------------- */
+/* ---- beginning and end ------------------------------------------------------------------------------------------- */
 
 static void on_start(struct wire_op *op, bool ok)
 {
@@ -410,12 +421,12 @@ static void start_ends(struct skf_wire_stream *s)
     grpc_op over = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &s->cancelled};
     if (!s->is_server)
         over = (grpc_op){.op = GRPC_OP_RECV_STATUS_ON_CLIENT,
-                         .data.recv_status_on_client = {.trailing_metadata = &s->trailing,
-                                                        .status = &s->status,
-                                                        .status_details = &s->details}};
+                         .data.recv_status_on_client = {
+                             .trailing_metadata = &s->trailing, .status = &s->status, .status_details = &s->details}};
     grpc_metadata mark = {.key = grpc_slice_from_static_string(MARK), .value = grpc_slice_from_static_string("1")};
-    grpc_op head[2] = {{.op = GRPC_OP_SEND_INITIAL_METADATA}, {.op = GRPC_OP_RECV_INITIAL_METADATA,
-                                             .data.recv_initial_metadata.recv_initial_metadata = &s->initial}};
+    grpc_op head[2] = {
+        {.op = GRPC_OP_SEND_INITIAL_METADATA},
+        {.op = GRPC_OP_RECV_INITIAL_METADATA, .data.recv_initial_metadata.recv_initial_metadata = &s->initial}};
     if (s->is_server)
         head[0].data.send_initial_metadata = (struct grpc_op_send_initial_metadata){.count = 1, .metadata = &mark};
     if (is_begun(s))

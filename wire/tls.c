@@ -1,6 +1,6 @@
 /*
- * Mutual TLS from PEM files: both ends show a certificate of the fleet's own CA, the enrolment port alone asks for none.  Who a peer
- * is, is the SPIFFE URI in its certificate, never its address or its common name.
+ * Mutual TLS from PEM files: both ends show a certificate of the fleet's own CA, the enrolment port alone asks for
+ * none.  Who a peer is, is the SPIFFE URI in its certificate, never its address or its common name.
  */
 #include "wire/wire_priv.h"
 
@@ -23,7 +23,8 @@ static enum skf_err read_pem(const char *path, const char *what, char **text, si
     *text = (char *)data;
     *len = n;
     if (strlen(*text) != n || !strstr(*text, what))
-        return skf_fail(why, SKF_ERR_FORMAT, "%s: not PEM with a %s in it", path, what[0] == 'P' ? "private key" : "certificate");
+        return skf_fail(why, SKF_ERR_FORMAT, "%s: not PEM with a %s in it", path,
+                        what[0] == 'P' ? "private key" : "certificate");
     return SKF_OK;
 }
 
@@ -97,7 +98,8 @@ void wire_identity(grpc_call *call, char out[WIRE_IDENTITY])
     if (!a)
         return;
     if (grpc_auth_context_peer_is_authenticated(a)) {
-        grpc_auth_property_iterator it = grpc_auth_context_find_properties_by_name(a, GRPC_PEER_SPIFFE_ID_PROPERTY_NAME);
+        grpc_auth_property_iterator it =
+            grpc_auth_context_find_properties_by_name(a, GRPC_PEER_SPIFFE_ID_PROPERTY_NAME);
         const grpc_auth_property *p = grpc_auth_property_iterator_next(&it);
         /* A name cut short, or with a NUL inside, could be somebody else's. */
         if (p && p->value_length < WIRE_IDENTITY && strlen(p->value) == p->value_length)

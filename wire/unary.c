@@ -1,6 +1,6 @@
 /*
- * Unary methods of a server.  They may block (a database, a disk), so they run on a few threads of their own and never hold up a
- * queue that streams depend on; when more wait than a person would, the next is told to come back.
+ * Unary methods of a server.  They may block (a database, a disk), so they run on a few threads of their own and never
+ * hold up a queue that streams depend on; when more wait than a person would, the next is told to come back.
  */
 #include "wire/wire_priv.h"
 
@@ -32,7 +32,7 @@ struct wire_pool {
     pthread_t thread[];
 };
 
-/* ---- the answer ----------------------------------------------------------------------------------------------------------- */
+/* ---- the answer -------------------------------------------------------------------------------------------------- */
 
 static void drop(struct unary *u)
 {
@@ -44,7 +44,10 @@ static void drop(struct unary *u)
     skf_free(u);
 }
 
-static void on_batch(struct wire_op *op, bool ok) { drop(op->owner); }
+static void on_batch(struct wire_op *op, bool ok)
+{
+    drop(op->owner);
+}
 
 /* Sends the one answer that every call gets, also one that is gone already; frees `answer`. */
 static void reply(struct unary *u, enum skf_wire_status status, const char *text, uint8_t *take_answer, size_t n)
@@ -88,7 +91,7 @@ static void answer(struct unary *u)
     reply(u, skf_wire_status_of(e), e != SKF_OK && !why.text[0] ? skf_err_name(e) : why.text, out, out_len);
 }
 
-/* ---- threads -------------------------------------------------------------------------------------------------------------- */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 static void *pool_main(void *arg)
 {
@@ -161,7 +164,7 @@ static bool is_queued(struct wire_pool *p, struct unary *u)
     return ok;
 }
 
-/* ---- calls ---------------------------------------------------------------------------------------------------------------- */
+/* ---- calls ------------------------------------------------------------------------------------------------------- */
 
 static void on_over(struct wire_op *op, bool ok)
 {
@@ -205,7 +208,8 @@ static void watch_end(struct unary *u)
         drop(u);
 }
 
-void wire_unary_serve(grpc_call *take_call, struct wire_live *live, struct wire_pool *p, const struct skf_wire_method *m)
+void wire_unary_serve(grpc_call *take_call, struct wire_live *live, struct wire_pool *p,
+                      const struct skf_wire_method *m)
 {
     struct unary *u = unary_new(take_call, live);
     if (!u)

@@ -1,6 +1,6 @@
 /*
- * What the files of wire/ share.  Everything that waits for the core is an `op`: its address is the tag, its function is called on
- * the thread of the queue that the call belongs to.
+ * What the files of wire/ share.  Everything that waits for the core is an `op`: its address is the tag, its function
+ * is called on the thread of the queue that the call belongs to.
  *
  *   core.c    the core's start, its log, queues, the list of live calls, channel arguments
  *   tls.c     PEM files to credentials, the peer's identity
@@ -23,18 +23,19 @@
 
 #include "wire/wire.h"
 
-/* ---- ops ---------------------------------------------------------------------------------------------------------------- */
+/* ---- ops --------------------------------------------------------------------------------------------------------- */
 struct wire_op {
     void (*fn)(struct wire_op *op, bool ok);
     void *owner;
 };
 /* Starts a batch. False when the core refuses it, which only a defect of ours can cause: no tag comes then. */
 bool wire_start(grpc_call *call, const grpc_op *ops, size_t n, struct wire_op *op);
-void wire_op_release(struct wire_op *op); /* for tags that go another way than wire_start; tells ThreadSanitizer, nothing else */
+void wire_op_release(
+    struct wire_op *op); /* for tags that go another way than wire_start; tells ThreadSanitizer, nothing else */
 grpc_op wire_send_initial(void);
 
-/* ---- core ----------------------------------------------------------------------------------------------------------------- */
-void wire_core_begin(void); /* as often as one likes */
+/* ---- core -------------------------------------------------------------------------------------------------------- */
+void wire_core_begin(void);                                    /* as often as one likes */
 int wire_thread(pthread_t *t, void *(*fn)(void *), void *arg); /* as pthread_create, with all signals blocked */
 
 struct wire_queue;
@@ -56,7 +57,8 @@ struct wire_live {
 };
 void wire_live_init(struct wire_live *l, unsigned limit);
 void wire_live_destroy(struct wire_live *l);
-SKF_MUST enum skf_err wire_live_join(struct wire_live *l, struct wire_node *n); /* SKF_ERR_STATE closed, SKF_ERR_FULL at the limit */
+SKF_MUST enum skf_err wire_live_join(struct wire_live *l,
+                                     struct wire_node *n);      /* SKF_ERR_STATE closed, SKF_ERR_FULL at the limit */
 void wire_live_leave(struct wire_live *l, struct wire_node *n); /* gives the call back to the core */
 /* No more joins; cancels all with this status, which a server's peers are told. */
 void wire_live_close(struct wire_live *l, enum skf_wire_status status, const char *text);
@@ -74,17 +76,18 @@ void wire_args_str(struct wire_args *a, const char *key, const char *v);
 
 /* A byte buffer's content in one piece: in place where it is, otherwise copied to *made (skf_free). */
 SKF_MUST enum skf_err wire_bytes(grpc_byte_buffer *b, const uint8_t **p, size_t *n, uint8_t **made);
-grpc_byte_buffer *wire_buffer(const void *p, size_t n);       /* copies; NULL without memory */
+grpc_byte_buffer *wire_buffer(const void *p, size_t n);        /* copies; NULL without memory */
 grpc_byte_buffer *wire_buffer_take(uint8_t *take_p, size_t n); /* takes p, which skf_free frees, also when it fails */
 void wire_text(grpc_slice s, char *out, size_t cap);
 
-/* ---- tls ------------------------------------------------------------------------------------------------------------------ */
+/* ---- tls --------------------------------------------------------------------------------------------------------- */
 SKF_MUST enum skf_err wire_server_creds(const struct skf_wire_tls *t, grpc_server_credentials **c, struct skf_why *why);
-SKF_MUST enum skf_err wire_channel_creds(const struct skf_wire_tls *t, grpc_channel_credentials **c, struct skf_why *why);
+SKF_MUST enum skf_err wire_channel_creds(const struct skf_wire_tls *t, grpc_channel_credentials **c,
+                                         struct skf_why *why);
 #define WIRE_IDENTITY 256
 void wire_identity(grpc_call *call, char out[WIRE_IDENTITY]);
 
-/* ---- streams -------------------------------------------------------------------------------------------------------------- */
+/* ---- streams ----------------------------------------------------------------------------------------------------- */
 struct wire_out;
 struct skf_wire_stream {
     struct skf_wire_events ev;
@@ -123,22 +126,23 @@ SKF_MUST enum skf_err wire_stream_new(grpc_call *take_call, struct wire_live *li
 void wire_stream_serve(struct skf_wire_stream *s, const struct skf_wire_method *m);
 void wire_stream_begin(struct skf_wire_stream *s);
 
-/* ---- unary methods of a server -------------------------------------------------------------------------------------------- */
+/* ---- unary methods of a server ----------------------------------------------------------------------------------- */
 struct wire_pool;
 SKF_MUST enum skf_err wire_pool_open(unsigned threads, struct wire_pool **p, struct skf_why *why);
 void wire_pool_close(struct wire_pool *p); /* when no call is left; NULL is fine */
-void wire_unary_serve(grpc_call *take_call, struct wire_live *live, struct wire_pool *p, const struct skf_wire_method *m);
+void wire_unary_serve(grpc_call *take_call, struct wire_live *live, struct wire_pool *p,
+                      const struct skf_wire_method *m);
 /* Ends a call that nobody serves with this status. */
 void wire_refuse(grpc_call *take_call, struct wire_live *live, enum skf_wire_status status, const char *text);
 
-/* ---- client: what a failed connection means for a person ------------------------------------------------------------------ */
+/* ---- client: what a failed connection means for a person --------------------------------------------------------- */
 struct wire_explain {
     atomic_uint refs;
     char address[256], ca[256], cert[256];
 };
 /* Writes the line for a call that ended with `status` and the core's `text`; has_initial: the peer had answered. */
-void wire_explain(const struct wire_explain *x, enum skf_wire_status status, const char *text, bool has_initial, char *out,
-                  size_t cap);
+void wire_explain(const struct wire_explain *x, enum skf_wire_status status, const char *text, bool has_initial,
+                  char *out, size_t cap);
 void wire_explain_unref(struct wire_explain *x);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * A test server of wire/ and a client that writes down what happens to it: for the tests of wire/, which share it by inclusion.
+ * A test server of wire/ and a client that writes down what happens to it: for the tests of wire/, which share it by
+ * inclusion.
  */
 #ifndef SKF_TESTS_WIRE_FIX_H
 #define SKF_TESTS_WIRE_FIX_H
@@ -17,7 +18,10 @@
 #include "wire/wire.h"
 
 #define TLS_DIR "tests/vectors/tls/"
-#define TLS_OF(name) {TLS_DIR "ca.crt", TLS_DIR name ".crt", TLS_DIR name ".key"}
+#define TLS_OF(name)                                                                                                   \
+    {                                                                                                                  \
+        TLS_DIR "ca.crt", TLS_DIR name ".crt", TLS_DIR name ".key"                                                     \
+    }
 
 static const struct skf_wire_tls tls_server = TLS_OF("server");
 static const struct skf_wire_tls tls_device = TLS_OF("device");
@@ -29,7 +33,7 @@ static inline uint64_t patience_ns(void)
     return (uint64_t)((factor < 1 ? 1 : factor) * 30e9);
 }
 
-/* ---- what happened -------------------------------------------------------------------------------------------------------- */
+/* ---- what happened ----------------------------------------------------------------------------------------------- */
 struct record {
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -40,7 +44,10 @@ struct record {
     enum skf_wire_status status;
     char text[512];
 };
-#define RECORD_INIT {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER}
+#define RECORD_INIT                                                                                                    \
+    {                                                                                                                  \
+        .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER                                         \
+    }
 
 #define NOTE(r, what)                                                                                                  \
     do {                                                                                                               \
@@ -83,7 +90,8 @@ static inline bool is_fill(const uint8_t *p, size_t n, uint32_t i)
     return true;
 }
 
-static inline enum skf_err on_message(void *ctx, struct skf_wire_stream *s, const uint8_t *p, size_t n, struct skf_why *why)
+static inline enum skf_err on_message(void *ctx, struct skf_wire_stream *s, const uint8_t *p, size_t n,
+                                      struct skf_why *why)
 {
     struct record *r = ctx;
     if (r->is_slow)
@@ -92,7 +100,10 @@ static inline enum skf_err on_message(void *ctx, struct skf_wire_stream *s, cons
     NOTE(r, (r->messages++, r->bytes += n, r->bad = r->bad || !good));
     return SKF_OK;
 }
-static inline void on_writable(void *ctx, struct skf_wire_stream *s) { NOTE((struct record *)ctx, ((struct record *)ctx)->writables++); }
+static inline void on_writable(void *ctx, struct skf_wire_stream *s)
+{
+    NOTE((struct record *)ctx, ((struct record *)ctx)->writables++);
+}
 static inline void on_half_close(void *ctx, struct skf_wire_stream *s)
 {
     NOTE((struct record *)ctx, ((struct record *)ctx)->half_closes++);
@@ -104,10 +115,10 @@ static inline void on_done(void *ctx, struct skf_wire_stream *s, enum skf_wire_s
 }
 static const struct skf_wire_events recorder = {on_message, on_writable, on_half_close, on_done};
 
-/* ---- the server's methods: all of their contexts are this --------------------------------------------------------------------- */
+/* ---- the server's methods: all of their contexts are this -------------------------------------------------------- */
 struct server_side {
-    struct record all;       /* what the Sink and Echo streams of this server saw */
-    unsigned open, opened;   /* under all.lock */
+    struct record all;     /* what the Sink and Echo streams of this server saw */
+    unsigned open, opened; /* under all.lock */
     char identity[256];
     atomic_uint unary_running;
 };
@@ -127,7 +138,8 @@ static inline void side_done(void *ctx, struct skf_wire_stream *s, enum skf_wire
                       (void)snprintf(side->all.text, sizeof side->all.text, "%s", text)));
 }
 
-static inline enum skf_err echo_message(void *ctx, struct skf_wire_stream *s, const uint8_t *p, size_t n, struct skf_why *why)
+static inline enum skf_err echo_message(void *ctx, struct skf_wire_stream *s, const uint8_t *p, size_t n,
+                                        struct skf_why *why)
 {
     if (n == 3 && memcmp(p, "bad", 3) == 0)
         return skf_fail(why, SKF_ERR_DIGEST, "chunk 7: not what it says");
@@ -165,7 +177,8 @@ static inline void push_writable(void *ctx, struct skf_wire_stream *s)
     skf_free(m);
     p->most_queued = SKF_MAX(p->most_queued, skf_wire_queued(s));
 }
-static inline enum skf_err push_message(void *ctx, struct skf_wire_stream *s, const uint8_t *m, size_t n, struct skf_why *why)
+static inline enum skf_err push_message(void *ctx, struct skf_wire_stream *s, const uint8_t *m, size_t n,
+                                        struct skf_why *why)
 {
     struct push *p = ctx;
     memcpy(&p->count, m, 4);
@@ -188,9 +201,10 @@ static inline enum skf_err refuse_open(void *ctx, struct skf_wire_stream *s, voi
     return skf_fail(why, SKF_ERR_REFUSED, "%s is not an operator", skf_wire_identity(s));
 }
 
-/* Unary: "who" answers the identity, "fail N" fails with error N, "sleep MS" waits, "big N" answers N bytes, all else comes back. */
-static inline enum skf_err unary(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer, size_t *answer_len,
-                                 struct skf_why *why)
+/* Unary: "who" answers the identity, "fail N" fails with error N, "sleep MS" waits, "big N" answers N bytes, all else
+ * comes back. */
+static inline enum skf_err unary(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer,
+                                 size_t *answer_len, struct skf_why *why)
 {
     struct server_side *side = ctx;
     char text[32] = "";
@@ -210,11 +224,15 @@ static inline enum skf_err unary(void *ctx, const char *identity, const uint8_t 
     return SKF_OK;
 }
 
-static inline struct skf_wire_server *serve_with(struct server_side *side, struct skf_wire_server_opts o, struct skf_why *why)
+static inline struct skf_wire_server *serve_with(struct server_side *side, struct skf_wire_server_opts o,
+                                                 struct skf_why *why)
 {
     struct skf_wire_method m[] = {
         {.path = "/test.Wire/Echo", .open = side_open, .events = {echo_message, NULL, NULL, side_done}, .ctx = side},
-        {.path = "/test.Wire/Push", .open = push_open, .events = {push_message, push_writable, push_half_close, push_done}, .ctx = side},
+        {.path = "/test.Wire/Push",
+         .open = push_open,
+         .events = {push_message, push_writable, push_half_close, push_done},
+         .ctx = side},
         {.path = "/test.Wire/Refuse", .open = refuse_open, .events = recorder, .ctx = NULL},
         {.path = "/test.Wire/Unary", .unary = unary, .ctx = side},
     };

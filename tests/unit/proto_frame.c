@@ -62,7 +62,10 @@ static void read_frames(struct ends e)
     skf_buf_free(&b);
 }
 
-static void test_socket(void **state) { read_frames(make_pair()); }
+static void test_socket(void **state)
+{
+    read_frames(make_pair());
+}
 
 static void test_socket_without_blocking(void **state)
 {
@@ -197,8 +200,9 @@ int main(void)
 {
     (void)signal(SIGPIPE, SIG_DFL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_socket),           cmocka_unit_test(test_socket_without_blocking), cmocka_unit_test(test_pipe),
-        cmocka_unit_test(test_cut_and_too_long), cmocka_unit_test(test_late),                    cmocka_unit_test(test_listen_and_connect),
+        cmocka_unit_test(test_socket),    cmocka_unit_test(test_socket_without_blocking),
+        cmocka_unit_test(test_pipe),      cmocka_unit_test(test_cut_and_too_long),
+        cmocka_unit_test(test_late),      cmocka_unit_test(test_listen_and_connect),
         cmocka_unit_test(test_bad_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

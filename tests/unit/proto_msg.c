@@ -29,7 +29,7 @@ static enum skf_err try_unpack(const ProtobufCMessageDescriptor *d, const void *
     do {                                                                                                               \
         struct skf_why why_;                                                                                           \
         enum skf_err e_ = try_unpack(&skiff__v1__##type##__descriptor, bytes, sizeof(bytes) - 1, &why_);               \
-        if (e_ != (error) || !strstr(why_.text, words))                                                                 \
+        if (e_ != (error) || !strstr(why_.text, words))                                                                \
             fail_msg("%s: %s", skf_err_name(e_), why_.text);                                                           \
     } while (0)
 #define TAKEN(type, bytes)                                                                                             \
@@ -68,7 +68,8 @@ static void test_there_and_back(void **state)
     assert_int_equal(back->state->versions[1]->root.len, 3);
     assert_memory_equal(back->state->versions[1]->root.data, "\0\xff\0", 3);
     skf_msg_free(&back->base);
-    assert_int_equal(SKF_UNPACK(skiff__v1__agent_message, Skiff__V1__AgentMessage, p, n, n - 1, &back, &why), SKF_ERR_LIMIT);
+    assert_int_equal(SKF_UNPACK(skiff__v1__agent_message, Skiff__V1__AgentMessage, p, n, n - 1, &back, &why),
+                     SKF_ERR_LIMIT);
     assert_null(back);
     for (size_t cut = 1; cut < n; cut++) { /* no prefix of it is the whole of it */
         enum skf_err e = try_unpack(&skiff__v1__agent_message__descriptor, p, cut, &why);
@@ -92,15 +93,19 @@ static void test_empty(void **state)
 
 static void test_text(void **state)
 {
-    TAKEN(meta_request, "\x0a\x04" "\xf0\x9f\x99\x82");
+    TAKEN(meta_request, "\x0a\x04"
+                        "\xf0\x9f\x99\x82");
     REFUSED(meta_request, "\x0a\x01\xff", SKF_ERR_FORMAT, "MetaRequest.name: not UTF-8");
-    REFUSED(meta_request, "\x0a\x03" "a\0b", SKF_ERR_FORMAT, "not UTF-8");               /* a NUL inside */
-    REFUSED(meta_request, "\x0a\x02\xc0\x80", SKF_ERR_FORMAT, "not UTF-8");              /* overlong NUL */
-    REFUSED(meta_request, "\x0a\x03\xed\xa0\x80", SKF_ERR_FORMAT, "not UTF-8");          /* surrogate */
-    REFUSED(meta_request, "\x0a\x03\xe0\x80\xaf", SKF_ERR_FORMAT, "not UTF-8");          /* overlong slash */
-    REFUSED(meta_request, "\x0a\x04\xf4\x90\x80\x80", SKF_ERR_FORMAT, "not UTF-8");      /* over U+10FFFF */
+    REFUSED(meta_request,
+            "\x0a\x03"
+            "a\0b",
+            SKF_ERR_FORMAT, "not UTF-8");                                           /* a NUL inside */
+    REFUSED(meta_request, "\x0a\x02\xc0\x80", SKF_ERR_FORMAT, "not UTF-8");         /* overlong NUL */
+    REFUSED(meta_request, "\x0a\x03\xed\xa0\x80", SKF_ERR_FORMAT, "not UTF-8");     /* surrogate */
+    REFUSED(meta_request, "\x0a\x03\xe0\x80\xaf", SKF_ERR_FORMAT, "not UTF-8");     /* overlong slash */
+    REFUSED(meta_request, "\x0a\x04\xf4\x90\x80\x80", SKF_ERR_FORMAT, "not UTF-8"); /* over U+10FFFF */
     REFUSED(meta_request, "\x0a\x04\xf0\x8f\xbf\xbf", SKF_ERR_FORMAT, "not UTF-8");
-    REFUSED(meta_request, "\x0a\x02\xe2\x82", SKF_ERR_FORMAT, "not UTF-8");              /* ends in the middle */
+    REFUSED(meta_request, "\x0a\x02\xe2\x82", SKF_ERR_FORMAT, "not UTF-8"); /* ends in the middle */
     REFUSED(meta_request, "\x0a\x02\xc3\x28", SKF_ERR_FORMAT, "not UTF-8");
     REFUSED(meta_request, "\x0a\x01\x80", SKF_ERR_FORMAT, "not UTF-8");
     TAKEN(meta_answer, "\x0a\x02\xff\x00"); /* bytes may be anything */
@@ -120,7 +125,10 @@ static void test_text(void **state)
 static void test_malformed(void **state)
 {
     REFUSED(meta_request, "\x0a", SKF_ERR_FORMAT, "MetaRequest.name: cut short");
-    REFUSED(meta_request, "\x0a\x05" "abc", SKF_ERR_FORMAT, "MetaRequest.name: cut short");
+    REFUSED(meta_request,
+            "\x0a\x05"
+            "abc",
+            SKF_ERR_FORMAT, "MetaRequest.name: cut short");
     REFUSED(meta_request, "\x0a\xff\xff\xff\xff\x0f", SKF_ERR_FORMAT, "cut short"); /* 4 GiB announced */
     REFUSED(meta_request, "\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", SKF_ERR_FORMAT, "cut short");
     REFUSED(meta_request, "\x08\x01", SKF_ERR_FORMAT, "MetaRequest.name: wrong wire type 0");
@@ -128,11 +136,12 @@ static void test_malformed(void **state)
     REFUSED(meta_request, "\x80", SKF_ERR_FORMAT, "malformed field number");
     REFUSED(meta_request, "\xff\xff\xff\xff\xff\x01", SKF_ERR_FORMAT, "malformed field number");
     REFUSED(ping, "\x08", SKF_ERR_FORMAT, "Ping.nonce: cut short");
-    REFUSED(ping, "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", SKF_ERR_FORMAT, "Ping.nonce: cut short or out of range");
+    REFUSED(ping, "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", SKF_ERR_FORMAT,
+            "Ping.nonce: cut short or out of range");
     TAKEN(ping, "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01");
     REFUSED(chunk, "\x08\x80\x80\x80\x80\x10", SKF_ERR_FORMAT, "Chunk.id: cut short or out of range"); /* 2^32 */
-    TAKEN(token, "\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"); /* -1 */
-    REFUSED(token, "\x10\x80\x80\x80\x80\x08", SKF_ERR_FORMAT, "Token.token"); /* 2^31 */
+    TAKEN(token, "\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01");                                      /* -1 */
+    REFUSED(token, "\x10\x80\x80\x80\x80\x08", SKF_ERR_FORMAT, "Token.token");                         /* 2^31 */
     REFUSED(meta, "\x10\x02", SKF_ERR_FORMAT, "Meta.found"); /* a boolean of 2 */
     TAKEN(sampling, "\x0d\0\0\x80\x3f");
     REFUSED(sampling, "\x0d\0\0\x80", SKF_ERR_FORMAT, "Sampling.temperature");
@@ -142,11 +151,18 @@ static void test_malformed(void **state)
 
 static void test_given_twice(void **state)
 {
-    REFUSED(meta_request, "\x0a\x01" "a\x0a\x01" "b", SKF_ERR_FORMAT, "MetaRequest.name: given twice");
+    REFUSED(meta_request,
+            "\x0a\x01"
+            "a\x0a\x01"
+            "b",
+            SKF_ERR_FORMAT, "MetaRequest.name: given twice");
     REFUSED(agent_message, "\x0a\x00\x0a\x00", SKF_ERR_FORMAT, "AgentMessage.hello: given twice");
-    REFUSED(agent_message, "\x0a\x00\x12\x00", SKF_ERR_FORMAT, "AgentMessage.get_meta: given twice"); /* two of a oneof */
+    REFUSED(agent_message, "\x0a\x00\x12\x00", SKF_ERR_FORMAT,
+            "AgentMessage.get_meta: given twice"); /* two of a oneof */
     REFUSED(hello, "\x12\x00\x12\x00", SKF_ERR_FORMAT, "Hello.inventory: given twice");
-    TAKEN(inventory, "\x42\x01" "a\x42\x01" "b"); /* a list */
+    TAKEN(inventory, "\x42\x01"
+                     "a\x42\x01"
+                     "b"); /* a list */
 }
 
 static void test_packed(void **state)
@@ -157,7 +173,8 @@ static void test_packed(void **state)
     TAKEN(publish_need, "\x08\x05\x08\x06"); /* not packed: allowed */
     REFUSED(publish_need, "\x0a\x02\x05\x80", SKF_ERR_FORMAT, "PublishNeed.first: cut short");
     static const uint8_t both[] = "\x0a\x03\x05\xac\x02\x08\x07";
-    assert_int_equal(SKF_UNPACK(skiff__v1__publish_need, Skiff__V1__PublishNeed, both, sizeof both - 1, 100, &m, &why), SKF_OK);
+    assert_int_equal(SKF_UNPACK(skiff__v1__publish_need, Skiff__V1__PublishNeed, both, sizeof both - 1, 100, &m, &why),
+                     SKF_OK);
     assert_int_equal(m->n_first, 3);
     assert_int_equal(m->first[1], 300);
     assert_int_equal(m->first[2], 7);
@@ -168,8 +185,10 @@ static void test_unknown_fields(void **state)
 {
     TAKEN(ping, "\xf8\x01\x07"); /* field 31 of a newer schema, each wire type */
     TAKEN(ping, "\xfa\x01\x02hi");
-    TAKEN(ping, "\xf9\x01" "12345678");
-    TAKEN(ping, "\xfd\x01" "1234");
+    TAKEN(ping, "\xf9\x01"
+                "12345678");
+    TAKEN(ping, "\xfd\x01"
+                "1234");
     REFUSED(ping, "\xfb\x01\xfc\x01", SKF_ERR_FORMAT, "Ping: unknown field 31 is malformed"); /* groups are gone */
     REFUSED(ping, "\xfa\x01\x09hi", SKF_ERR_FORMAT, "unknown field 31");
     REFUSED(ping, "\xfe\x01\x01", SKF_ERR_FORMAT, "unknown field 31");
@@ -181,7 +200,8 @@ static void test_unknown_fields(void **state)
     assert_int_equal(try_unpack(&skiff__v1__ping__descriptor, many, sizeof many, &why), SKF_ERR_LIMIT);
 }
 
-/* Two bytes an element on the wire, a struct each in memory: the memory is bounded by what came, and by nothing else. */
+/* Two bytes an element on the wire, a struct each in memory: the memory is bounded by what came, and by nothing else.
+ */
 static void test_amplification(void **state)
 {
     size_t n = 1u << 20;
@@ -198,7 +218,9 @@ static void test_amplification(void **state)
 /* Every allocation fails in turn; the message is whole or refused, nothing leaks (ASan tells). */
 static void test_no_memory(void **state)
 {
-    static const uint8_t p[] = "\x22\x0e\x0a\x01" "a\x5a\x03\x0a\x01" "b\x5a\x04\x1a\x02\xff\xff";
+    static const uint8_t p[] = "\x22\x0e\x0a\x01"
+                               "a\x5a\x03\x0a\x01"
+                               "b\x5a\x04\x1a\x02\xff\xff";
     struct skf_why why;
     unsigned long n = 0;
     enum skf_err e;
@@ -225,11 +247,14 @@ static unsigned depth_of(const ProtobufCMessageDescriptor *d, unsigned at)
 static void test_schemas_fit_the_walk(void **state)
 {
     const ProtobufCMessageDescriptor *const top[] = {
-        &skiff__v1__agent_message__descriptor, &skiff__v1__centre_message__descriptor, &skiff__v1__enrol_request__descriptor,
-        &skiff__v1__enrol_reply__descriptor,   &skiff__v1__to_worker__descriptor,      &skiff__v1__from_worker__descriptor,
-        &skiff__v1__to_gateway__descriptor,    &skiff__v1__from_gateway__descriptor,   &skiff__v1__manifest__descriptor,
-        &skiff__v1__publish_message__descriptor, &skiff__v1__publish_reply__descriptor, &skiff__v1__versions_reply__descriptor,
-        &skiff__v1__devices_reply__descriptor, &skiff__v1__rollout_reply__descriptor,  &skiff__v1__pin_reply__descriptor,
+        &skiff__v1__agent_message__descriptor, &skiff__v1__centre_message__descriptor,
+        &skiff__v1__enrol_request__descriptor, &skiff__v1__enrol_reply__descriptor,
+        &skiff__v1__to_worker__descriptor,     &skiff__v1__from_worker__descriptor,
+        &skiff__v1__to_gateway__descriptor,    &skiff__v1__from_gateway__descriptor,
+        &skiff__v1__manifest__descriptor,      &skiff__v1__publish_message__descriptor,
+        &skiff__v1__publish_reply__descriptor, &skiff__v1__versions_reply__descriptor,
+        &skiff__v1__devices_reply__descriptor, &skiff__v1__rollout_reply__descriptor,
+        &skiff__v1__pin_reply__descriptor,
     };
     for (size_t i = 0; i < SKF_COUNT(top); i++)
         assert_true(depth_of(top[i], 0) <= 5);
@@ -238,10 +263,11 @@ static void test_schemas_fit_the_walk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_empty),          cmocka_unit_test(test_text),
-        cmocka_unit_test(test_malformed),      cmocka_unit_test(test_given_twice),    cmocka_unit_test(test_packed),
-        cmocka_unit_test(test_unknown_fields), cmocka_unit_test(test_amplification),  cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_schemas_fit_the_walk),
+        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_text),           cmocka_unit_test(test_malformed),
+        cmocka_unit_test(test_given_twice),    cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_unknown_fields), cmocka_unit_test(test_amplification),
+        cmocka_unit_test(test_no_memory),      cmocka_unit_test(test_schemas_fit_the_walk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Ends that nobody asked for: servers that restart, clients that are killed or freeze, ports in use, closing with calls alive. */
+/* Ends that nobody asked for: servers that restart, clients that are killed or freeze, ports in use, closing with calls
+ * alive. */
 #include "tests/lib/wire_fix.h"
 
 #include <fcntl.h>
@@ -14,7 +15,8 @@ static struct skf_wire_server *serve_on(struct server_side *side, int port, unsi
     char at[32];
     struct skf_why why = {{0}};
     (void)snprintf(at, sizeof at, "127.0.0.1:%d", port);
-    struct skf_wire_server *s = serve_with(side, (struct skf_wire_server_opts){.listen = at, .keepalive_ms = keepalive_ms}, &why);
+    struct skf_wire_server *s =
+        serve_with(side, (struct skf_wire_server_opts){.listen = at, .keepalive_ms = keepalive_ms}, &why);
     if (!s)
         fail_msg("%s", why.text);
     return s;
@@ -104,8 +106,14 @@ static void lose_client(int sig, unsigned keepalive_ms)
     skf_wire_server_close(srv);
 }
 
-static void test_client_killed(void **state) { lose_client(SIGKILL, 0); }
-static void test_client_frozen(void **state) { lose_client(SIGSTOP, 300); }
+static void test_client_killed(void **state)
+{
+    lose_client(SIGKILL, 0);
+}
+static void test_client_frozen(void **state)
+{
+    lose_client(SIGSTOP, 300);
+}
 
 static void test_port_in_use(void **state)
 {
@@ -175,8 +183,14 @@ static void close_with_calls(bool server_first)
     assert_int_equal(side.open, 0);
     assert_int_equal(side.all.dones, side.opened);
 }
-static void test_close_server_first(void **state) { close_with_calls(true); }
-static void test_close_client_first(void **state) { close_with_calls(false); }
+static void test_close_server_first(void **state)
+{
+    close_with_calls(true);
+}
+static void test_close_client_first(void **state)
+{
+    close_with_calls(false);
+}
 
 static void test_too_many_streams(void **state)
 {
@@ -266,9 +280,11 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "client") == 0)
         client_main(argv[2]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_server_restarts),    cmocka_unit_test(test_client_killed),      cmocka_unit_test(test_client_frozen),
-        cmocka_unit_test(test_port_in_use),        cmocka_unit_test(test_close_server_first), cmocka_unit_test(test_close_client_first),
-        cmocka_unit_test(test_too_many_streams),   cmocka_unit_test(test_files_close_on_exec), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_server_restarts),    cmocka_unit_test(test_client_killed),
+        cmocka_unit_test(test_client_frozen),      cmocka_unit_test(test_port_in_use),
+        cmocka_unit_test(test_close_server_first), cmocka_unit_test(test_close_client_first),
+        cmocka_unit_test(test_too_many_streams),   cmocka_unit_test(test_files_close_on_exec),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

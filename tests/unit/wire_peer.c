@@ -1,12 +1,13 @@
 /*
- * Two processes that speak over wire/, this program being either of them; other tests and the benchmark put a foreign peer in the
- * place of one.
+ * Two processes that speak over wire/, this program being either of them; other tests and the benchmark put a foreign
+ * peer in the place of one.
  *
  *   wire_peer                    the test: starts `serve` and runs the calls against it
  *   wire_peer serve              prints `listening HOST:PORT`, serves until its stdin ends
  *   wire_peer call ADDRESS       unary calls and streams against test.Wire there; "ok"/"not ok" lines, exit status
  *   wire_peer pull ADDRESS SIZE TOTAL      takes TOTAL bytes in messages of SIZE, prints seconds
- *   wire_peer idle ADDRESS COUNT           opens so many connections with a stream each, prints `open`, waits for its stdin to end
+ *   wire_peer idle ADDRESS COUNT           opens so many connections with a stream each, prints `open`, waits for its
+ * stdin to end
  */
 #include "tests/lib/wire_fix.h"
 
@@ -17,7 +18,7 @@
 
 extern char **environ;
 
-/* ---- serve ---------------------------------------------------------------------------------------------------------------- */
+/* ---- serve ------------------------------------------------------------------------------------------------------- */
 
 /* Blast: as Push, but the content is nothing, so that only the wire is measured. */
 struct blast {
@@ -51,7 +52,10 @@ static enum skf_err blast_message(void *ctx, struct skf_wire_stream *s, const ui
     return SKF_OK;
 }
 static void blast_half_close(void *ctx, struct skf_wire_stream *s) {}
-static void blast_done(void *ctx, struct skf_wire_stream *s, enum skf_wire_status status, const char *text) { skf_free(ctx); }
+static void blast_done(void *ctx, struct skf_wire_stream *s, enum skf_wire_status status, const char *text)
+{
+    skf_free(ctx);
+}
 
 static int serve_main(void)
 {
@@ -60,7 +64,9 @@ static int serve_main(void)
         {.path = "/test.Wire/Echo", .open = side_open, .events = {echo_message, NULL, NULL, side_done}, .ctx = &side},
         {.path = "/test.Wire/Refuse", .open = refuse_open, .events = recorder, .ctx = NULL},
         {.path = "/test.Wire/Unary", .unary = unary, .ctx = &side},
-        {.path = "/test.Wire/Blast", .open = blast_open, .events = {blast_message, blast_writable, blast_half_close, blast_done}},
+        {.path = "/test.Wire/Blast",
+         .open = blast_open,
+         .events = {blast_message, blast_writable, blast_half_close, blast_done}},
     };
     struct skf_wire_server_opts o = {.listen = "127.0.0.1:0", .tls = tls_server};
     struct skf_wire_server *s;
@@ -78,7 +84,7 @@ static int serve_main(void)
     return 0;
 }
 
-/* ---- call ----------------------------------------------------------------------------------------------------------------- */
+/* ---- call -------------------------------------------------------------------------------------------------------- */
 
 static int count_not_ok;
 static const char *mark = ""; /* in front of each line: the test's own TAP has one result */
@@ -116,11 +122,13 @@ static void call_stream(struct skf_wire_channel *c)
             skf_sleep_ms(1);
     }
     skf_wire_end(s, SKF_WIRE_OK, NULL);
-    say(WAIT(&r, r.dones == 1) && r.status == SKF_WIRE_OK && r.messages == 300 && !r.bad, "300 messages there and back", r.text);
+    say(WAIT(&r, r.dones == 1) && r.status == SKF_WIRE_OK && r.messages == 300 && !r.bad, "300 messages there and back",
+        r.text);
     s = stream(c, "/test.Wire/Echo", &bad);
     if (skf_wire_send(s, "bad", 3) != SKF_OK)
         say(false, "send", "");
-    say(WAIT(&bad, bad.dones == 1) && bad.status == SKF_WIRE_DATA_LOSS && strcmp(bad.text, "chunk 7: not what it says") == 0,
+    say(WAIT(&bad, bad.dones == 1) && bad.status == SKF_WIRE_DATA_LOSS &&
+            strcmp(bad.text, "chunk 7: not what it says") == 0,
         "a stream ended by the server, with its reason", bad.text);
 }
 
@@ -142,7 +150,7 @@ static int call_main(const char *address)
     return count_not_ok > 0;
 }
 
-/* ---- pull, idle ----------------------------------------------------------------------------------------------------------- */
+/* ---- pull, idle -------------------------------------------------------------------------------------------------- */
 
 static enum skf_err count_message(void *ctx, struct skf_wire_stream *s, const uint8_t *p, size_t n, struct skf_why *why)
 {
@@ -162,7 +170,8 @@ static int pull_main(const char *address, const char *size, const char *total)
     uint8_t *answer;
     size_t n;
     ask[0] = (uint32_t)(bytes / ask[1]);
-    enum skf_err e = skf_wire_call(c, "/test.Wire/Unary", "warm", 4, 20000, &answer, &n, &why); /* the handshake is not measured */
+    enum skf_err e =
+        skf_wire_call(c, "/test.Wire/Unary", "warm", 4, 20000, &answer, &n, &why); /* the handshake is not measured */
     skf_free(answer);
     uint64_t begun = skf_now_ns();
     if (e == SKF_OK)
@@ -201,7 +210,7 @@ static int idle_main(const char *address, const char *number)
     _exit(0);
 }
 
-/* ---- the test ------------------------------------------------------------------------------------------------------------- */
+/* ---- the test ---------------------------------------------------------------------------------------------------- */
 
 static void test_two_processes(void **state)
 {

@@ -285,8 +285,9 @@ static void test_many_senders(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_echo_many),   cmocka_unit_test(test_push_pulled),     cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_slow_reader), cmocka_unit_test(test_ends),            cmocka_unit_test(test_end_while_stuck),
+        cmocka_unit_test(test_echo_many),    cmocka_unit_test(test_push_pulled),
+        cmocka_unit_test(test_sizes),        cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_ends),         cmocka_unit_test(test_end_while_stuck),
         cmocka_unit_test(test_many_streams), cmocka_unit_test(test_many_senders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

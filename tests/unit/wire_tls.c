@@ -1,10 +1,11 @@
 /* Who gets in, and what those who do not are told. */
 #include "tests/lib/wire_fix.h"
 
-static const struct skf_wire_tls operator_tls = TLS_OF("operator"), nobody = TLS_OF("nobody"), expired = TLS_OF("expired-device"),
-                                 foreign = TLS_OF("foreign-device");
+static const struct skf_wire_tls operator_tls = TLS_OF("operator"), nobody = TLS_OF("nobody"),
+                                 expired = TLS_OF("expired-device"), foreign = TLS_OF("foreign-device");
 static const struct skf_wire_tls bare = {TLS_DIR "ca.crt", NULL, NULL};
-static const struct skf_wire_tls trusts_foreign = {TLS_DIR "foreign-ca.crt", TLS_DIR "device.crt", TLS_DIR "device.key"};
+static const struct skf_wire_tls trusts_foreign = {TLS_DIR "foreign-ca.crt", TLS_DIR "device.crt",
+                                                   TLS_DIR "device.key"};
 
 static void ask_who(int port, const struct skf_wire_tls *tls, const char *name, enum skf_err want, const char *text)
 {
@@ -79,7 +80,8 @@ static void test_enrolment_port(void **state)
     struct skf_wire_server *srv = serve_with(&side, o, &why);
     assert_non_null(srv);
     ask_who(skf_wire_server_port(srv), &bare, NULL, SKF_OK, "");
-    ask_who(skf_wire_server_port(srv), &foreign, NULL, SKF_OK, ""); /* a certificate that was not asked for says nothing */
+    ask_who(skf_wire_server_port(srv), &foreign, NULL, SKF_OK,
+            ""); /* a certificate that was not asked for says nothing */
     skf_wire_server_close(srv);
 }
 
@@ -140,8 +142,9 @@ static void test_bad_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_identities),   cmocka_unit_test(test_refused_clients), cmocka_unit_test(test_refused_servers),
-        cmocka_unit_test(test_enrolment_port), cmocka_unit_test(test_nobody_there),  cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_identities),      cmocka_unit_test(test_refused_clients),
+        cmocka_unit_test(test_refused_servers), cmocka_unit_test(test_enrolment_port),
+        cmocka_unit_test(test_nobody_there),    cmocka_unit_test(test_bad_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,9 +49,10 @@ static void test_answers(void **state)
 static void test_errors_both_ways(void **state)
 {
     /* error given on the server -> error seen on the client: the same, or the nearest that gRPC can carry */
-    static const enum skf_err same[] = {SKF_ERR_NOT_FOUND, SKF_ERR_EXISTS, SKF_ERR_FULL,   SKF_ERR_BUSY,        SKF_ERR_LIMIT,
-                                        SKF_ERR_REFUSED,   SKF_ERR_TIMEOUT, SKF_ERR_CANCELLED, SKF_ERR_ARG,     SKF_ERR_STATE,
-                                        SKF_ERR_INTERNAL,  SKF_ERR_DIGEST, SKF_ERR_UNSUPPORTED, SKF_ERR_NET};
+    static const enum skf_err same[] = {SKF_ERR_NOT_FOUND,   SKF_ERR_EXISTS,  SKF_ERR_FULL,     SKF_ERR_BUSY,
+                                        SKF_ERR_LIMIT,       SKF_ERR_REFUSED, SKF_ERR_TIMEOUT,  SKF_ERR_CANCELLED,
+                                        SKF_ERR_ARG,         SKF_ERR_STATE,   SKF_ERR_INTERNAL, SKF_ERR_DIGEST,
+                                        SKF_ERR_UNSUPPORTED, SKF_ERR_NET};
     struct pair *p = *state;
     char ask[32], out[512];
     for (int e = 1; e < SKF_ERR_COUNT_; e++) {
@@ -92,7 +93,8 @@ static void test_unknown_and_wrong(void **state)
     uint8_t *m = skf_calloc(1, SKF_WIRE_MESSAGE_MAX + 1), *answer;
     size_t n;
     struct skf_why why = {{0}};
-    assert_int_equal(skf_wire_call(p->c, "/test.Wire/Unary", m, SKF_WIRE_MESSAGE_MAX + 1, 20000, &answer, &n, &why), SKF_ERR_LIMIT);
+    assert_int_equal(skf_wire_call(p->c, "/test.Wire/Unary", m, SKF_WIRE_MESSAGE_MAX + 1, 20000, &answer, &n, &why),
+                     SKF_ERR_LIMIT);
     assert_null(answer);
     skf_free(m);
     /* A stream opened on a unary method, and ended without a message. */
