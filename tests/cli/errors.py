@@ -4,6 +4,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import time
 
 import tiny_model
 from tap import check, done, skip
@@ -84,11 +85,11 @@ refused("a key that others can read", run("sign", "--key", at("t.key"), at("doc.
 for fleet in ("one", "two"):
     r = run("ca", "init", "--dir", at(fleet), "--fleet", fleet)
     check(r.returncode == 0, f"certificate authority {fleet}", r.stderr)
-run("ca", "issue", "--ca", at("one"), "--kind", "operator", "--name", "ann", "-o", at("ann"))
+run("ca", "issue", "--ca", at("one"), "--kind", "operator", "--name", "ann", "--days", "1", "-o", at("ann"))
 run("ca", "issue", "--ca", at("two"), "--kind", "operator", "--name", "eve", "-o", at("eve"))
 shutil.copy(at("one", "ca.crt"), at("eve", "ca.crt"))
 refused("a foreign certificate", run("devices", "--centre", "127.0.0.1:1", "--tls", at("eve")), "operator.crt")
-late = dict(os.environ, SKF_NOW=str(4000000000))
+late = dict(os.environ, SKF_NOW=str(int(time.time()) + 10 * 86400))
 refused("an expired certificate", run("devices", "--centre", "127.0.0.1:1", "--tls", at("ann"), env=late), "operator.crt", "expired")
 refused("no distributor there", run("devices", "--centre", "127.0.0.1:1", "--tls", at("ann")), "127.0.0.1:1")
 

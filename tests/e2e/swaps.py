@@ -17,16 +17,18 @@ with fl.Fleet(os.path.join(os.environ["SKF_TMP"], "f"), os.environ["SKF_BUILD"])
     fleet.publish(v2, "2.0")
     fleet.wait("box", version="2.0", phase="confirmed")
     clients = fl.Clients(box, 4, 16).start()
-    pauses, received = [], fleet.device("box")["bytes_received"]
+    pauses, received = [], 0
     for i in range(10):
         version = ("1.0", "2.0")[i % 2]
         fleet.operate("pin", "box", "--model", fl.MODEL, "--version", version)
-        pauses.append(fleet.wait("box", version=version, phase="confirmed")["swap_pause_us"] / 1000)
+        said = fleet.wait("box", version=version, phase="confirmed")
+        pauses.append(said["swap_pause_us"] / 1000)
+        received += said["bytes_received"]
     time.sleep(1)
     clients.stop()
     check(not clients.failed, "no request failed over ten swaps", *clients.failed[:5])
     check(clients.answers >= 10, f"{clients.answers} answers meanwhile")
     check(clients.versions == {"1.0", "2.0"}, f"both versions answered: {clients.versions}")
-    check(fleet.device("box")["bytes_received"] == received, "nothing was sent for versions the box holds")
+    check(received == 0, "nothing was sent for versions the box holds")
     note(f"longest gap between streamed tokens {clients.gap * 1000:.0f} ms; pauses {min(pauses):.1f} to {max(pauses):.1f} ms")
 done()
