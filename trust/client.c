@@ -76,7 +76,6 @@ void skf_tuf_cache_clear(struct skf_tuf *t)
 {
     for (size_t i = 0; i < t->n_cache; i++) {
         skf_free(t->cache[i].role);
-        skf_free(t->cache[i].delegator);
         skf_json_free(t->cache[i].doc);
     }
     t->n_cache = 0;

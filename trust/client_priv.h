@@ -14,10 +14,11 @@ struct skf_tuf {
     char dir[PATH_MAX];
     skf_json *root, *timestamp, *snapshot, *targets;
     bool ready; /* the four were verified together, as one consistent state of the repository */
-    /* Delegated roles verified against the present snapshot, each for the delegator it was verified by: trust in a role
-     * that came by one way says nothing about another way to it. */
+    /* Delegated roles verified against the present snapshot, each by the very document that delegates to it: trust in a
+     * role that came by one way says nothing about another way to it. */
     struct skf_tuf_seen {
-        char *role, *delegator;
+        char *role;
+        const skf_json *delegator; /* lives as long: targets, or a document of this list */
         skf_json *doc;
     } cache[SKF_TUF_CACHE_MAX];
     size_t n_cache;

@@ -16,8 +16,8 @@
 /* A role that waits to be looked at: by whom it is delegated to. The texts belong to documents in the client's cache.
  */
 struct step {
-    const char *role, *delegator;
-    const skf_json *delegator_doc;
+    const char *role;
+    const skf_json *delegator; /* NULL for targets itself */
 };
 struct search {
     const char *path;
@@ -29,34 +29,32 @@ struct search {
 
 static enum skf_err remember(struct skf_tuf *t, const struct step *s, skf_json *take_doc)
 {
-    struct skf_tuf_seen *c = &t->cache[t->n_cache];
-    *c = (struct skf_tuf_seen){skf_strdup(s->role), skf_strdup(s->delegator), take_doc};
-    if (c->role && c->delegator) {
-        t->n_cache++;
-        return SKF_OK;
+    char *role = skf_strdup(s->role);
+    if (!role) {
+        skf_json_free(take_doc);
+        return SKF_ERR_NOMEM;
     }
-    skf_free(c->role);
-    skf_free(c->delegator);
-    skf_json_free(take_doc);
-    return SKF_ERR_NOMEM;
+    t->cache[t->n_cache++] = (struct skf_tuf_seen){role, s->delegator, take_doc};
+    return SKF_OK;
 }
 
 /* The role's verified document, and its name in memory that lives as long as the document. */
 static enum skf_err open_role(struct skf_tuf *t, int64_t now, const struct step *s, const struct skf_tuf_source *from,
                               const char **role, const skf_json **doc, struct skf_why *why)
 {
-    if (!s->delegator_doc) {
+    if (!s->delegator) {
         *role = "targets";
         *doc = t->targets;
         return SKF_OK;
     }
     size_t i = 0;
-    while (i < t->n_cache &&
-           (strcmp(t->cache[i].role, s->role) != 0 || strcmp(t->cache[i].delegator, s->delegator) != 0))
+    while (i < t->n_cache && (strcmp(t->cache[i].role, s->role) != 0 || t->cache[i].delegator != s->delegator))
         i++;
     if (i == t->n_cache) {
         skf_json *got = NULL;
-        SKF_TRY(skf_tuf_load_targets(t, now, s->role, s->delegator_doc, from, &got, why));
+        if (i == SKF_TUF_CACHE_MAX)
+            return skf_fail(why, SKF_ERR_LIMIT, "%.64s: too many roles at once", s->role);
+        SKF_TRY(skf_tuf_load_targets(t, now, s->role, s->delegator, from, &got, why));
         if (remember(t, s, got) != SKF_OK)
             return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     }
@@ -83,7 +81,7 @@ static enum skf_err push_delegations(struct search *q, const char *role, const s
             continue;
         if (q->n == STACK_MAX)
             return skf_fail(why, SKF_ERR_LIMIT, "%.64s: delegates to too many roles at once", role);
-        q->stack[q->n++] = (struct step){skf_json_cstr(skf_json_get(r, "name")), role, doc};
+        q->stack[q->n++] = (struct step){skf_json_cstr(skf_json_get(r, "name")), doc};
     }
     return SKF_OK;
 }
@@ -116,7 +114,7 @@ static enum skf_err take_target(const skf_json *entry, const char *path, struct 
 static enum skf_err search(struct skf_tuf *t, int64_t now, struct search *q, const struct skf_tuf_source *from,
                            struct skf_tuf_target *out, struct skf_why *why)
 {
-    q->stack[q->n++] = (struct step){"targets", "root", NULL};
+    q->stack[q->n++] = (struct step){"targets", NULL};
     while (q->n > 0) {
         struct step s = q->stack[--q->n];
         const char *role = NULL;

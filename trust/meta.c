@@ -135,6 +135,20 @@ static enum skf_err check_snapshot(const skf_json *s, struct skf_why *why)
     return skf_json_get(skf_json_get(s, "meta"), "targets.json") ? SKF_OK : bad(why, "targets.json is not listed");
 }
 
+static enum skf_err check_delegation(const skf_json *r, struct skf_why *why)
+{
+    const skf_json *paths = skf_json_get(r, "paths"), *prefixes = skf_json_get(r, "path_hash_prefixes");
+    const char *name = skf_json_cstr(skf_json_get(r, "name"));
+    if (!name || !*name || is_tuf_top_level(name))
+        return bad(why, "a delegated role has no name, or that of a top-level role");
+    SKF_TRY(check_role(r, why));
+    if (!is_json_bool(skf_json_get(r, "terminating")))
+        return skf_fail(why, SKF_ERR_FORMAT, "role %.64s: terminating is neither true nor false", name);
+    if ((paths != NULL) == (prefixes != NULL) || !is_str_list(paths ? paths : prefixes, false))
+        return skf_fail(why, SKF_ERR_FORMAT, "role %.64s: needs either paths or path_hash_prefixes", name);
+    return SKF_OK;
+}
+
 static enum skf_err check_delegations(const skf_json *d, struct skf_why *why)
 {
     const skf_json *roles = skf_json_get(d, "roles");
@@ -142,22 +156,18 @@ static enum skf_err check_delegations(const skf_json *d, struct skf_why *why)
         return bad(why, "the delegations have no keys");
     if (roles && !is_json_arr(roles))
         return bad(why, "the delegations' roles are no list");
-    for (size_t i = 0; i < skf_json_len(roles); i++) {
-        const skf_json *r = skf_json_at(roles, i), *paths = skf_json_get(r, "paths");
-        const skf_json *prefixes = skf_json_get(r, "path_hash_prefixes");
-        const char *name = skf_json_cstr(skf_json_get(r, "name"));
-        if (!name || !*name || is_tuf_top_level(name))
-            return bad(why, "a delegated role has no name, or that of a top-level role");
-        for (size_t k = 0; k < i; k++)
-            if (strcmp(name, skf_json_cstr(skf_json_get(skf_json_at(roles, k), "name"))) == 0)
-                return skf_fail(why, SKF_ERR_FORMAT, "the role %.64s is delegated twice", name);
-        SKF_TRY(check_role(r, why));
-        if (!is_json_bool(skf_json_get(r, "terminating")))
-            return skf_fail(why, SKF_ERR_FORMAT, "role %.64s: terminating is neither true nor false", name);
-        if ((paths != NULL) == (prefixes != NULL) || !is_str_list(paths ? paths : prefixes, false))
-            return skf_fail(why, SKF_ERR_FORMAT, "role %.64s: needs either paths or path_hash_prefixes", name);
+    skf_json *names = skf_json_obj(); /* a set: comparing each with each would take a hostile file's time squared */
+    enum skf_err e = names ? SKF_OK : skf_fail(why, SKF_ERR_NOMEM, "out of memory");
+    for (size_t i = 0; e == SKF_OK && i < skf_json_len(roles); i++) {
+        const char *name = skf_json_cstr(skf_json_get(skf_json_at(roles, i), "name"));
+        e = check_delegation(skf_json_at(roles, i), why);
+        if (e == SKF_OK && skf_json_get(names, name))
+            e = skf_fail(why, SKF_ERR_FORMAT, "the role %.64s is delegated twice", name);
+        if (e == SKF_OK && skf_json_set(names, name, skf_json_bool(true)) != SKF_OK)
+            e = skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     }
-    return SKF_OK;
+    skf_json_free(names);
+    return e;
 }
 
 static enum skf_err check_targets(const skf_json *s, struct skf_why *why)

@@ -53,7 +53,7 @@ struct fix_repo {
     bool no_deltas_meta, no_hashes, inconsistent;
     const char *paths; /* of the delegation */
     const char *targets_json, *deltas_json;
-    const char *spec_version, *more_roles;
+    const char *spec_version, *more_roles, *more_meta;
     struct {
         char name[80], *data;
         size_t len;
@@ -258,7 +258,7 @@ __attribute__((unused)) static void fix_publish(struct fix_repo *r)
         fix_say(&b, ",");
         fix_entry(r, &b, "deltas", r->lists_deltas ? r->lists_deltas : r->deltas.version, &deltas);
     }
-    fix_say(&b, "}");
+    fix_say(&b, "%s}", r->more_meta);
     struct fix_text snapshot = fix_finish(r, &r->snapshot, fix_name(r, name, r->snapshot.version, "snapshot"), &b);
 
     fix_head(r, "timestamp", &r->timestamp, &b);
@@ -314,7 +314,7 @@ __attribute__((unused)) static void fix_open(struct fix_repo *r)
     r->deltas = fix_one(6, 30);
     r->spec_version = "1.0.31";
     r->paths = "[\"deltas/*\"]";
-    r->more_roles = "";
+    r->more_roles = r->more_meta = "";
     r->targets_json = "{\"models/m/1.manifest\":{\"length\":5,\"hashes\":{\"sha256\":\"" FIX_HELLO "\"}}}";
     r->deltas_json = "{\"deltas/a-b.skdx\":{\"length\":5,\"hashes\":{\"sha256\":\"" FIX_HELLO "\"}},"
                      "\"models/evil/1.manifest\":{\"length\":5,\"hashes\":{\"sha256\":\"" FIX_HELLO "\"}}}";

@@ -627,6 +627,55 @@ static void test_many_roles(void **state)
     fix_err(SKF_ERR_FORMAT, "top-level role", fix_refresh(&r));
 }
 
+/* A role that two others delegate to with different keys: what one of them vouches for, the other does not. */
+static void test_diamond(void **state)
+{
+    (void)state;
+    static char more[2048], a[8192], b[8192], sub[512], when[21];
+    static const char form[] =
+        "{\"_type\":\"targets\",\"spec_version\":\"1.0.31\",\"version\":1,\"expires\":\"%s\",\"targets\":%s%s}";
+    char keys[4096], name[32];
+    skf_json *pub[2] = {skf_key_public(r.k[8]), skf_key_public(r.k[9])};
+    skf_time_text(FIX_NOW + FIX_DAY, when);
+    (void)snprintf(more, sizeof more,
+                   ",{\"name\":\"a\",\"terminating\":false,\"paths\":[\"a/*\"],\"threshold\":1,\"keyids\":[\"%s\"]}"
+                   ",{\"name\":\"b\",\"terminating\":false,\"paths\":[\"b/*\"],\"threshold\":1,\"keyids\":[\"%s\"]}",
+                   skf_key_id(r.k[6]), skf_key_id(r.k[6]));
+    struct fix_text t[3];
+    for (int i = 0; i < 2; i++) { /* a trusts key 8 for "sub", b key 9 */
+        char *out = i ? b : a;
+        const char *hex = skf_json_cstr(skf_json_get(skf_json_get(pub[i], "keyval"), "public"));
+        (void)snprintf(keys, sizeof keys,
+                       ",\"delegations\":{\"keys\":{\"%s\":{\"keytype\":\"ed25519\",\"scheme\":\"ed25519\",\"keyval\":"
+                       "{\"public\":\"%s\"}}},\"roles\":[{\"name\":\"sub\",\"terminating\":false,\"paths\":[\"%c/*\"],"
+                       "\"threshold\":1,\"keyids\":[\"%s\"]}]}",
+                       skf_key_id(r.k[8 + i]), hex, 'a' + i, skf_key_id(r.k[8 + i]));
+        (void)snprintf(out, sizeof a, form, when, "{}", keys);
+        t[i] = fix_sign(&r, out, (int[]){6}, 1);
+        (void)snprintf(name, sizeof name, "1.%c.json", 'a' + i);
+        fix_put(&r, name, t[i].p, t[i].n);
+    }
+    (void)snprintf(sub, sizeof sub, form, when,
+                   "{\"a/x\":{\"length\":5,\"hashes\":{\"sha256\":\"" FIX_HELLO "\"}},"
+                   "\"b/x\":{\"length\":5,\"hashes\":{\"sha256\":\"" FIX_HELLO "\"}}}",
+                   "");
+    t[2] = fix_sign(&r, sub, (int[]){8}, 1);
+    fix_put(&r, "1.sub.json", t[2].p, t[2].n);
+    r.more_roles = more;
+    r.more_meta = ",\"a.json\":{\"version\":1},\"b.json\":{\"version\":1},\"sub.json\":{\"version\":1}";
+    fix_publish(&r);
+    fix_ok(fix_refresh(&r));
+    fix_ok(fix_find(&r, "a/x"));
+    fix_err(SKF_ERR_SIGNATURE, "1.sub.json",
+            fix_find(&r, "b/x")); /* although it is here and was verified, by the other way */
+    fix_ok(fix_find(&r, "a/x"));
+    fix_err(SKF_ERR_NOT_FOUND, "a/y", fix_find(&r, "a/y"));
+    for (int i = 0; i < 3; i++)
+        skf_free(t[i].p);
+    skf_json_free(pub[0]);
+    skf_json_free(pub[1]);
+}
+
 /* What is in the folder is verified anew: damage there is found, and repaired by the next refresh. */
 static void test_damaged_folder(void **state)
 {
@@ -682,6 +731,7 @@ int main(void)
         T(test_target_mismatch),
         T(test_many_roles),
         T(test_damaged_folder),
+        T(test_diamond),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, NULL);
