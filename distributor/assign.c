@@ -163,7 +163,7 @@ enum skf_err skf_assign_plan(struct skf_registry *r, const struct skf_reg_device
         return SKF_OK;
     memcpy(p->to, v.root, SKF_DIGEST);
     p->step = SKF_STEP_SEND;
-    p->has_content = has_device_content(d, model, v.root);
+    p->has_content = !is_full && has_device_content(d, model, v.root);
     if (p->has_content)
         return SKF_OK;
     if (v.runtime_level && d->runtime_level && d->runtime_level < v.runtime_level) {

@@ -420,10 +420,12 @@ void skf_centre_on_build(void *centre, const struct skf_build_event *ev)
 {
     struct skf_centre *c = centre;
     if (ev->is_over) {
+        char path[SKF_TARGET_PATH];
+        skf_delta_path(ev->from, ev->to, path);
         if (ev->err == SKF_OK)
-            skf_log(SKF_LOG_INFO, "delta built");
+            skf_log(SKF_LOG_INFO, "%s: built", path);
         else
-            skf_log(SKF_LOG_ERROR, "delta not built: %s", ev->text);
+            skf_log(SKF_LOG_ERROR, "%s: not built: %s", path, ev->text);
         (void)pthread_mutex_lock(&c->lock);
         skf_centre_wake(c, NULL);
         (void)pthread_mutex_unlock(&c->lock);

@@ -324,12 +324,18 @@ out:
 }
 
 /* ---- Pin --------------------------------------------------------------------------------------------------------------------------------- */
-/* The pin for one device; SKF_ERR_NOT_FOUND when a rollback finds nothing to go back to. */
-static enum skf_err pin_of(const struct device *d, const Skiff__V1__PinRequest *q, bool is_rollback, struct skf_reg_pin *pin,
-                           struct skf_why *why)
+/* The pin for one device; SKF_ERR_NOT_FOUND when a rollback finds nothing to go back to. A box that was rolled back already stays
+ * there: what it ran before is now what it came from. */
+static enum skf_err pin_of(struct skf_centre *c, const struct device *d, const Skiff__V1__PinRequest *q, bool is_rollback,
+                           struct skf_reg_pin *pin, struct skf_why *why)
 {
+    struct skf_reg_pin had;
+    struct skf_target t;
     const struct skf_reg_held *previous = skf_device_slot(&d->d, q->model, "previous");
     const char *version = q->version[0] ? q->version : previous ? previous->version : NULL;
+    if (is_rollback && !q->version[0] && skf_registry_get_pin(c->registry, d->d.name, q->model, SKF_PIN_ROLLBACK, &had) == SKF_OK &&
+        skf_assign_target(c->registry, &d->d, q->model, &t, NULL) == SKF_OK && t.is_pinned && t.serial == had.serial)
+        version = had.version;
     if (!version)
         return skf_fail(why, SKF_ERR_NOT_FOUND, "%s: has no previous version of %s; name one with --version", d->d.name, q->model);
     *pin = (struct skf_reg_pin){.kind = is_rollback ? SKF_PIN_ROLLBACK : SKF_PIN_FIXED};
@@ -352,10 +358,10 @@ static enum skf_err pins_of(struct skf_centre *c, const Skiff__V1__PinRequest *q
         return SKF_ERR_NOMEM;
     if (one) {
         *n = 1;
-        return pin_of(one, q, is_rollback, *pins, why);
+        return pin_of(c, one, q, is_rollback, *pins, why);
     }
     for (size_t i = 0; i < c->n_devices; i++)
-        if (pin_of(c->devices[i], q, is_rollback, *pins + *n, NULL) == SKF_OK)
+        if (pin_of(c, c->devices[i], q, is_rollback, *pins + *n, NULL) == SKF_OK)
             (*n)++;
     return *n ? SKF_OK : skf_fail(why, SKF_ERR_NOT_FOUND, "no device has a previous version of %.128s", q->model);
 }
