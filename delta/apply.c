@@ -8,6 +8,8 @@
 #include "base/file.h"
 #include "delta/delta.h"
 
+#define APPLY_JOBS 16 /* threads; each needs about 3 MiB */
+
 struct apply {
     const char *old_path, *skd_path;
     struct skf_map old, file;
@@ -139,6 +141,7 @@ static enum skf_err apply_all(struct apply *a, const char *out_path, struct skf_
         (void)snprintf(text, sizeof text, "has %llu bytes", (unsigned long long)a->old.size);
         return another_base(a, text, why);
     }
+    a->jobs = SKF_MIN(a->jobs, APPLY_JOBS);
     SKF_TRY(open_workers(a, why));
     SKF_TRY(skf_draft_open(out_path, a->info->result_size, 0644, &a->draft, why));
     if (a->info->n_chunks == 0 && a->info->result_size > 0)

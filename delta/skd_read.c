@@ -166,7 +166,8 @@ static enum skf_err get_chunk(const struct skf_skd *s, struct skf_reader *r, str
     return SKF_OK;
 }
 
-static enum skf_err get_tables(struct skf_skd *s, struct skf_reader *r, struct skf_why *why)
+/* Sizes and counts, and room for what the counts say, once the index is known to be able to hold as much. */
+static enum skf_err get_counts(struct skf_skd *s, struct skf_reader *r, struct skf_why *why)
 {
     struct skf_skd_info *f = &s->info;
     if (skf_get_varint(r, &f->source_size) || skf_get_varint(r, &f->result_size) || skf_get_varint(r, &s->n_tensors) ||
@@ -178,33 +179,44 @@ static enum skf_err get_tables(struct skf_skd *s, struct skf_reader *r, struct s
     s->names = SKF_BUF_INIT(SKF_MIN((size_t)UINT32_MAX / 2, 16 * (size_t)f->index_size));
     s->tensors = skf_calloc(s->n_tensors, sizeof *s->tensors);
     s->chunks = skf_calloc(f->n_chunks, sizeof *s->chunks);
-    if (!s->tensors || !s->chunks)
-        return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
+    return s->tensors && s->chunks ? SKF_OK : skf_fail(why, SKF_ERR_NOMEM, "out of memory");
+}
+
+/* What must hold once every record is read. */
+static enum skf_err check_whole(const struct skf_skd *s, const struct place *end, const struct skf_merkle *m,
+                                struct skf_why *why)
+{
+    const struct skf_skd_info *f = &s->info;
+    uint8_t root[SKF_DIGEST];
+    if (end->payload - f->index_size != f->payload_size)
+        return damaged(why, "its payloads do not come to their size");
+    if (memcmp(f->source_root, f->result_root, SKF_DIGEST) == 0)
+        return f->n_chunks == 0 && f->source_size == f->result_size ? SKF_OK
+                                                                    : damaged(why, "an identity that changes something");
+    skf_merkle_root(m, root);
+    if (end->result != f->result_size || memcmp(root, f->result_root, SKF_DIGEST) != 0)
+        return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: its chunks do not come to its result root");
+    return SKF_OK;
+}
+
+static enum skf_err get_tables(struct skf_skd *s, struct skf_reader *r, struct skf_why *why)
+{
+    SKF_TRY(get_counts(s, r, why));
     for (uint64_t i = 0; i < s->n_tensors; i++) {
         enum skf_err e = get_tensor(s, r, i ? &s->tensors[i - 1] : NULL, &s->tensors[i]);
         if (e != SKF_OK)
             return skf_fail(why, e, "damaged delta: tensor %llu of its directory", (unsigned long long)i);
     }
-    struct place at = {0, f->index_size, 0, 0};
+    struct place at = {0, s->info.index_size, 0, 0};
     struct skf_merkle m;
     skf_merkle_init(&m);
-    for (uint64_t i = 0; i < f->n_chunks; i++) {
+    for (uint64_t i = 0; i < s->info.n_chunks; i++) {
         enum skf_err e = get_chunk(s, r, &at, &s->chunks[i]);
         if (e != SKF_OK)
             return skf_fail(why, e, "damaged delta: chunk %llu of its table", (unsigned long long)i);
         skf_merkle_add(&m, s->chunks[i].result_digest, s->chunks[i].result_length);
     }
-    bool is_identity = memcmp(f->source_root, f->result_root, SKF_DIGEST) == 0;
-    if (skf_reader_left(r) != 0 || at.payload - f->index_size != f->payload_size)
-        return damaged(why, "its index does not fill its size");
-    if (is_identity)
-        return f->n_chunks == 0 && f->source_size == f->result_size ? SKF_OK
-                                                                    : damaged(why, "an identity that changes something");
-    uint8_t root[SKF_DIGEST];
-    skf_merkle_root(&m, root);
-    if (at.result != f->result_size || memcmp(root, f->result_root, SKF_DIGEST) != 0)
-        return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: its chunks do not come to its result root");
-    return SKF_OK;
+    return skf_reader_left(r) == 0 ? check_whole(s, &at, &m, why) : damaged(why, "its index does not fill its size");
 }
 
 enum skf_err skf_skd_parse(const uint8_t *p, uint64_t n, struct skf_skd **skd, struct skf_why *why)
