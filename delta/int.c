@@ -284,11 +284,11 @@ static uint32_t field_elements(const struct field *f) { return f->kind == FIELD_
 /* A difference modulo 16 as -8 to 7. */
 static inline uint8_t sign4(int d) { return (uint8_t)(((d & 15) ^ 8) - 8); }
 
-static void field_sub(const struct field *f, const uint8_t *ref, const uint8_t *neu, uint8_t *sym)
+static void field_sub(struct field f, const uint8_t *ref, const uint8_t *neu, uint8_t *sym)
 {
-    neu += f->offset;
-    for (unsigned i = 0; i < f->count; i++) {
-        switch (f->kind) {
+    neu += f.offset;
+    for (unsigned i = 0; i < f.count; i++) {
+        switch (f.kind) {
         case FIELD_F16:
             skf_put_le16(sym + 2 * i, (uint16_t)(skf_le16(neu + 2 * i) - skf_le16(ref + 2 * i)));
             break;
@@ -305,11 +305,11 @@ static void field_sub(const struct field *f, const uint8_t *ref, const uint8_t *
     }
 }
 
-static void field_add(const struct field *f, const uint8_t *ref, const uint8_t *sym, uint8_t *neu)
+static void field_add(struct field f, const uint8_t *ref, const uint8_t *sym, uint8_t *neu)
 {
-    neu += f->offset;
-    for (unsigned i = 0; i < f->count; i++) {
-        switch (f->kind) {
+    neu += f.offset;
+    for (unsigned i = 0; i < f.count; i++) {
+        switch (f.kind) {
         case FIELD_F16:
             skf_put_le16(neu + 2 * i, (uint16_t)(skf_le16(ref + 2 * i) + skf_le16(sym + 2 * i)));
             break;
@@ -357,7 +357,7 @@ static enum skf_err blocks_put(struct skf_work *w, const struct blocks *b, struc
         for (uint32_t i = 0; i < b->n; i++) {
             const uint8_t *old = b->old + (size_t)i * b->bytes, *neu = b->neu + (size_t)i * b->bytes;
             bool is_same = f->kind == FIELD_F16 || is_scale_same(b, old, neu);
-            field_sub(f, reference(b, f, old, neu, is_same, scratch), neu, s.sym + i * each);
+            field_sub(*f, reference(b, f, old, neu, is_same, scratch), neu, s.sym + i * each);
         }
         SKF_TRY(skf_stream_put(w, &s, out));
     }
@@ -381,7 +381,7 @@ static enum skf_err blocks_get(struct skf_work *w, struct skf_reader *r, const s
             bool is_same = f->kind == FIELD_F16 || is_scale_same(b, old, neu);
             if (n_set == 0 && is_same)
                 continue;
-            field_add(f, reference(b, f, old, neu, is_same, scratch), s.sym + i * each, neu);
+            field_add(*f, reference(b, f, old, neu, is_same, scratch), s.sym + i * each, neu);
         }
     }
     return SKF_OK;

@@ -291,7 +291,14 @@ static inline void store(uint8_t *p, uint64_t v, unsigned width)
     }
 }
 
-static inline unsigned key_of(const struct skf_stream *s, uint32_t i) { return s->key ? s->key[i >> s->shift] : 0; }
+/* Everything that a loop over elements reads, as values: a store to bytes may alias any memory, and would make each be read anew. */
+struct view {
+    const uint8_t *sym, *key;
+    uint32_t n;
+    unsigned shift;
+};
+static inline struct view view_of(const struct skf_stream *s) { return (struct view){s->sym, s->key, s->n, s->shift}; }
+static inline unsigned key_of(const struct view *v, uint32_t i) { return v->key ? v->key[i >> v->shift] : 0; }
 
 /* Where groups begin among all elements. */
 static void group_all(const struct skf_stream *s, struct groups *g)
@@ -321,34 +328,38 @@ static void group_set(const uint8_t *mask, const struct groups *all, struct grou
     g->at[SKF_GROUPS] = at;
 }
 
-/* Sets `mask` and leaves the values that are not zero, in sorted order, in `rest` (8 bytes each would waste memory). */
+/* Sets the bits of elements that are not zero. */
 static inline __attribute__((always_inline)) void mark(const struct skf_stream *s, unsigned width,
                                                        const struct groups *g, uint8_t *mask)
 {
     struct groups cur = *g;
-    for (uint32_t i = 0; i < s->n; i++) {
-        uint32_t at = cur.at[key_of(s, i)]++;
-        if (load(s->sym + (size_t)i * width, width))
+    const struct view v = view_of(s);
+    for (uint32_t i = 0; i < v.n; i++) {
+        uint32_t at = cur.at[key_of(&v, i)]++;
+        if (load(v.sym + (size_t)i * width, width))
             bit_set(mask, at);
     }
 }
 
+/* Signs, and magnitudes in sorted order. */
 static inline __attribute__((always_inline)) void split(const struct skf_stream *s, unsigned width,
-                                                        const struct groups *g, struct skf_work *w)
+                                                        const struct groups *g, const struct skf_work *w)
 {
     struct groups cur = *g;
-    for (uint32_t i = 0; i < s->n; i++) {
-        uint64_t v = load(s->sym + (size_t)i * width, width);
-        if (!v)
+    const struct view v = view_of(s);
+    uint8_t *sign = w->sign.p, *more = w->more.p, *rest = w->rest.p;
+    for (uint32_t i = 0; i < v.n; i++) {
+        uint64_t x = load(v.sym + (size_t)i * width, width);
+        if (!x)
             continue;
-        uint32_t at = cur.at[key_of(s, i)]++;
-        if (v >> 63) {
-            bit_set(w->sign.p, at);
-            v = 0 - v;
+        uint32_t at = cur.at[key_of(&v, i)]++;
+        if (x >> 63) {
+            bit_set(sign, at);
+            x = 0 - x;
         }
-        if (v > 1)
-            bit_set(w->more.p, at);
-        store(w->rest.p + (size_t)at * width, v - 2, width);
+        if (x > 1)
+            bit_set(more, at);
+        store(rest + (size_t)at * width, x - 2, width);
     }
 }
 
@@ -357,22 +368,24 @@ static inline __attribute__((always_inline)) void join(const struct skf_stream *
                                                        const struct skf_work *w)
 {
     struct groups all = g[0], set = g[1], rest = g[2];
-    for (uint32_t i = 0; i < s->n; i++) {
-        unsigned k = key_of(s, i);
-        uint64_t v = 0;
-        if (bit_at(w->mask.p, all.at[k]++)) {
-            uint32_t at = set.at[k]++;
-            v = 1;
-            if (bit_at(w->more.p, at)) {
-                uint32_t from = rest.at[k]++;
-                v = 2;
-                for (unsigned b = 0; b < width; b++)
-                    v += (uint64_t)w->planes.p[(size_t)b * n_rest + from] << 8 * b;
-            }
-            if (bit_at(w->sign.p, at))
-                v = 0 - v;
+    const struct view v = view_of(s);
+    const uint8_t *mask = w->mask.p, *sign = w->sign.p, *more = w->more.p, *planes = w->planes.p;
+    uint8_t *sym = s->sym;
+    memset(sym, 0, (size_t)v.n * width);
+    for (uint32_t i = 0; i < v.n; i++) {
+        unsigned k = key_of(&v, i);
+        if (!bit_at(mask, all.at[k]++))
+            continue;
+        uint32_t at = set.at[k]++;
+        uint64_t x = 1;
+        if (bit_at(more, at)) {
+            uint32_t from = rest.at[k]++;
+            x = 2;
+            for (unsigned b = 0; b < width; b++)
+                x += (uint64_t)planes[(size_t)b * n_rest + from] << 8 * b;
         }
-        store(s->sym + (size_t)i * width, v, width);
+        uint64_t negative = 0 - (uint64_t)bit_at(sign, at);
+        store(sym + (size_t)i * width, (x ^ negative) - negative, width);
     }
 }
 
