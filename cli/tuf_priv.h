@@ -29,6 +29,7 @@ int skf_tuf_cmd_client_init(const struct skf_tuf_opts *o);
 int skf_tuf_cmd_refresh(const struct skf_tuf_opts *o);
 int skf_tuf_cmd_download(const struct skf_tuf_opts *o);
 int skf_tuf_cmd_init(const struct skf_tuf_opts *o);
+int skf_tuf_cmd_rotate(const struct skf_tuf_opts *o);
 int skf_tuf_cmd_create(const struct skf_tuf_opts *o);
 int skf_tuf_cmd_add(const struct skf_tuf_opts *o);
 int skf_tuf_cmd_update(const struct skf_tuf_opts *o);

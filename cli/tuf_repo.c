@@ -20,34 +20,50 @@ static enum skf_err load_publics(const struct skf_tuf_list *l, skf_json **out, s
     return SKF_OK;
 }
 
+enum { LISTS = 5 };
+struct publics {
+    skf_json *pub[LISTS][SKF_TUF_OPT_KEYS];
+    struct skf_tuf_keys keys;
+};
+
+static enum skf_err publics_load(const struct skf_tuf_opts *o, struct publics *p, struct skf_why *why)
+{
+    const struct skf_tuf_list *const lists[LISTS] = {&o->root, &o->targets, &o->snapshot, &o->timestamp, &o->deltas};
+    p->keys = (struct skf_tuf_keys){.root = p->pub[0],
+                                    .n_root = o->root.n,
+                                    .targets = p->pub[1],
+                                    .n_targets = o->targets.n,
+                                    .snapshot = p->pub[2],
+                                    .n_snapshot = o->snapshot.n,
+                                    .timestamp = p->pub[3],
+                                    .n_timestamp = o->timestamp.n,
+                                    .deltas = p->pub[4],
+                                    .n_deltas = o->deltas.n,
+                                    .root_threshold = (unsigned)SKF_MIN(o->root_threshold, 1000u),
+                                    .targets_threshold = (unsigned)SKF_MIN(o->targets_threshold, 1000u)};
+    for (size_t i = 0; i < LISTS; i++)
+        SKF_TRY(load_publics(lists[i], p->pub[i], why));
+    return SKF_OK;
+}
+
+static void publics_free(struct publics *p)
+{
+    for (size_t i = 0; i < LISTS; i++)
+        for (size_t k = 0; k < SKF_TUF_OPT_KEYS; k++)
+            skf_json_free(p->pub[i][k]);
+}
+
 int skf_tuf_cmd_init(const struct skf_tuf_opts *o)
 {
     if (!o->dir || !o->root.n || !o->targets.n || !o->snapshot.n || !o->timestamp.n || !o->deltas.n)
         return skf_tuf_usage_error(
             "init wants --dir and a public key of each role: root, targets, snapshot, timestamp, deltas");
-    const struct skf_tuf_list *const lists[] = {&o->root, &o->targets, &o->snapshot, &o->timestamp, &o->deltas};
-    skf_json *pub[SKF_COUNT(lists)][SKF_TUF_OPT_KEYS] = {{NULL}};
     struct skf_why why = {{0}};
-    enum skf_err e = SKF_OK;
-    for (size_t i = 0; e == SKF_OK && i < SKF_COUNT(lists); i++)
-        e = load_publics(lists[i], pub[i], &why);
-    struct skf_tuf_keys keys = {.root = pub[0],
-                                .n_root = o->root.n,
-                                .targets = pub[1],
-                                .n_targets = o->targets.n,
-                                .snapshot = pub[2],
-                                .n_snapshot = o->snapshot.n,
-                                .timestamp = pub[3],
-                                .n_timestamp = o->timestamp.n,
-                                .deltas = pub[4],
-                                .n_deltas = o->deltas.n,
-                                .root_threshold = (unsigned)SKF_MIN(o->root_threshold, 1000u),
-                                .targets_threshold = (unsigned)SKF_MIN(o->targets_threshold, 1000u)};
+    struct publics p = {0};
+    enum skf_err e = publics_load(o, &p, &why);
     if (e == SKF_OK)
-        e = skf_tuf_repo_new(o->dir, &keys, skf_now_unix(), &why);
-    for (size_t i = 0; i < SKF_COUNT(lists); i++)
-        for (size_t k = 0; k < SKF_TUF_OPT_KEYS; k++)
-            skf_json_free(pub[i][k]);
+        e = skf_tuf_repo_new(o->dir, &p.keys, skf_now_unix(), &why);
+    publics_free(&p);
     if (e != SKF_OK)
         return skf_cli_fail(e, &why);
     if (!o->json)
@@ -55,6 +71,27 @@ int skf_tuf_cmd_init(const struct skf_tuf_opts *o)
             "%s: sign 1.root.json with the root keys and 1.targets.json with the release keys (`skiff sign`),\n"
             "then `skiff tuf update` or the distributor publishes it\n",
             o->dir);
+    return SKF_EXIT_OK;
+}
+
+int skf_tuf_cmd_rotate(const struct skf_tuf_opts *o)
+{
+    if (!o->dir || o->deltas.n)
+        return skf_tuf_usage_error("rotate wants --dir, and no --deltas (targets delegate to those)");
+    struct skf_why why = {{0}};
+    struct publics p = {0};
+    int64_t version = 0;
+    enum skf_err e = publics_load(o, &p, &why);
+    if (e == SKF_OK)
+        e = skf_tuf_repo_next_root(o->dir, &p.keys, skf_now_unix(), &version, &why);
+    publics_free(&p);
+    if (e != SKF_OK)
+        return skf_cli_fail(e, &why);
+    if (!o->json)
+        (void)printf(
+            "%s/%lld.root.json: sign it with the present root keys and with the new ones (`skiff sign`); until\n"
+            "then nobody sees it\n",
+            o->dir, (long long)version);
     return SKF_EXIT_OK;
 }
 

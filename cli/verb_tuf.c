@@ -23,6 +23,8 @@ static int dispatch(const struct skf_tuf_opts *o)
         return skf_tuf_cmd_refresh(o);
     if (strcmp(what, "download") == 0)
         return skf_tuf_cmd_download(o);
+    if (strcmp(what, "rotate") == 0)
+        return skf_tuf_cmd_rotate(o);
     if (strcmp(what, "create") == 0)
         return skf_tuf_cmd_create(o);
     if (strcmp(what, "add") == 0)
@@ -31,7 +33,8 @@ static int dispatch(const struct skf_tuf_opts *o)
         return skf_tuf_cmd_update(o);
     if (strcmp(what, "show") == 0)
         return skf_tuf_cmd_show(o);
-    return skf_tuf_usage_error("the first argument must be init, refresh, download, create, add, update or show");
+    return skf_tuf_usage_error(
+        "the first argument must be init, refresh, download, create, add, update, rotate or show");
 }
 
 int skf_verb_tuf(int argc, char **argv)
@@ -53,29 +56,31 @@ int skf_verb_tuf(int argc, char **argv)
         {.name = "--dir", .value = "REPO", .help = "repository: its folder", .text = &o.dir},
         {.name = "--keys", .value = "KEYDIR", .help = "repository: folder of ROLE.key files", .text = &o.keys},
         {.name = "--file", .value = "FILE", .help = "add: the file to list", .text = &o.file},
-        {.name = "--root", .value = "K.pub", .help = "init: a root key", KEYS(root)},
-        {.name = "--targets", .value = "K.pub", .help = "init: a release key", KEYS(targets)},
-        {.name = "--snapshot", .value = "K.pub", .help = "init: a snapshot key", KEYS(snapshot)},
-        {.name = "--timestamp", .value = "K.pub", .help = "init: a timestamp key", KEYS(timestamp)},
+        {.name = "--root", .value = "K.pub", .help = "init, rotate: a root key", KEYS(root)},
+        {.name = "--targets", .value = "K.pub", .help = "init, rotate: a release key", KEYS(targets)},
+        {.name = "--snapshot", .value = "K.pub", .help = "init, rotate: a snapshot key", KEYS(snapshot)},
+        {.name = "--timestamp", .value = "K.pub", .help = "init, rotate: a timestamp key", KEYS(timestamp)},
         {.name = "--deltas", .value = "K.pub", .help = "init: a distributor's deltas key", KEYS(deltas)},
         {.name = "--root-threshold",
          .value = "N",
-         .help = "init: signatures a root needs (1)",
+         .help = "init, rotate: signatures a root needs (1)",
          .number = &o.root_threshold},
         {.name = "--targets-threshold",
          .value = "N",
-         .help = "init: signatures a release needs (1)",
+         .help = "init, rotate: signatures a release needs (1)",
          .number = &o.targets_threshold},
         {.name = "--json", .help = "one JSON object on stdout", .flag = &o.json},
     };
 #undef KEYS
     const struct skf_usage u = {
         .verb = "tuf",
-        .args = "init|refresh|download|create|add|update|show [OPTIONS]",
+        .args = "init|refresh|download|create|add|update|rotate|show [OPTIONS]",
         .about =
             "Update metadata. A client: --metadata-dir D init ROOT.json, --metadata-dir D --repo R refresh, download.\n"
             "A repository: create --dir R --keys K (all at once), init --dir R --root K.pub ... (then `skiff sign`),\n"
-            "add --dir R --keys K --file F --target-name P, update --dir R --keys K, show --dir R | FILE.",
+            "add --dir R --keys K --file F --target-name P, update --dir R --keys K, show --dir R | FILE,\n"
+            "rotate --dir R [--root K.pub ...] (a new root, with these keys instead, to be signed by old and new "
+            "keys).",
         .opts = opts,
         .n_opts = SKF_COUNT(opts),
         .positional = o.args,

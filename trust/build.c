@@ -246,3 +246,76 @@ out:
     skf_json_free(targets);
     return e == SKF_ERR_NOMEM ? skf_fail(why, e, "%s: out of memory", dir) : e;
 }
+
+/* ---- the next root ---------------------------------------------------------------------------------------------- */
+
+static bool is_used(const skf_json *roles, const char *keyid)
+{
+    for (void *it = skf_json_iter(roles); it; it = skf_json_next(roles, it)) {
+        const skf_json *ids = skf_json_get(skf_json_iter_value(it), "keyids");
+        for (size_t i = 0; i < skf_json_len(ids); i++)
+            if (strcmp(skf_json_cstr(skf_json_at(ids, i)), keyid) == 0)
+                return true;
+    }
+    return false;
+}
+
+/* Leaves out the keys that no role names any more. */
+static enum skf_err drop_unused(skf_json *s)
+{
+    const skf_json *old = skf_json_get(s, "keys"), *roles = skf_json_get(s, "roles");
+    skf_json *keys = skf_json_obj();
+    enum skf_err e = keys ? SKF_OK : SKF_ERR_NOMEM;
+    for (void *it = skf_json_iter(old); it; it = skf_json_next(old, it))
+        if (is_used(roles, skf_json_iter_key(it)))
+            skf_tuf_put(&e, keys, skf_json_iter_key(it), skf_json_ref(skf_json_iter_value(it)));
+    skf_tuf_put(&e, s, "keys", skf_json_ref(keys));
+    skf_json_free(keys);
+    return e;
+}
+
+static enum skf_err change_role(skf_json *root, const char *name, skf_json *const *pubs, size_t n, unsigned threshold,
+                                struct skf_why *why)
+{
+    skf_json *role = skf_json_get(skf_json_get(skf_tuf_signed(root), "roles"), name);
+    int64_t was = skf_json_i64(skf_json_get(role, "threshold"), 1);
+    if (n > 0)
+        return put_top_role(root, name, pubs, n, threshold ? threshold : (unsigned)SKF_MIN(was, SKF_TUF_KEYS_MAX), why);
+    if (threshold == 0)
+        return SKF_OK;
+    if (threshold > skf_json_len(skf_json_get(role, "keyids")))
+        return skf_fail(why, SKF_ERR_ARG, "role %s: has fewer keys than a threshold of %u", name, threshold);
+    return skf_json_set(role, "threshold", skf_json_int(threshold));
+}
+
+static enum skf_err change_roles(skf_json *root, const struct skf_tuf_keys *k, struct skf_why *why)
+{
+    SKF_TRY(change_role(root, "root", k->root, k->n_root, k->root_threshold, why));
+    SKF_TRY(change_role(root, "targets", k->targets, k->n_targets, k->targets_threshold, why));
+    SKF_TRY(change_role(root, "snapshot", k->snapshot, k->n_snapshot, k->n_snapshot ? 1 : 0, why));
+    return change_role(root, "timestamp", k->timestamp, k->n_timestamp, k->n_timestamp ? 1 : 0, why);
+}
+
+enum skf_err skf_tuf_repo_next_root(const char *dir, const struct skf_tuf_keys *keys, int64_t now, int64_t *version,
+                                    struct skf_why *why)
+{
+    int64_t newest = 0;
+    skf_json *root = NULL;
+    SKF_TRY(skf_tuf_repo_newest(dir, "root", &newest, why));
+    if (newest == 0)
+        return skf_fail(why, SKF_ERR_NOT_FOUND, "%s: holds no repository", dir);
+    enum skf_err e = skf_tuf_repo_check_root(dir, newest, &root, NULL, why);
+    if (e == SKF_ERR_SIGNATURE)
+        return skf_fail(why, SKF_ERR_STATE, "%s/%lld.root.json: still waits for signatures: sign or remove it first",
+                        dir, (long long)newest);
+    SKF_TRY(e);
+    SKF_GO(e, change_roles(root, keys, why));
+    SKF_GO(e, drop_unused(skf_tuf_signed(root)));
+    SKF_GO(e, skf_tuf_doc_renew(root, newest + 1, now + SKF_TUF_ROOT_DAYS * (int64_t)SKF_TUF_DAY));
+    SKF_GO(e, write_doc(dir, newest + 1, "root", root, why));
+    if (version)
+        *version = newest + 1;
+out:
+    skf_json_free(root);
+    return e == SKF_ERR_NOMEM ? skf_fail(why, e, "%s: out of memory", dir) : e;
+}

@@ -60,6 +60,11 @@ struct skf_tuf_keys { /* public keys of a new repository; counts are thresholds'
  * `now`. */
 SKF_MUST enum skf_err skf_tuf_repo_new(const char *dir, const struct skf_tuf_keys *keys, int64_t now,
                                        struct skf_why *why);
+/* The next root, as <version + 1>.root.json, which waits for signatures of the present root's keys and of its own: expiry
+ * moved, and each role that `keys` has keys for given those instead of its old ones (deltas are delegated by targets, not
+ * here). A threshold of 0 stays as it was. SKF_ERR_STATE while another root still waits. `version` may be NULL. */
+SKF_MUST enum skf_err skf_tuf_repo_next_root(const char *dir, const struct skf_tuf_keys *keys, int64_t now,
+                                             int64_t *version, struct skf_why *why);
 /* Adds this key's signature to a metadata document (SKF_ERR_REFUSED when the role does not list the key, where `root`
  * is given). */
 SKF_MUST enum skf_err skf_tuf_sign(skf_json *doc, const struct skf_key *k, struct skf_why *why);

@@ -302,6 +302,49 @@ static void test_rotation(void **state)
     skf_key_free(fresh);
 }
 
+/* The same by the tool: new root and timestamp keys, then a year later the same root once more. */
+static void test_next_root(void **state)
+{
+    (void)state;
+    struct skf_key *fresh;
+    int64_t version;
+    fix_ok(refresh(FIX_NOW));
+    fix_ok(skf_key_generate("root", &fresh, why));
+    skf_json *pub[2] = {skf_key_public(k[ROOT]), skf_key_public(fresh)};
+    const struct skf_tuf_keys change = {.root = pub, .n_root = 2, .timestamp = pub + 1, .n_timestamp = 1}, none = {0};
+    fix_err(SKF_ERR_ARG, "threshold of 3",
+            skf_tuf_repo_next_root(repo, &(struct skf_tuf_keys){.root_threshold = 3}, FIX_NOW, NULL, why));
+    fix_ok(skf_tuf_repo_next_root(repo, &change, FIX_NOW, &version, why));
+    assert_int_equal(version, 2);
+    fix_err(SKF_ERR_STATE, "still waits", skf_tuf_repo_next_root(repo, &none, FIX_NOW, NULL, why));
+    char path[200];
+    uint8_t *p;
+    size_t n;
+    skf_json *doc;
+    (void)snprintf(path, sizeof path, "%s/2.root.json", repo);
+    fix_ok(skf_file_read(path, 65536, &p, &n, why));
+    fix_ok(skf_json_parse(p, n, 32, &doc, why));
+    skf_free(p);
+    assert_int_equal(skf_json_len(skf_json_get(skf_json_get(doc, "signed"), "keys")), 4); /* two left, one came */
+    fix_ok(skf_tuf_sign(doc, k[ROOT], why));
+    fix_ok(skf_tuf_sign(doc, fresh, why));
+    save("2.root.json", doc);
+    fix_ok(update(FIX_NOW)); /* the new one lacks one of the old two: it is not out yet */
+    assert_int_equal(version_of("root.json"), 1);
+    fix_ok(skf_tuf_sign(doc, k[ROOT2], why));
+    save("2.root.json", doc);
+    skf_json_free(doc);
+    online.timestamp = fresh;
+    fix_ok(update(FIX_NOW));
+    fix_ok(refresh(FIX_NOW));
+    assert_int_equal(version_of("root.json"), 2);
+    fix_ok(skf_tuf_repo_next_root(repo, &none, FIX_NOW + 300 * FIX_DAY, &version, why));
+    assert_int_equal(version, 3);
+    skf_key_free(fresh);
+    skf_json_free(pub[0]);
+    skf_json_free(pub[1]);
+}
+
 static void test_names(void **state)
 {
     (void)state;
@@ -349,9 +392,10 @@ int main(void)
 {
 #define T(f, s) cmocka_unit_test_setup_teardown(f, s, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_unsigned, setup),      T(test_publish, setup_live),    T(test_deltas, setup_live),
-        T(test_renewal, setup_live),  T(test_wrong_keys, setup_live), T(test_tampered, setup_live),
-        T(test_rotation, setup_live), T(test_names, setup_live),      T(test_new_arguments, setup),
+        T(test_unsigned, setup),       T(test_publish, setup_live),    T(test_deltas, setup_live),
+        T(test_renewal, setup_live),   T(test_wrong_keys, setup_live), T(test_tampered, setup_live),
+        T(test_next_root, setup_live), T(test_rotation, setup_live),   T(test_names, setup_live),
+        T(test_new_arguments, setup),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, NULL);
