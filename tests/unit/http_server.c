@@ -324,7 +324,11 @@ static void test_idle_connections(void **state)
             client_send(fds[i], "GET /hello HTTP/1.1\r\nX: ", 24);
     }
     assert_true(is_within(100, is_connections, N));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* they keep books of their own */
     assert_true(resident_kib() - before < 40 << 10);
+#else
+    (void)before;
+#endif
     assert_int_equal(client_ask(skf_http_port(server), "GET", "/hello", NULL, NULL, a, sizeof a), 200);
     for (int i = 0; i < N; i++)
         close(fds[i]);
