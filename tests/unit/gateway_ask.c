@@ -169,10 +169,10 @@ static void test_no_memory(void **state)
     (void)state;
     struct skf_gw_ask ask;
     struct skf_gw_refusal no;
+    static const char json[] = "{\"stop\":[\"a\"],\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\"}]}]}";
     for (unsigned long n = 1; n < 500; n++) {
         skf_alloc_fail_at(n);
-        bool ok = is_gw_ask("{\"stop\":[\"a\"],\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"x\"}]}]}", 76, true, 1,
-                            &ask, &no);
+        bool ok = is_gw_ask(json, sizeof json - 1, true, 1, &ask, &no);
         bool over = skf_alloc_count() < n;
         skf_alloc_fail_at(0);
         if (ok) {
