@@ -37,6 +37,8 @@ enum skf_err skf_json_parse(const void *p, size_t n, size_t max_depth, skf_json 
         return skf_fail(why, SKF_ERR_LIMIT, "JSON nested deeper than %zu", max_depth);
     json_error_t say;
     json_t *j = json_loadb(p ? p : "", n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &say);
+    if (!j && json_error_code(&say) == json_error_out_of_memory)
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for JSON of %zu bytes", n);
     if (!j)
         return skf_fail(why, SKF_ERR_FORMAT, "not JSON: %s (line %d)", say.text, say.line);
     *out = j;
