@@ -219,10 +219,9 @@ static void test_swap(void **state)
     assert_true(is_client_read(fd, got, sizeof got, &len, "tick")); /* the old stream goes on */
     assert_int_equal(atomic_load(&a.connects), 1);
     close(fd);
-    assert_true(is_soon(&a.cancels, 1));
-    for (int i = 0; i < 500 && a.fd >= 0; i++)
+    for (int i = 0; i < 500 * client_slow() && atomic_load(&a.fd) >= 0; i++)
         skf_sleep_ms(10);
-    assert_int_equal(a.fd, -1); /* let go */
+    assert_int_equal(atomic_load(&a.fd), -1); /* nothing runs there any more: let go */
     route_to(&a);
     assert_int_equal(chat("say 1", ""), 200);
     expect("x-skiff-version: v1");

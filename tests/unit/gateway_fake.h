@@ -25,7 +25,8 @@
 struct fake {
     char path[108];
     const char *model, *version;
-    int listen_fd, fd; /* fd: the gateway's connection, -1 when there is none */
+    int listen_fd;
+    atomic_int fd; /* the gateway's connection, -1 when there is none */
     pthread_t thread;
     atomic_bool stop;
     atomic_int generates, cancels, connects;
