@@ -145,10 +145,19 @@ enum skf_err skf_assign_target(struct skf_registry *r, const struct skf_reg_devi
     return SKF_OK;
 }
 
+/* Whether we can build from what the box runs: under the name it gives, or, more slowly, under any. */
+static bool is_content_known(struct skf_registry *r, const struct skf_reg_held *h)
+{
+    struct skf_reg_version v;
+    if (skf_registry_version(r, h->model, h->version, &v, NULL) == SKF_OK && memcmp(v.root, h->root, SKF_DIGEST) == 0)
+        return true;
+    return skf_registry_by_root(r, h->root, &v, NULL) == SKF_OK;
+}
+
 enum skf_err skf_assign_plan(struct skf_registry *r, const struct skf_reg_device *d, const char *model, const char *sent_id,
                              int64_t now, struct skf_plan *p, struct skf_why *why)
 {
-    struct skf_reg_version v, have;
+    struct skf_reg_version v;
     struct skf_reg_delta delta;
     *p = (struct skf_plan){.step = SKF_STEP_NONE};
     SKF_TRY(skf_assign_target(r, d, model, &p->target, why));
@@ -172,7 +181,7 @@ enum skf_err skf_assign_plan(struct skf_registry *r, const struct skf_reg_device
         return SKF_OK;
     }
     skf_empty_root(p->from);
-    if (active && !is_full && skf_registry_by_root(r, active->root, &have, NULL) == SKF_OK)
+    if (active && !is_full && is_content_known(r, active))
         memcpy(p->from, active->root, SKF_DIGEST);
     enum skf_err e = skf_registry_delta(r, p->from, p->to, &delta, why);
     if (e == SKF_ERR_NOT_FOUND) {

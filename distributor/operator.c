@@ -165,6 +165,8 @@ static enum skf_err list_versions(void *ctx, const char *identity, const uint8_t
 out:
     for (size_t i = 0; i < l.n; i++)
         skf_free(l.rows[i]);
+    if (e == SKF_ERR_LIMIT)
+        (void)skf_fail(why, e, "more versions than one answer holds; name a model");
     skf_free(l.rows);
     skf_free(infos);
     skf_msg_free(m);

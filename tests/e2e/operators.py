@@ -355,6 +355,19 @@ def channels(fleet, roots):
     a = unknown.assigned()
     check(a.version == "2.0" and (b"\7" * 32).hex() not in a.delta, "a box with a content that nobody knows gets the full content", a.delta)
     unknown.close()
+    back = Box(fleet, "py-8", tags=["channel=none"], held=[pb.RunningVersion(model=fl.MODEL, version="2.0", root=roots["2.0"], slot="active")])
+    check(back.welcome.wait(10 * SLOW) and back.quiet(0.5), "a channel that does not exist assigns nothing")
+    fleet_wait(fleet, "py-8", online=True)
+    fleet.operate("pin", "py-8", "--model", fl.MODEL, "--version", "1.0")
+    a = back.assigned()
+    index = back.get_meta(a.delta)
+    check(a.delta == f"deltas/{roots['2.0'].hex()}-{roots['1.0'].hex()}.skdx" and index, "a delta that nobody foresaw is built when a box needs it")
+    listed = hashlib.sha256(index).hexdigest()
+    stamp = json.loads(back.get_meta("timestamp.json"))
+    snapshot = json.loads(back.get_meta(f"{stamp['signed']['meta']['snapshot.json']['version']}.snapshot.json"))
+    deltas = json.loads(back.get_meta(f"{snapshot['signed']['meta']['deltas.json']['version']}.deltas.json"))
+    check(deltas["signed"]["targets"][a.delta]["hashes"]["sha256"] == listed, "and listed in signed metadata before the box is told")
+    back.close()
 
 
 def strangers(fleet):
