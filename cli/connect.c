@@ -65,8 +65,14 @@ enum skf_err skf_connect_once(struct skf_connect *c, const char *method, const P
     return e;
 }
 
-enum skf_err skf_json_put_str(skf_json *o, const char *key, const char *s) { return skf_json_set(o, key, skf_json_str(s)); }
-enum skf_err skf_json_put_u64(skf_json *o, const char *key, uint64_t v) { return skf_json_set(o, key, skf_json_int((int64_t)v)); }
+enum skf_err skf_json_put_str(skf_json *o, const char *key, const char *s)
+{
+    return skf_json_set(o, key, skf_json_str(s));
+}
+enum skf_err skf_json_put_u64(skf_json *o, const char *key, uint64_t v)
+{
+    return skf_json_set(o, key, skf_json_int((int64_t)v));
+}
 
 int skf_json_finish(enum skf_err e, skf_json *take_j)
 {

@@ -1,6 +1,6 @@
 /*
- * The connection of the verbs that talk to a distributor: --centre HOST:PORT and --tls DIR (operator.crt, operator.key, ca.crt), or
- * SKIFF_CENTRE and SKIFF_TLS.
+ * The connection of the verbs that talk to a distributor: --centre HOST:PORT and --tls DIR (operator.crt, operator.key,
+ * ca.crt), or SKIFF_CENTRE and SKIFF_TLS.
  */
 #ifndef SKF_CLI_CONNECT_H
 #define SKF_CLI_CONNECT_H
@@ -20,7 +20,8 @@ struct skf_connect {
 #define SKF_CONNECT_OPTS(c)                                                                                            \
     {.name = "--centre", .value = "HOST:PORT", .help = "the distributor (or SKIFF_CENTRE)", .text = &(c)->centre},     \
     {                                                                                                                  \
-        .name = "--tls", .value = "DIR", .help = "operator.crt, operator.key, ca.crt (or SKIFF_TLS)", .text = &(c)->tls \
+        .name = "--tls", .value = "DIR", .help = "operator.crt, operator.key, ca.crt (or SKIFF_TLS)",                  \
+        .text = &(c)->tls                                                                                              \
     }
 
 /* Checks the certificate first, so that an expired or foreign one is named; does not connect yet. */
@@ -28,10 +29,12 @@ SKF_MUST enum skf_err skf_connect_open(struct skf_connect *c, struct skf_why *wh
 void skf_connect_close(struct skf_connect *c);
 /* Asks and waits; the answer is freed with skf_msg_free. `method` is "Pin" of skiff.v1.Operator. */
 SKF_MUST enum skf_err skf_connect_call(struct skf_connect *c, const char *method, const ProtobufCMessage *question,
-                                       const ProtobufCMessageDescriptor *d, ProtobufCMessage **answer, struct skf_why *why);
+                                       const ProtobufCMessageDescriptor *d, ProtobufCMessage **answer,
+                                       struct skf_why *why);
 /* The whole of a verb that asks one question: opens, asks, closes. */
 SKF_MUST enum skf_err skf_connect_once(struct skf_connect *c, const char *method, const ProtobufCMessage *question,
-                                       const ProtobufCMessageDescriptor *d, ProtobufCMessage **answer, struct skf_why *why);
+                                       const ProtobufCMessageDescriptor *d, ProtobufCMessage **answer,
+                                       struct skf_why *why);
 
 /* Members of an answer in JSON. */
 SKF_MUST enum skf_err skf_json_put_str(skf_json *o, const char *key, const char *s);

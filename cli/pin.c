@@ -50,8 +50,15 @@ int skf_pin_verb_run(const struct skf_pin_verb *v, int argc, char **argv)
         opts[n_opts++] = (struct skf_opt){.name = "--version", .value = "V", .help = "the version", .text = &version};
     if (v->has_all)
         opts[n_opts++] = (struct skf_opt){.name = "--all", .help = "every box", .flag = &all};
-    struct skf_usage u = {.verb = v->verb, .args = v->args, .about = v->about, .opts = opts, .n_opts = n_opts, .positional = device,
-                          .min_args = 0, .max_args = 1, .n_args = &n};
+    struct skf_usage u = {.verb = v->verb,
+                          .args = v->args,
+                          .about = v->about,
+                          .opts = opts,
+                          .n_opts = n_opts,
+                          .positional = device,
+                          .min_args = 0,
+                          .max_args = 1,
+                          .n_args = &n};
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
     if ((n == 1) == all)
@@ -64,7 +71,7 @@ int skf_pin_verb_run(const struct skf_pin_verb *v, int argc, char **argv)
     ProtobufCMessage *answer = NULL;
     struct skf_why why = {{0}};
     q.action = (char *)(uintptr_t)v->verb;
-    q.device = all ? (char *)(uintptr_t)"*" : (char *)(uintptr_t)device[0];
+    q.device = all ? (char *)(uintptr_t) "*" : (char *)(uintptr_t)device[0];
     q.model = (char *)(uintptr_t)model;
     if (version)
         q.version = (char *)(uintptr_t)version;

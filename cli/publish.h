@@ -27,10 +27,11 @@ struct skf_publish {
     ProtobufCMessage *done; /* a PublishReply that is Done */
 };
 
-/* Finds out whether the version is there already (SKF_ERR_EXISTS with another content), and makes or takes its manifest. */
+/* Finds out whether the version is there already (SKF_ERR_EXISTS with another content), and makes or takes its
+ * manifest. */
 SKF_MUST enum skf_err skf_publish_manifest(struct skf_publish *p, struct skf_why *why);
-/* The newest targets, verified by the root this operator trusts, with the manifest added; signed with --key, or written for signing
- * elsewhere (*is_written), or read from --targets. */
+/* The newest targets, verified by the root this operator trusts, with the manifest added; signed with --key, or written
+ * for signing elsewhere (*is_written), or read from --targets. */
 SKF_MUST enum skf_err skf_publish_sign(struct skf_publish *p, bool *is_written, struct skf_why *why);
 /* Begin to Done. */
 SKF_MUST enum skf_err skf_publish_send(struct skf_publish *p, struct skf_why *why);

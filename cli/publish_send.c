@@ -1,6 +1,7 @@
 /*
- * How a version gets to the distributor: Begin, then each chunk that it lacks while the stream takes them, Finish, and then the
- * distributor's own work until Done.  The wire's callbacks note what came and wake the verb's thread, which does the rest.
+ * How a version gets to the distributor: Begin, then each chunk that it lacks while the stream takes them, Finish, and
+ * then the distributor's own work until Done.  The wire's callbacks note what came and wake the verb's thread, which
+ * does the rest.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -26,7 +27,8 @@ struct sending {
     struct skf_why why;
 };
 
-static enum skf_err on_message(void *ctx, struct skf_wire_stream *stream, const uint8_t *p, size_t n, struct skf_why *why)
+static enum skf_err on_message(void *ctx, struct skf_wire_stream *stream, const uint8_t *p, size_t n,
+                               struct skf_why *why)
 {
     struct sending *x = ctx;
     Skiff__V1__PublishReply *r = NULL;
@@ -91,7 +93,8 @@ static enum skf_err ended(struct sending *x, struct skf_why *why)
 }
 
 /* Until *what is there. Progress of the distributor's own work is drawn meanwhile. */
-static enum skf_err wait_for(struct sending *x, ProtobufCMessage **what, const struct skf_progress *ours, struct skf_why *why)
+static enum skf_err wait_for(struct sending *x, ProtobufCMessage **what, const struct skf_progress *ours,
+                             struct skf_why *why)
 {
     enum skf_err e = SKF_OK;
     char label[sizeof x->progress.what];
@@ -117,8 +120,9 @@ static enum skf_err wait_for(struct sending *x, ProtobufCMessage **what, const s
     return e;
 }
 
-/* ---- sending --------------------------------------------------------------------------------------------------------------------- */
-static enum skf_err send_message(struct skf_wire_stream *s, struct sending *x, const Skiff__V1__PublishMessage *m, struct skf_why *why)
+/* ---- sending --------------------------------------------------------------------------------------------------- */
+static enum skf_err send_message(struct skf_wire_stream *s, struct sending *x, const Skiff__V1__PublishMessage *m,
+                                 struct skf_why *why)
 {
     uint8_t *p;
     size_t n;
@@ -168,7 +172,8 @@ static enum skf_err send_chunk(struct skf_publish *p, struct skf_wire_stream *s,
 }
 
 /* Waits until the stream takes more. */
-static enum skf_err wait_for_room(struct skf_wire_stream *s, struct sending *x, const struct skf_progress *progress, struct skf_why *why)
+static enum skf_err wait_for_room(struct skf_wire_stream *s, struct sending *x, const struct skf_progress *progress,
+                                  struct skf_why *why)
 {
     enum skf_err e = SKF_OK;
     (void)pthread_mutex_lock(&x->lock);
@@ -184,8 +189,8 @@ static enum skf_err wait_for_room(struct skf_wire_stream *s, struct sending *x, 
     return e;
 }
 
-static enum skf_err send_needed(struct skf_publish *p, struct skf_wire_stream *s, struct sending *x, const struct skf_progress *progress,
-                                struct skf_why *why)
+static enum skf_err send_needed(struct skf_publish *p, struct skf_wire_stream *s, struct sending *x,
+                                const struct skf_progress *progress, struct skf_why *why)
 {
     const Skiff__V1__PublishNeed *need = ((Skiff__V1__PublishReply *)x->need)->need;
     if (need->n_first != need->n_count)

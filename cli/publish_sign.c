@@ -1,9 +1,9 @@
 /*
  * What `skiff publish` signs.
  *
- * The targets document that the distributor shows is not taken on its word: TUF's client workflow runs against it, with a trusted
- * state in <tls>/tuf that starts from <tls>/root.json, or, where there is none, from the first root that the distributor
- * shows (trust on first use, said on stderr).  Only what verified is added to and signed.
+ * The targets document that the distributor shows is not taken on its word: TUF's client workflow runs against it, with
+ * a trusted state in <tls>/tuf that starts from <tls>/root.json, or, where there is none, from the first root that the
+ * distributor shows (trust on first use, said on stderr).  Only what verified is added to and signed.
  */
 #include <stdio.h>
 #include <string.h>
@@ -35,13 +35,14 @@ static enum skf_err fetch(void *ctx, const char *name, struct skf_buf *out, stru
     return get_meta(ctx, name, out, why);
 }
 
-/* ---- the manifest ------------------------------------------------------------------------------------------------------------- */
+/* ---- the manifest ---------------------------------------------------------------------------------------------- */
 static enum skf_err manifest_of_file(struct skf_publish *p, struct skf_why *why)
 {
     char path[PATH_MAX];
     size_t n = strlen(p->targets_file), end = sizeof unsigned_end - 1;
     if (n <= end || strcmp(p->targets_file + n - end, unsigned_end) != 0)
-        return skf_fail(why, SKF_ERR_ARG, "%s: its name must end in %s, with the manifest beside it", p->targets_file, unsigned_end);
+        return skf_fail(why, SKF_ERR_ARG, "%s: its name must end in %s, with the manifest beside it", p->targets_file,
+                        unsigned_end);
     int w = snprintf(path, sizeof path, "%.*s%s", (int)(n - end), p->targets_file, manifest_end);
     if (w < 0 || (size_t)w >= sizeof path)
         return skf_fail(why, SKF_ERR_LIMIT, "%s: path too long", p->targets_file);
@@ -52,13 +53,17 @@ static enum skf_err manifest_of_file(struct skf_publish *p, struct skf_why *why)
 static enum skf_err new_manifest(struct skf_publish *p, struct skf_why *why)
 {
     const char *slash = strrchr(p->file, '/');
-    struct skf_manifest_opts o = {.model = p->model, .version = p->version, .file = slash ? slash + 1 : p->file,
-                                  .notes = p->notes, .created = skf_now_unix()};
+    struct skf_manifest_opts o = {.model = p->model,
+                                  .version = p->version,
+                                  .file = slash ? slash + 1 : p->file,
+                                  .notes = p->notes,
+                                  .created = skf_now_unix()};
     return skf_manifest_make(p->content, &p->cut, &o, &p->manifest, &p->manifest_len, why);
 }
 
 /* A manifest from elsewhere must be that of this file and these names. */
-static enum skf_err check_manifest(const struct skf_publish *p, enum skf_err other, const char *where, struct skf_why *why)
+static enum skf_err check_manifest(const struct skf_publish *p, enum skf_err other, const char *where,
+                                   struct skf_why *why)
 {
     Skiff__V1__Manifest *m;
     enum skf_err e = skf_manifest_read(p->manifest, p->manifest_len, &m, why);
@@ -93,7 +98,7 @@ enum skf_err skf_publish_manifest(struct skf_publish *p, struct skf_why *why)
     return e;
 }
 
-/* ---- the trusted state ----------------------------------------------------------------------------------------------------------- */
+/* ---- the trusted state ----------------------------------------------------------------------------------------- */
 static enum skf_err first_root(struct skf_publish *p, const char *dir, struct skf_why *why)
 {
     char path[PATH_MAX];
@@ -154,7 +159,7 @@ out:
     return e;
 }
 
-/* ---- signing ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- signing --------------------------------------------------------------------------------------------------- */
 static enum skf_err add_manifest(const struct skf_publish *p, skf_json *doc, struct skf_why *why)
 {
     char path[SKF_TARGET_PATH];
@@ -196,7 +201,8 @@ static enum skf_err write_unsigned(struct skf_publish *p, const char *text, size
     }
     (void)printf("%s is to be signed with the targets key:\n  skiff sign --key KEYFILE %s\nthen\n"
                  "  skiff publish %s --model %s --version %s%s%s --targets %s\n",
-                 path, path, p->file, p->model, p->version, p->channel ? " --channel " : "", p->channel ? p->channel : "", path);
+                 path, path, p->file, p->model, p->version, p->channel ? " --channel " : "",
+                 p->channel ? p->channel : "", path);
     return SKF_OK;
 }
 

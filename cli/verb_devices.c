@@ -52,12 +52,15 @@ static int print_json(const Skiff__V1__DevicesReply *r)
     return skf_json_finish(e, j);
 }
 
-static const char *or_dash(const char *s) { return s[0] ? s : "-"; }
+static const char *or_dash(const char *s)
+{
+    return s[0] ? s : "-";
+}
 
 static void print_table(const Skiff__V1__DevicesReply *r)
 {
-    (void)printf("%-20s %-7s %-16s %-12s %-12s %-12s %-10s %9s %10s\n", "DEVICE", "", "MODEL", "VERSION", "TARGET", "PINNED", "PHASE",
-                 "CHUNKS", "RECEIVED");
+    (void)printf("%-20s %-7s %-16s %-12s %-12s %-12s %-10s %9s %10s\n", "DEVICE", "", "MODEL", "VERSION", "TARGET",
+                 "PINNED", "PHASE", "CHUNKS", "RECEIVED");
     for (size_t i = 0; i < r->n_devices; i++) {
         const Skiff__V1__DeviceInfo *d = r->devices[i];
         char bytes[16], chunks[48] = "-";
@@ -74,7 +77,8 @@ static void print_table(const Skiff__V1__DevicesReply *r)
 
 static bool is_there(const Skiff__V1__DeviceInfo *d, const char *phase)
 {
-    return strcmp(d->phase, phase) == 0 && (strcmp(phase, "confirmed") != 0 || !d->target[0] || strcmp(d->version, d->target) == 0);
+    return strcmp(d->phase, phase) == 0 &&
+           (strcmp(phase, "confirmed") != 0 || !d->target[0] || strcmp(d->version, d->target) == 0);
 }
 
 static bool is_all_there(const Skiff__V1__DevicesReply *r, const char *phase)
@@ -115,13 +119,22 @@ int skf_verb_devices(int argc, char **argv)
     int status;
     const struct skf_opt opts[] = {
         SKF_CONNECT_OPTS(&x.c),
-        {.name = "--wait", .value = "PHASE", .help = "wait until every box listed is in this phase (confirmed)", .text = &x.wait},
+        {.name = "--wait",
+         .value = "PHASE",
+         .help = "wait until every box listed is in this phase (confirmed)",
+         .text = &x.wait},
         {.name = "--timeout", .value = "S", .help = "seconds to wait at most (300)", .number = &x.timeout},
         {.name = "--json", .help = "one JSON object on stdout", .flag = &x.json},
     };
-    const struct skf_usage u = {.verb = "devices", .args = "[NAME] [--wait confirmed] [--timeout S] [--json]",
-                                .about = "Lists the boxes that ever connected.", .opts = opts, .n_opts = SKF_COUNT(opts),
-                                .positional = x.name, .min_args = 0, .max_args = 1, .n_args = &n};
+    const struct skf_usage u = {.verb = "devices",
+                                .args = "[NAME] [--wait confirmed] [--timeout S] [--json]",
+                                .about = "Lists the boxes that ever connected.",
+                                .opts = opts,
+                                .n_opts = SKF_COUNT(opts),
+                                .positional = x.name,
+                                .min_args = 0,
+                                .max_args = 1,
+                                .n_args = &n};
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
     ProtobufCMessage *answer = NULL;

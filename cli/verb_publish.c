@@ -113,18 +113,35 @@ int skf_verb_publish(int argc, char **argv)
         {.name = "--model", .value = "NAME", .help = "the model's name", .text = &p.model},
         {.name = "--version", .value = "V", .help = "the version's name", .text = &p.version},
         {.name = "--channel", .value = "C", .help = "start its rollout on this channel", .text = &p.channel},
-        {.name = "--key", .value = "KEYFILE", .help = "targets key to sign with; again for a second one", .list = p.keys,
-         .list_max = SKF_PUBLISH_KEYS_MAX, .list_n = &p.n_keys},
-        {.name = "--targets", .value = "FILE", .help = "the targets that were written without --key, signed since", .text = &p.targets_file},
-        {.name = "--out", .letter = 'o', .value = "PREFIX", .help = "where to write them (MODEL-VERSION)", .text = &p.out},
+        {.name = "--key",
+         .value = "KEYFILE",
+         .help = "targets key to sign with; again for a second one",
+         .list = p.keys,
+         .list_max = SKF_PUBLISH_KEYS_MAX,
+         .list_n = &p.n_keys},
+        {.name = "--targets",
+         .value = "FILE",
+         .help = "the targets that were written without --key, signed since",
+         .text = &p.targets_file},
+        {.name = "--out",
+         .letter = 'o',
+         .value = "PREFIX",
+         .help = "where to write them (MODEL-VERSION)",
+         .text = &p.out},
         {.name = "--notes", .value = "TEXT", .help = "notes kept in the manifest", .text = &p.notes},
         {.name = "--dry-run", .help = "say what would be sent, change nothing", .flag = &p.is_dry},
         {.name = "--json", .help = "one JSON object on stdout", .flag = &p.json},
     };
-    const struct skf_usage u = {.verb = "publish", .args = "MODELFILE --model NAME --version V [--channel C] [--key KEYFILE]",
-                                .about = "Sends a version to the distributor, signed. Without --key the metadata to be signed is "
-                                         "written to a file, to go on from with --targets once it is signed.",
-                                .opts = opts, .n_opts = SKF_COUNT(opts), .positional = &p.file, .min_args = 1, .max_args = 1};
+    const struct skf_usage u = {
+        .verb = "publish",
+        .args = "MODELFILE --model NAME --version V [--channel C] [--key KEYFILE]",
+        .about = "Sends a version to the distributor, signed. Without --key the metadata to be signed is "
+                 "written to a file, to go on from with --targets once it is signed.",
+        .opts = opts,
+        .n_opts = SKF_COUNT(opts),
+        .positional = &p.file,
+        .min_args = 1,
+        .max_args = 1};
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
     if (!p.model || !p.version)

@@ -43,10 +43,10 @@ static int print_reply(const Skiff__V1__RolloutReply *r, bool json)
         enum skf_err e = fill(j, r);
         return skf_json_finish(e, j);
     }
-    (void)printf("model      %s\nchannel    %s\nversion    %s\nprevious   %s\nstate      %s\n", r->model, r->channel, r->version,
-                 r->previous[0] ? r->previous : "-", r->state);
-    (void)printf("devices    %u: %u confirmed, %u pending, %u failed\nsent       %s\n", r->devices, r->confirmed, r->pending,
-                 r->failed, skf_human_bytes(r->bytes, bytes));
+    (void)printf("model      %s\nchannel    %s\nversion    %s\nprevious   %s\nstate      %s\n", r->model, r->channel,
+                 r->version, r->previous[0] ? r->previous : "-", r->state);
+    (void)printf("devices    %u: %u confirmed, %u pending, %u failed\nsent       %s\n", r->devices, r->confirmed,
+                 r->pending, r->failed, skf_human_bytes(r->bytes, bytes));
     return SKF_EXIT_OK;
 }
 
@@ -63,15 +63,16 @@ int skf_verb_rollout(int argc, char **argv)
         {.name = "--channel", .value = "C", .help = "the channel (stable)", .text = &channel},
         {.name = "--json", .help = "one JSON object on stdout", .flag = &json},
     };
-    const struct skf_usage u = {.verb = "rollout",
-                                .args = "start|status|pause|resume|abort --model M [--version V] [--channel C] [--json]",
-                                .about = "Moves a channel's boxes to a version. A paused rollout tells no further box; an aborted "
-                                         "one brings its boxes back to the version before; start again tries the failed ones anew.",
-                                .opts = opts,
-                                .n_opts = SKF_COUNT(opts),
-                                .positional = action,
-                                .min_args = 1,
-                                .max_args = 1};
+    const struct skf_usage u = {
+        .verb = "rollout",
+        .args = "start|status|pause|resume|abort --model M [--version V] [--channel C] [--json]",
+        .about = "Moves a channel's boxes to a version. A paused rollout tells no further box; an aborted "
+                 "one brings its boxes back to the version before; start again tries the failed ones anew.",
+        .opts = opts,
+        .n_opts = SKF_COUNT(opts),
+        .positional = action,
+        .min_args = 1,
+        .max_args = 1};
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
     if (!is_action(action[0]))

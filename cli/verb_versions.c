@@ -66,8 +66,8 @@ static void print_row(const Skiff__V1__VersionInfo *v)
     for (size_t i = 0; i < v->n_channels && n < sizeof channels; i++)
         n += (size_t)snprintf(channels + n, sizeof channels - n, "%s%s", i ? "," : "", v->channels[i]);
     skf_time_text(v->created, when);
-    (void)printf("%-20s %-14s %10s  %s %8u  %-14s", v->model, v->version, skf_human_bytes(v->size, size), when, v->running,
-                 channels[0] ? channels : "-");
+    (void)printf("%-20s %-14s %10s  %s %8u  %-14s", v->model, v->version, skf_human_bytes(v->size, size), when,
+                 v->running, channels[0] ? channels : "-");
     for (size_t i = 0; i < v->n_deltas; i++)
         (void)printf("%s %s %s", i ? "," : "", v->deltas[i]->from_version[0] ? v->deltas[i]->from_version : "full",
                      skf_human_bytes(v->deltas[i]->bytes, bytes));
@@ -85,8 +85,15 @@ int skf_verb_versions(int argc, char **argv)
         SKF_CONNECT_OPTS(&c),
         {.name = "--json", .help = "one JSON object on stdout", .flag = &json},
     };
-    const struct skf_usage u = {.verb = "versions", .args = "[MODEL] [--json]", .about = "Lists what is published.", .opts = opts,
-                                .n_opts = SKF_COUNT(opts), .positional = model, .min_args = 0, .max_args = 1, .n_args = &n};
+    const struct skf_usage u = {.verb = "versions",
+                                .args = "[MODEL] [--json]",
+                                .about = "Lists what is published.",
+                                .opts = opts,
+                                .n_opts = SKF_COUNT(opts),
+                                .positional = model,
+                                .min_args = 0,
+                                .max_args = 1,
+                                .n_args = &n};
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
     Skiff__V1__VersionsRequest q = SKIFF__V1__VERSIONS_REQUEST__INIT;
@@ -94,7 +101,8 @@ int skf_verb_versions(int argc, char **argv)
     struct skf_why why = {{0}};
     if (model[0])
         q.model = (char *)(uintptr_t)model[0];
-    enum skf_err e = skf_connect_once(&c, "ListVersions", &q.base, &skiff__v1__versions_reply__descriptor, &answer, &why);
+    enum skf_err e =
+        skf_connect_once(&c, "ListVersions", &q.base, &skiff__v1__versions_reply__descriptor, &answer, &why);
     if (e != SKF_OK)
         return skf_cli_fail(e, &why);
     const Skiff__V1__VersionsReply *r = (Skiff__V1__VersionsReply *)answer;
@@ -102,8 +110,8 @@ int skf_verb_versions(int argc, char **argv)
     if (json) {
         status = print_json(r);
     } else {
-        (void)printf("%-20s %-14s %10s  %-20s %8s  %-14s %s\n", "MODEL", "VERSION", "SIZE", "PUBLISHED", "RUNNING", "CHANNELS",
-                     "DELTAS");
+        (void)printf("%-20s %-14s %10s  %-20s %8s  %-14s %s\n", "MODEL", "VERSION", "SIZE", "PUBLISHED", "RUNNING",
+                     "CHANNELS", "DELTAS");
         for (size_t i = 0; i < r->n_versions; i++)
             print_row(r->versions[i]);
     }

@@ -117,8 +117,8 @@ static void target_of_channel(const struct skf_reg_channel *c, const struct skf_
     }
 }
 
-enum skf_err skf_assign_target(struct skf_registry *r, const struct skf_reg_device *d, const char *model, struct skf_target *t,
-                               struct skf_why *why)
+enum skf_err skf_assign_target(struct skf_registry *r, const struct skf_reg_device *d, const char *model,
+                               struct skf_target *t, struct skf_why *why)
 {
     struct skf_reg_pin pin;
     struct skf_reg_channel c;
@@ -154,8 +154,8 @@ static bool is_content_known(struct skf_registry *r, const struct skf_reg_held *
     return skf_registry_by_root(r, h->root, &v, NULL) == SKF_OK;
 }
 
-enum skf_err skf_assign_plan(struct skf_registry *r, const struct skf_reg_device *d, const char *model, const char *sent_id,
-                             int64_t now, struct skf_plan *p, struct skf_why *why)
+enum skf_err skf_assign_plan(struct skf_registry *r, const struct skf_reg_device *d, const char *model,
+                             const char *sent_id, int64_t now, struct skf_plan *p, struct skf_why *why)
 {
     struct skf_reg_version v;
     struct skf_reg_delta delta;

@@ -1,10 +1,10 @@
 /*
  * Which version a box should run, and what to do about it now.
  *
- * The decision for a device and model: a pin; otherwise a rollback (which holds until the next start of a rollout on the
- * device's channel); otherwise what the channel says.  A device's channel is "stable", or what its tag "channel=NAME" says; tags
- * "model=NAME" limit it to these models.  A running or finished rollout gives its version; a paused one
- * gives it to nobody new; an aborted one gives the version of before.
+ * The decision for a device and model: a pin; otherwise a rollback (which holds until the next start of a rollout on
+ * the device's channel); otherwise what the channel says.  A device's channel is "stable", or what its tag
+ * "channel=NAME" says; tags "model=NAME" limit it to these models.  A running or finished rollout gives its version; a
+ * paused one gives it to nobody new; an aborted one gives the version of before.
  */
 #ifndef SKF_DISTRIBUTOR_ASSIGN_H
 #define SKF_DISTRIBUTOR_ASSIGN_H
@@ -16,7 +16,7 @@
 struct skf_target {
     char version[SKF_REG_NAME]; /* "" for none: the box stays as it is */
     char channel[SKF_REG_NAME];
-    bool is_pinned; /* by a pin or a rollback */
+    bool is_pinned;  /* by a pin or a rollback */
     uint64_t serial; /* of the decision */
 };
 const char *skf_assign_channel(const struct skf_reg_device *d);
@@ -43,8 +43,9 @@ struct skf_plan {
     bool has_content;   /* SEND: the box has it already, no delta is needed */
     const char *reason; /* WAIT */
 };
-/* `sent_id`: of the Assign sent last on the present session for this model, "" for none; the same is sent again only when a
- * failure's retry is due. A box that runs the target already is told all the same (it answers that it does). `now` in unix seconds. */
+/* `sent_id`: of the Assign sent last on the present session for this model, "" for none; the same is sent again only
+ * when a failure's retry is due. A box that runs the target already is told all the same (it answers that it does).
+ * `now` in unix seconds. */
 SKF_MUST enum skf_err skf_assign_plan(struct skf_registry *r, const struct skf_reg_device *d, const char *model,
                                       const char *sent_id, int64_t now, struct skf_plan *p, struct skf_why *why);
 /* Whether this work came of the decision with this serial. */

@@ -12,11 +12,11 @@
 #include "distributor/assign.h"
 #include "distributor/manifest.h"
 
-#define QUEUE_MAX 1024
-#define FAILED_MAX 256
-#define RETRY_S 60
+#define QUEUE_MAX     1024
+#define FAILED_MAX    256
+#define RETRY_S       60
 #define KEEP_CONTENTS 4
-#define TELL_NS 200000000u
+#define TELL_NS       200000000u
 
 struct pair {
     uint8_t from[SKF_DIGEST], to[SKF_DIGEST];
@@ -44,7 +44,8 @@ static bool is_same_pair(const struct pair *p, const uint8_t *from, const uint8_
     return memcmp(p->to, to, SKF_DIGEST) == 0 && memcmp(p->from, from, SKF_DIGEST) == 0;
 }
 
-enum skf_err skf_delta_file(const char *dir, const uint8_t from[SKF_DIGEST], const uint8_t to[SKF_DIGEST], char *out, size_t cap)
+enum skf_err skf_delta_file(const char *dir, const uint8_t from[SKF_DIGEST], const uint8_t to[SKF_DIGEST], char *out,
+                            size_t cap)
 {
     char a[SKF_HEX], b[SKF_HEX];
     skf_hex(from, SKF_DIGEST, a);
@@ -53,18 +54,19 @@ enum skf_err skf_delta_file(const char *dir, const uint8_t from[SKF_DIGEST], con
     return n < 0 || (size_t)n >= cap ? SKF_ERR_LIMIT : SKF_OK;
 }
 
-/* ---- one delta -------------------------------------------------------------------------------------------------------------- */
+/* ---- one delta ------------------------------------------------------------------------------------------------- */
 static void tell(void *ctx, uint64_t done, uint64_t total)
 {
     struct skf_builder *b = ctx;
     uint_fast64_t now = skf_now_ns(), last = atomic_load(&b->told_ns);
     if (now - last < TELL_NS || !atomic_compare_exchange_strong(&b->told_ns, &last, now))
         return;
-    b->o.event(b->o.ctx, &(struct skf_build_event){.from = b->now->from, .to = b->now->to, .done = done, .total = total});
+    b->o.event(b->o.ctx,
+               &(struct skf_build_event){.from = b->now->from, .to = b->now->to, .done = done, .total = total});
 }
 
-static enum skf_err open_content(struct skf_builder *b, const uint8_t root[SKF_DIGEST], const struct skf_progress *progress,
-                                 struct skf_model **m, struct skf_why *why)
+static enum skf_err open_content(struct skf_builder *b, const uint8_t root[SKF_DIGEST],
+                                 const struct skf_progress *progress, struct skf_model **m, struct skf_why *why)
 {
     struct skf_reg_version v;
     struct skf_chunk_list none = {NULL, NULL, 0, 0, {0}};
@@ -151,7 +153,7 @@ static enum skf_err build(struct skf_builder *b, const struct pair *p, struct sk
     return skf_registry_add_delta(b->o.registry, &d, why);
 }
 
-/* ---- the queue ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the queue ------------------------------------------------------------------------------------------------- */
 static void note_failure(struct skf_builder *b, const struct pair *p)
 {
     if (b->n_failed == FAILED_MAX) /* the oldest makes room */
@@ -196,7 +198,8 @@ static void *run(void *arg)
         if (e != SKF_OK)
             note_failure(b, &p);
         (void)pthread_mutex_unlock(&b->lock);
-        b->o.event(b->o.ctx, &(struct skf_build_event){.from = p.from, .to = p.to, .is_over = true, .err = e, .text = why.text});
+        b->o.event(b->o.ctx,
+                   &(struct skf_build_event){.from = p.from, .to = p.to, .is_over = true, .err = e, .text = why.text});
         (void)pthread_mutex_lock(&b->lock);
     }
     (void)pthread_mutex_unlock(&b->lock);

@@ -9,10 +9,10 @@
 #include "proto/msg.h"
 #include "trust/cert.h"
 
-#define THREADS 4 /* completion queues: one that writes a chunk must not hold up all sessions */
+#define THREADS     4 /* completion queues: one that writes a chunk must not hold up all sessions */
 #define METHODS_MAX 16
 
-/* ---- devices ------------------------------------------------------------------------------------------------------------------ */
+/* ---- devices --------------------------------------------------------------------------------------------------- */
 /* Where the name stands, or would. */
 static size_t place_of(const struct skf_centre *c, const char *name, bool *is_there)
 {
@@ -101,16 +101,17 @@ struct skf_reg_work *skf_centre_work(struct device *d, const char *model)
     return w;
 }
 
-/* ---- for the services ------------------------------------------------------------------------------------------------------------- */
-enum skf_err skf_centre_admit(const struct skf_centre *c, const char *identity, int kind, char name[65], struct skf_why *why)
+/* ---- for the services ------------------------------------------------------------------------------------------ */
+enum skf_err skf_centre_admit(const struct skf_centre *c, const char *identity, int kind, char name[65],
+                              struct skf_why *why)
 {
     static const char *const kinds[] = {"device", "operator", "distributor"};
     enum skf_cert_kind is;
     if (!is_spiffe(identity, c->fleet, &is, name))
         return skf_fail(why, SKF_ERR_REFUSED, "'%.200s' is nobody of the fleet %s", identity, c->fleet);
     if ((int)is != kind)
-        return skf_fail(why, SKF_ERR_REFUSED, "this is for a%s %s; the certificate is a%s %s's", kind == 1 ? "n" : "", kinds[kind],
-                        is == SKF_CERT_OPERATOR ? "n" : "", kinds[is]);
+        return skf_fail(why, SKF_ERR_REFUSED, "this is for a%s %s; the certificate is a%s %s's", kind == 1 ? "n" : "",
+                        kinds[kind], is == SKF_CERT_OPERATOR ? "n" : "", kinds[is]);
     return SKF_OK;
 }
 
@@ -124,7 +125,7 @@ enum skf_err skf_centre_send(struct skf_wire_stream *s, const ProtobufCMessage *
     return e;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- opening --------------------------------------------------------------------------------------------------- */
 static enum skf_err sub(const struct skf_centre *c, const char *name, char out[PATH_MAX])
 {
     return skf_path(out, PATH_MAX, c->dir, name);
@@ -142,8 +143,13 @@ static enum skf_err open_stores(struct skf_centre *c, unsigned jobs, struct skf_
     SKF_TRY(sub(c, "keys", b));
     SKF_TRY(skf_signer_open(a, b, &c->signer, why));
     SKF_TRY(sub(c, "deltas", a));
-    struct skf_builder_opts o = {.registry = c->registry, .chunks = c->chunks, .signer = c->signer, .dir = a, .jobs = jobs,
-                                 .event = skf_centre_on_build, .ctx = c};
+    struct skf_builder_opts o = {.registry = c->registry,
+                                 .chunks = c->chunks,
+                                 .signer = c->signer,
+                                 .dir = a,
+                                 .jobs = jobs,
+                                 .event = skf_centre_on_build,
+                                 .ctx = c};
     SKF_TRY(skf_builder_open(&o, &c->builder, why));
     SKF_TRY(skf_feeds_open(a, c->registry, c->signer, &c->feeds, why));
     return skf_registry_each_device(c->registry, load_device, c, why);
@@ -206,8 +212,14 @@ out:
     return e;
 }
 
-int skf_centre_port(const struct skf_centre *c) { return skf_wire_server_port(c->server); }
-int skf_centre_enrol_port(const struct skf_centre *c) { return c->enrol_server ? skf_wire_server_port(c->enrol_server) : 0; }
+int skf_centre_port(const struct skf_centre *c)
+{
+    return skf_wire_server_port(c->server);
+}
+int skf_centre_enrol_port(const struct skf_centre *c)
+{
+    return c->enrol_server ? skf_wire_server_port(c->enrol_server) : 0;
+}
 
 void skf_centre_close(struct skf_centre *c)
 {

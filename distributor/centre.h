@@ -6,7 +6,8 @@
  *   tuf/ (the signed repository)   keys/{snapshot,timestamp,deltas}.key
  *   registry/   chunks/   content/ (scratch)   deltas/
  *
- * A dispatcher thread decides what boxes are told; the wire's threads take messages and send payloads; a builder thread makes deltas.
+ * A dispatcher thread decides what boxes are told; the wire's threads take messages and send payloads; a builder thread
+ * makes deltas.
  */
 #ifndef SKF_DISTRIBUTOR_CENTRE_H
 #define SKF_DISTRIBUTOR_CENTRE_H
@@ -23,6 +24,6 @@ struct skf_centre_opts {
 SKF_MUST enum skf_err skf_centre_open(const struct skf_centre_opts *o, struct skf_centre **c, struct skf_why *why);
 int skf_centre_port(const struct skf_centre *c);
 int skf_centre_enrol_port(const struct skf_centre *c); /* 0 without */
-void skf_centre_close(struct skf_centre *c); /* ends every session, waits; NULL is fine */
+void skf_centre_close(struct skf_centre *c);           /* ends every session, waits; NULL is fine */
 
 #endif

@@ -1,4 +1,5 @@
-/* What the parts of the running distributor share: devices and sessions under one lock, the dispatcher, publications that wait. */
+/* What the parts of the running distributor share: devices and sessions under one lock, the dispatcher, publications
+ * that wait. */
 #ifndef SKF_DISTRIBUTOR_CENTRE_PRIV_H
 #define SKF_DISTRIBUTOR_CENTRE_PRIV_H
 
@@ -23,9 +24,9 @@ struct session;
 struct device {
     struct skf_reg_device d;
     struct session *session; /* NULL while offline */
-    bool is_changed; /* to be written */
-    bool is_asking;  /* what to tell it must be decided anew */
-    bool is_waiting; /* for a delta */
+    bool is_changed;         /* to be written */
+    bool is_asking;          /* what to tell it must be decided anew */
+    bool is_waiting;         /* for a delta */
 };
 
 /* One session with an agent. `feed` belongs to the stream's callbacks, everything else to the centre's lock. */
@@ -58,13 +59,13 @@ struct skf_centre {
     pthread_t dispatcher;
     bool has_lock, has_dispatcher;
     bool is_ending, is_woken, is_all; /* is_all: every device must be decided anew */
-    struct device **devices; /* in order of name */
+    struct device **devices;          /* in order of name */
     size_t n_devices, cap_devices;
     struct publication *publications; /* that wait for deltas */
-    pthread_mutex_t publish_lock; /* one Finish at a time */
+    pthread_mutex_t publish_lock;     /* one Finish at a time */
 };
 
-/* ---- with the lock held -------------------------------------------------------------------------------------------------------- */
+/* ---- with the lock held ---------------------------------------------------------------------------------------- */
 struct device *skf_centre_find(struct skf_centre *c, const char *name);
 /* Finds or makes; NULL when there is no memory or too many. */
 struct device *skf_centre_take(struct skf_centre *c, const char *name);
@@ -78,7 +79,7 @@ struct skf_rollout_counts {
 };
 void skf_centre_count(struct skf_centre *c, const struct skf_reg_channel *ch, struct skf_rollout_counts *n);
 
-/* ---- without it ------------------------------------------------------------------------------------------------------------------ */
+/* ---- without it ------------------------------------------------------------------------------------------------ */
 void *skf_centre_dispatch(void *centre); /* the dispatcher's thread */
 /* Has the builder make `to` from each version of the model that a device runs, and from nothing. */
 void skf_centre_build_for(struct skf_centre *c, const char *model, const uint8_t to[SKF_DIGEST]);

@@ -35,7 +35,10 @@ enum skf_err skf_chunks_open(const char *dir, const char *content_dir, struct sk
     return SKF_OK;
 }
 
-void skf_chunks_close(struct skf_chunks *c) { skf_free(c); }
+void skf_chunks_close(struct skf_chunks *c)
+{
+    skf_free(c);
+}
 
 /* The file of a chunk; *folder_len is the length of its folder's part. */
 static enum skf_err chunk_path(const struct skf_chunks *c, const uint8_t digest[SKF_DIGEST], char path[PATH_MAX],
@@ -98,9 +101,9 @@ enum skf_err skf_chunk_list_check(const struct skf_chunk_list *l, struct skf_why
     return SKF_OK;
 }
 
-/* ---- contents ----------------------------------------------------------------------------------------------------------------- */
-static enum skf_err copy_chunk(struct skf_chunks *c, const uint8_t *digest, uint32_t length, uint64_t off, struct skf_draft *d,
-                               struct skf_why *why)
+/* ---- contents -------------------------------------------------------------------------------------------------- */
+static enum skf_err copy_chunk(struct skf_chunks *c, const uint8_t *digest, uint32_t length, uint64_t off,
+                               struct skf_draft *d, struct skf_why *why)
 {
     char path[PATH_MAX];
     struct skf_map m;
@@ -135,8 +138,8 @@ static enum skf_err assemble(struct skf_chunks *c, const struct skf_chunk_list *
     return e;
 }
 
-enum skf_err skf_chunks_content(struct skf_chunks *c, const struct skf_chunk_list *l, const struct skf_progress *progress,
-                                struct skf_model **m, struct skf_why *why)
+enum skf_err skf_chunks_content(struct skf_chunks *c, const struct skf_chunk_list *l,
+                                const struct skf_progress *progress, struct skf_model **m, struct skf_why *why)
 {
     char hex[SKF_HEX], path[PATH_MAX];
     struct stat st;
@@ -175,7 +178,8 @@ void skf_chunks_trim(struct skf_chunks *c, size_t keep)
     char path[PATH_MAX];
     struct stat st;
     for (struct dirent *f; d && n < MOST && (f = readdir(d));) {
-        if (f->d_name[0] == '.' || skf_path(path, sizeof path, c->content_dir, f->d_name) != SKF_OK || stat(path, &st) != 0)
+        if (f->d_name[0] == '.' || skf_path(path, sizeof path, c->content_dir, f->d_name) != SKF_OK ||
+            stat(path, &st) != 0)
             continue;
         (void)snprintf(all[n].name, sizeof all[n].name, "%s", f->d_name);
         all[n++].when = st.st_mtim;

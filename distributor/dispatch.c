@@ -1,10 +1,9 @@
 /*
- * The dispatcher: one thread that looks at the devices for which something may have changed, tells each what it should run,
- * has missing deltas built, and writes down what devices said.  One pass works like this:
+ * The dispatcher: one thread that looks at the devices for which something may have changed, tells each what it should
+ * run, has missing deltas built, and writes down what devices said.  One pass works like this:
  *
- *   under the lock   decide for each device that asks (or for all); take its messages, the pairs to build, a copy of what
- *                    changed
- *   without it       write the copies in one transaction, then send, then queue the builds
+ *   under the lock   decide for each device that asks (or for all); take its messages, the pairs to build, a copy of
+ * what changed without it       write the copies in one transaction, then send, then queue the builds
  */
 #include <errno.h>
 #include <string.h>
@@ -14,12 +13,12 @@
 #include "distributor/centre_priv.h"
 #include "proto/msg.h"
 
-#define TICK_S 1       /* retries, ends of rollouts */
-#define RENEW_S 3600   /* metadata near its end is looked for this often */
-#define WRITE_S 2      /* progress is written down at most this often */
+#define TICK_S     1    /* retries, ends of rollouts */
+#define RENEW_S    3600 /* metadata near its end is looked for this often */
+#define WRITE_S    2    /* progress is written down at most this often */
 #define MODELS_MAX 256
 
-struct letter { /* a message for one session */
+struct letter {                     /* a message for one session */
     struct skf_wire_stream *stream; /* counted */
     uint8_t *p;
     size_t n;
@@ -56,7 +55,7 @@ static bool is_room(void **p, size_t n, size_t *cap, size_t size)
     return true;
 }
 
-/* ---- what to tell one device ----------------------------------------------------------------------------------------------------- */
+/* ---- what to tell one device ----------------------------------------------------------------------------------- */
 static void write_letter(struct pass *x, struct session *s, const Skiff__V1__CentreMessage *m)
 {
     uint8_t *p;
@@ -177,7 +176,7 @@ static void decide(struct pass *x, struct device *d, const char *model)
     }
 }
 
-/* ---- writing down -------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing down ---------------------------------------------------------------------------------------------- */
 static enum skf_err copy_array(const void *from, size_t n, size_t size, void **to)
 {
     *to = n ? skf_memdup(from, n * size) : NULL;
@@ -215,7 +214,7 @@ static void write_down(struct pass *x)
         skf_reg_device_clear(&x->copies[i]);
 }
 
-/* ---- ends of rollouts ------------------------------------------------------------------------------------------------------------------ */
+/* ---- ends of rollouts ------------------------------------------------------------------------------------------ */
 void skf_centre_count(struct skf_centre *c, const struct skf_reg_channel *ch, struct skf_rollout_counts *n)
 {
     const char *goal = ch->state == SKF_ROLLOUT_ABORTED ? ch->previous : ch->version;
@@ -275,7 +274,7 @@ static void end_rollouts(struct skf_centre *c)
     skf_free(x);
 }
 
-/* ---- the thread -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------------------------ */
 static enum skf_err note_model(void *ctx, const char *model)
 {
     struct pass *x = ctx;
@@ -288,7 +287,10 @@ static enum skf_err note_model(void *ctx, const char *model)
     return SKF_OK;
 }
 
-static enum skf_err note_version(void *ctx, const struct skf_reg_version *v) { return note_model(ctx, v->model); }
+static enum skf_err note_version(void *ctx, const struct skf_reg_version *v)
+{
+    return note_model(ctx, v->model);
+}
 
 /* Something to be tried again: a failure whose time has come, or a delta that was not there the last time. */
 static bool is_due(const struct device *d, int64_t now)
@@ -384,7 +386,7 @@ void *skf_centre_dispatch(void *centre)
     return NULL;
 }
 
-/* ---- builds -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- builds ---------------------------------------------------------------------------------------------------- */
 void skf_centre_build_for(struct skf_centre *c, const char *model, const uint8_t to[SKF_DIGEST])
 {
     struct pass x = {.c = c};

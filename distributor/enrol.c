@@ -17,9 +17,9 @@
 #include "trust/cert.h"
 #include "trust/tuf.h"
 
-#define TOKENS_MAX (16u << 20)
+#define TOKENS_MAX  (16u << 20)
 #define REQUEST_MAX (64u << 10)
-#define CERT_DAYS 365
+#define CERT_DAYS   365
 
 /* [A-Za-z0-9._-]{1,64} */
 static bool is_device_name(const char *s)
@@ -193,8 +193,8 @@ out:
     return e;
 }
 
-enum skf_err skf_enrol_unary(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer, size_t *answer_len,
-                             struct skf_why *why)
+enum skf_err skf_enrol_unary(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer,
+                             size_t *answer_len, struct skf_why *why)
 {
     Skiff__V1__EnrolRequest *q = NULL;
     SKF_TRY(SKF_UNPACK(skiff__v1__enrol_request, Skiff__V1__EnrolRequest, p, n, REQUEST_MAX, &q, why));

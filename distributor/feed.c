@@ -12,10 +12,10 @@
 #include "distributor/builder.h"
 #include "proto/msg.h"
 
-#define ITEMS_MAX 32
+#define ITEMS_MAX  32
 #define RANGES_MAX 1024
-#define PART (1u << 20)   /* bytes of a Meta's data */
-#define ENOUGH (2u << 20) /* bytes that may wait in the stream */
+#define PART       (1u << 20) /* bytes of a Meta's data */
+#define ENOUGH     (2u << 20) /* bytes that may wait in the stream */
 
 struct delta_file {
     struct delta_file *next;
@@ -43,7 +43,7 @@ struct item {
     bool is_found;
     struct {
         uint64_t first, count;
-    } *ranges;
+    } * ranges;
     size_t n_ranges, range;
     char error[128];
 };
@@ -54,7 +54,7 @@ struct skf_feed {
     size_t n;
 };
 
-/* ---- open deltas --------------------------------------------------------------------------------------------------------------- */
+/* ---- open deltas ----------------------------------------------------------------------------------------------- */
 enum skf_err skf_feeds_open(const char *deltas_dir, struct skf_registry *registry, struct skf_signer *signer,
                             struct skf_feeds **out, struct skf_why *why)
 {
@@ -125,7 +125,8 @@ static enum skf_err roots_of(const char *target, uint8_t from[SKF_DIGEST], uint8
     memcpy(a, target + 7, hex);
     memcpy(b, target + 7 + hex + 1, hex);
     a[hex] = b[hex] = 0;
-    return skf_unhex(a, from, SKF_DIGEST) == SKF_OK && skf_unhex(b, to, SKF_DIGEST) == SKF_OK ? SKF_OK : SKF_ERR_NOT_FOUND;
+    return skf_unhex(a, from, SKF_DIGEST) == SKF_OK && skf_unhex(b, to, SKF_DIGEST) == SKF_OK ? SKF_OK
+                                                                                              : SKF_ERR_NOT_FOUND;
 }
 
 /* Opens a delta that is listed in signed metadata; nothing else is ever sent. */
@@ -171,7 +172,7 @@ static enum skf_err delta_open(struct skf_feeds *f, const char *target, struct d
     return SKF_OK;
 }
 
-/* ---- the queue ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the queue ------------------------------------------------------------------------------------------------- */
 enum skf_err skf_feed_new(struct skf_feeds *f, struct skf_feed **feed)
 {
     *feed = skf_calloc(1, sizeof **feed);
@@ -277,8 +278,7 @@ static enum skf_err take_ranges(struct item *i, const Skiff__V1__GetChunks *g)
     for (size_t k = 0; k < g->n_ranges; k++) {
         i->ranges[k].first = g->ranges[k]->first;
         i->ranges[k].count = g->ranges[k]->count;
-        if (!is_add_ok(g->ranges[k]->first, g->ranges[k]->count, &end) || end > n ||
-            (sum += g->ranges[k]->count) > n) {
+        if (!is_add_ok(g->ranges[k]->first, g->ranges[k]->count, &end) || end > n || (sum += g->ranges[k]->count) > n) {
             (void)snprintf(i->error, sizeof i->error, "no such chunks");
             return SKF_OK;
         }
@@ -300,7 +300,7 @@ enum skf_err skf_feed_chunks(struct skf_feed *feed, const Skiff__V1__GetChunks *
     return e == SKF_ERR_NOMEM ? e : SKF_OK;
 }
 
-/* ---- sending ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- sending --------------------------------------------------------------------------------------------------- */
 static enum skf_err send_message(struct skf_wire_stream *s, Skiff__V1__CentreMessage *m)
 {
     uint8_t *p;
@@ -359,7 +359,8 @@ static enum skf_err send_chunk(struct item *i, struct skf_wire_stream *s, bool *
             m.chunk = &chunk;
             chunk.id = i->id;
             chunk.number = number;
-            chunk.payload = (ProtobufCBinaryData){c.payload_length, (uint8_t *)(uintptr_t)(i->file->map.data + c.payload_offset)};
+            chunk.payload =
+                (ProtobufCBinaryData){c.payload_length, (uint8_t *)(uintptr_t)(i->file->map.data + c.payload_offset)};
             SKF_TRY(send_message(s, &m));
             i->at++;
             return SKF_OK;

@@ -1,8 +1,8 @@
 /*
  * What one session has asked for and not been sent yet: metadata, signed targets, payloads of deltas.
  *
- * Answers go out in the order of the requests, piece by piece as the stream takes them, so that a slow box costs no memory.  A
- * delta that many boxes fetch is mapped once.
+ * Answers go out in the order of the requests, piece by piece as the stream takes them, so that a slow box costs no
+ * memory.  A delta that many boxes fetch is mapped once.
  */
 #ifndef SKF_DISTRIBUTOR_FEED_H
 #define SKF_DISTRIBUTOR_FEED_H
@@ -29,6 +29,7 @@ SKF_MUST enum skf_err skf_feed_chunks(struct skf_feed *feed, const Skiff__V1__Ge
 void skf_feed_pump(struct skf_feed *feed, struct skf_wire_stream *s);
 
 /* The packed manifest behind "models/<model>/<version>.manifest"; the caller frees. SKF_ERR_NOT_FOUND. */
-SKF_MUST enum skf_err skf_manifest_by_path(struct skf_registry *r, const char *path, uint8_t **p, size_t *n, struct skf_why *why);
+SKF_MUST enum skf_err skf_manifest_by_path(struct skf_registry *r, const char *path, uint8_t **p, size_t *n,
+                                           struct skf_why *why);
 
 #endif

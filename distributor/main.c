@@ -75,10 +75,9 @@ static int print_token(const char *dir, const char *name)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"dir", 1, NULL, 'd'},         {"listen", 1, NULL, 'l'},
-                                            {"enrol-listen", 1, NULL, 'e'}, {"enrol-token", 1, NULL, 't'},
-                                            {"jobs", 1, NULL, 'j'},        {"help", 0, NULL, 'h'},
-                                            {"version", 0, NULL, 'v'},     {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"dir", 1, NULL, 'd'},  {"listen", 1, NULL, 'l'}, {"enrol-listen", 1, NULL, 'e'}, {"enrol-token", 1, NULL, 't'},
+        {"jobs", 1, NULL, 'j'}, {"help", 0, NULL, 'h'},   {"version", 0, NULL, 'v'},      {NULL, 0, NULL, 0}};
     struct skf_centre_opts o = {.dir = NULL};
     const char *name = NULL;
     char *end;

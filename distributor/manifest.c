@@ -7,9 +7,10 @@
 #include "base/buf.h"
 #include "proto/msg.h"
 
-#define MEMORY_FOR_RUN (64u << 20) /* a rough allowance beside the weights: cache and working memory of a small context */
+#define MEMORY_FOR_RUN                                                                                                 \
+    (64u << 20) /* a rough allowance beside the weights: cache and working memory of a small context */
 
-/* ---- making --------------------------------------------------------------------------------------------------------------------- */
+/* ---- making ---------------------------------------------------------------------------------------------------- */
 struct parts {
     Skiff__V1__ManifestTensor *tensors;
     Skiff__V1__ManifestTensor **list;
@@ -56,7 +57,8 @@ static enum skf_err fill_tensors(const struct skf_model *m, Skiff__V1__Manifest 
     return SKF_OK;
 }
 
-static enum skf_err fill_chunks(const struct skf_cut *cut, Skiff__V1__Manifest *out, struct parts *x, struct skf_why *why)
+static enum skf_err fill_chunks(const struct skf_cut *cut, Skiff__V1__Manifest *out, struct parts *x,
+                                struct skf_why *why)
 {
     if (cut->n > SKF_MANIFEST_MAX / SKF_DIGEST)
         return skf_fail(why, SKF_ERR_LIMIT, "%llu chunks: more than one manifest holds", (unsigned long long)cut->n);
@@ -124,7 +126,7 @@ out:
     return e;
 }
 
-/* ---- checking --------------------------------------------------------------------------------------------------------------------- */
+/* ---- checking -------------------------------------------------------------------------------------------------- */
 static bool is_file_name(const char *s)
 {
     size_t n = strlen(s);
@@ -151,7 +153,8 @@ static enum skf_err check_tensors(const Skiff__V1__Manifest *m, struct skf_why *
     for (size_t i = 0; i < m->n_tensors; i++) {
         const Skiff__V1__ManifestTensor *t = m->tensors[i];
         if (t->offset < at || !is_add_ok(t->offset, t->bytes, &end) || end > m->size)
-            return skf_fail(why, SKF_ERR_FORMAT, "manifest: tensor %.100s lies outside the content or on another", t->name);
+            return skf_fail(why, SKF_ERR_FORMAT, "manifest: tensor %.100s lies outside the content or on another",
+                            t->name);
         at = end;
     }
     return SKF_OK;

@@ -1,4 +1,5 @@
-/* The operator's questions and orders (proto/operator.proto); each runs on a thread of the wire's own pool and may block. */
+/* The operator's questions and orders (proto/operator.proto); each runs on a thread of the wire's own pool and may
+ * block. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -9,20 +10,20 @@
 
 #define ASK_MAX (64u << 10)
 
-static const char *const phase_names[] = {"idle",     "verifying", "fetching",  "staged",  "checking",
+static const char *const phase_names[] = {"idle",     "verifying", "fetching", "staged", "checking",
                                           "watching", "confirmed", "returned", "failed"};
 
 /* Identity checked, question unpacked. */
-static enum skf_err ask(struct skf_centre *c, const char *identity, const ProtobufCMessageDescriptor *d, const uint8_t *p,
-                        size_t n, ProtobufCMessage **q, char who[65], struct skf_why *why)
+static enum skf_err ask(struct skf_centre *c, const char *identity, const ProtobufCMessageDescriptor *d,
+                        const uint8_t *p, size_t n, ProtobufCMessage **q, char who[65], struct skf_why *why)
 {
     SKF_TRY(skf_centre_admit(c, identity, SKF_CERT_OPERATOR, who, why));
     return skf_msg_unpack(d, p, n, ASK_MAX, q, why);
 }
 
-/* ---- GetMeta --------------------------------------------------------------------------------------------------------------------- */
-static enum skf_err get_meta(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer, size_t *answer_len,
-                             struct skf_why *why)
+/* ---- GetMeta --------------------------------------------------------------------------------------------------- */
+static enum skf_err get_meta(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer,
+                             size_t *answer_len, struct skf_why *why)
 {
     struct skf_centre *c = ctx;
     char who[65];
@@ -52,10 +53,10 @@ static enum skf_err get_meta(void *ctx, const char *identity, const uint8_t *p, 
     return e;
 }
 
-/* ---- ListVersions ------------------------------------------------------------------------------------------------------------------ */
+/* ---- ListVersions ---------------------------------------------------------------------------------------------- */
 #define VERSIONS_MAX 2000
 #define CHANNELS_MAX 16
-#define DELTAS_MAX 64
+#define DELTAS_MAX   64
 
 struct version_row {
     Skiff__V1__VersionInfo info;
@@ -77,7 +78,8 @@ static enum skf_err list_channel(void *ctx, const struct skf_reg_channel *ch)
     const char *stands = ch->state == SKF_ROLLOUT_ABORTED ? ch->previous : ch->version;
     for (size_t i = 0; i < l->n; i++) {
         struct version_row *r = l->rows[i];
-        if (strcmp(r->v.model, ch->model) != 0 || strcmp(r->v.version, stands) != 0 || r->info.n_channels == CHANNELS_MAX)
+        if (strcmp(r->v.model, ch->model) != 0 || strcmp(r->v.version, stands) != 0 ||
+            r->info.n_channels == CHANNELS_MAX)
             continue;
         r->channels[r->info.n_channels] = r->channel[r->info.n_channels];
         (void)snprintf(r->channel[r->info.n_channels++], SKF_REG_NAME, "%s", ch->channel);
@@ -173,7 +175,7 @@ out:
     return e;
 }
 
-/* ---- ListDevices --------------------------------------------------------------------------------------------------------------------- */
+/* ---- ListDevices ----------------------------------------------------------------------------------------------- */
 /* Rows are packed one at a time and joined: protobuf's repeated field is the concatenation of its elements. */
 static enum skf_err put_row(struct skf_buf *b, const Skiff__V1__DeviceInfo *info)
 {
@@ -265,7 +267,7 @@ static enum skf_err list_devices(void *ctx, const char *identity, const uint8_t 
     return e;
 }
 
-/* ---- Rollout --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Rollout --------------------------------------------------------------------------------------------------- */
 static enum skf_err act(struct skf_centre *c, const Skiff__V1__RolloutRequest *q, const char *channel,
                         struct skf_reg_channel *ch, struct skf_why *why)
 {
@@ -290,8 +292,8 @@ static enum skf_err act(struct skf_centre *c, const Skiff__V1__RolloutRequest *q
     return skf_fail(why, SKF_ERR_ARG, "%.40s: no such action", q->action);
 }
 
-static enum skf_err rollout(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer, size_t *answer_len,
-                            struct skf_why *why)
+static enum skf_err rollout(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer,
+                            size_t *answer_len, struct skf_why *why)
 {
     struct skf_centre *c = ctx;
     char who[65];
@@ -325,21 +327,23 @@ out:
     return e;
 }
 
-/* ---- Pin --------------------------------------------------------------------------------------------------------------------------------- */
-/* The pin for one device; SKF_ERR_NOT_FOUND when a rollback finds nothing to go back to. A box that was rolled back already stays
- * there: what it ran before is now what it came from. */
-static enum skf_err pin_of(struct skf_centre *c, const struct device *d, const Skiff__V1__PinRequest *q, bool is_rollback,
-                           struct skf_reg_pin *pin, struct skf_why *why)
+/* ---- Pin ------------------------------------------------------------------------------------------------------- */
+/* The pin for one device; SKF_ERR_NOT_FOUND when a rollback finds nothing to go back to. A box that was rolled back
+ * already stays there: what it ran before is now what it came from. */
+static enum skf_err pin_of(struct skf_centre *c, const struct device *d, const Skiff__V1__PinRequest *q,
+                           bool is_rollback, struct skf_reg_pin *pin, struct skf_why *why)
 {
     struct skf_reg_pin had;
     struct skf_target t;
     const struct skf_reg_held *previous = skf_device_slot(&d->d, q->model, "previous");
     const char *version = q->version[0] ? q->version : previous ? previous->version : NULL;
-    if (is_rollback && !q->version[0] && skf_registry_get_pin(c->registry, d->d.name, q->model, SKF_PIN_ROLLBACK, &had) == SKF_OK &&
+    if (is_rollback && !q->version[0] &&
+        skf_registry_get_pin(c->registry, d->d.name, q->model, SKF_PIN_ROLLBACK, &had) == SKF_OK &&
         skf_assign_target(c->registry, &d->d, q->model, &t, NULL) == SKF_OK && t.is_pinned && t.serial == had.serial)
         version = had.version;
     if (!version)
-        return skf_fail(why, SKF_ERR_NOT_FOUND, "%s: has no previous version of %s; name one with --version", d->d.name, q->model);
+        return skf_fail(why, SKF_ERR_NOT_FOUND, "%s: has no previous version of %s; name one with --version", d->d.name,
+                        q->model);
     *pin = (struct skf_reg_pin){.kind = is_rollback ? SKF_PIN_ROLLBACK : SKF_PIN_FIXED};
     (void)snprintf(pin->device, sizeof pin->device, "%s", d->d.name);
     (void)snprintf(pin->model, sizeof pin->model, "%.128s", q->model);
@@ -380,8 +384,8 @@ static enum skf_err unpin(struct skf_centre *c, const Skiff__V1__PinRequest *q, 
     return SKF_OK;
 }
 
-static enum skf_err pin(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer, size_t *answer_len,
-                        struct skf_why *why)
+static enum skf_err pin(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer,
+                        size_t *answer_len, struct skf_why *why)
 {
     struct skf_centre *c = ctx;
     char who[65];

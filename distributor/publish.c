@@ -1,9 +1,9 @@
 /*
  * Operator.Publish: Begin -> Need -> Data... -> Finish -> Progress... -> Done.
  *
- * Nothing of a version is visible before Finish; chunks that came stay, so that a broken upload goes on where it was.  Finish makes
- * the version whole in this order: targets metadata, then registry with the channel.  A crash in between leaves metadata that
- * lists a version nobody is assigned; publishing again mends it.
+ * Nothing of a version is visible before Finish; chunks that came stay, so that a broken upload goes on where it was.
+ * Finish makes the version whole in this order: targets metadata, then registry with the channel.  A crash in between
+ * leaves metadata that lists a version nobody is assigned; publishing again mends it.
  */
 #include <string.h>
 
@@ -30,7 +30,7 @@ struct publication {
     bool is_known; /* the same version is there already */
 };
 
-/* ---- Begin: is it sound, is it signed, what is missing --------------------------------------------------------------------------- */
+/* ---- Begin: is it sound, is it signed, what is missing --------------------------------------------------------- */
 static enum skf_err check_name(struct publication *p, struct skf_why *why)
 {
     struct skf_reg_version had;
@@ -98,7 +98,7 @@ static enum skf_err send_need(struct publication *p)
     return e;
 }
 
-/* ---- Done: the deltas that make it -------------------------------------------------------------------------------------------------- */
+/* ---- Done: the deltas that make it ----------------------------------------------------------------------------- */
 #define DELTAS_MAX 1024
 struct done {
     struct skf_centre *c;
@@ -148,7 +148,7 @@ static enum skf_err send_done(struct skf_centre *c, struct skf_wire_stream *s, c
     return e;
 }
 
-/* ---- Finish ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Finish ---------------------------------------------------------------------------------------------------- */
 static enum skf_err commit(struct publication *p, struct skf_why *why)
 {
     enum skf_err e = SKF_OK;
@@ -167,7 +167,8 @@ static enum skf_err commit(struct publication *p, struct skf_why *why)
             e = skf_signer_targets(p->c->signer, p->targets, p->targets_len, why);
     }
     if (e == SKF_OK)
-        e = skf_registry_add_version(p->c->registry, &p->v, p->manifest, p->manifest_len, p->channel[0] ? p->channel : NULL, why);
+        e = skf_registry_add_version(p->c->registry, &p->v, p->manifest, p->manifest_len,
+                                     p->channel[0] ? p->channel : NULL, why);
     (void)pthread_mutex_unlock(&p->c->publish_lock);
     return e;
 }
@@ -176,8 +177,8 @@ static enum skf_err on_finish(struct publication *p, struct skf_why *why)
 {
     struct skf_centre *c = p->c;
     SKF_TRY(commit(p, why));
-    skf_log(SKF_LOG_INFO, "%s published %s %s%s%s", p->who, p->v.model, p->v.version, p->channel[0] ? " to channel " : "",
-            p->channel);
+    skf_log(SKF_LOG_INFO, "%s published %s %s%s%s", p->who, p->v.model, p->v.version,
+            p->channel[0] ? " to channel " : "", p->channel);
     skf_centre_build_for(c, p->v.model, p->v.root);
     (void)pthread_mutex_lock(&c->lock);
     p->stage = STAGE_WAITING;
@@ -191,7 +192,7 @@ static enum skf_err on_finish(struct publication *p, struct skf_why *why)
     return SKF_OK;
 }
 
-/* ---- builds that a publication waits for -------------------------------------------------------------------------------------------------- */
+/* ---- builds that a publication waits for ----------------------------------------------------------------------- */
 static void send_progress(struct skf_wire_stream *s, const struct skf_build_event *ev, const char *from, const char *to)
 {
     char what[2 * SKF_REG_NAME + 16];
@@ -248,7 +249,7 @@ void skf_publish_on_build(struct skf_centre *c, const struct skf_build_event *ev
     skf_free(to);
 }
 
-/* ---- the stream ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the stream ------------------------------------------------------------------------------------------------ */
 static enum skf_err on_open(void *ctx, struct skf_wire_stream *stream, void **stream_ctx, struct skf_why *why)
 {
     struct publication *p = skf_calloc(1, sizeof *p);
@@ -281,13 +282,15 @@ static enum skf_err on_data(struct publication *p, const Skiff__V1__PublishData 
     if (d->number >= p->m->n_chunk_lengths)
         return skf_fail(why, SKF_ERR_FORMAT, "chunk %llu: there is none", (unsigned long long)d->number);
     if (d->data.len != p->m->chunk_lengths[d->number])
-        return skf_fail(why, SKF_ERR_FORMAT, "chunk %llu: %zu bytes instead of %u", (unsigned long long)d->number, d->data.len,
-                        p->m->chunk_lengths[d->number]);
-    enum skf_err e = skf_chunks_put(p->c->chunks, p->m->chunk_digests.data + d->number * SKF_DIGEST, d->data.data, d->data.len, why);
+        return skf_fail(why, SKF_ERR_FORMAT, "chunk %llu: %zu bytes instead of %u", (unsigned long long)d->number,
+                        d->data.len, p->m->chunk_lengths[d->number]);
+    enum skf_err e =
+        skf_chunks_put(p->c->chunks, p->m->chunk_digests.data + d->number * SKF_DIGEST, d->data.data, d->data.len, why);
     return e == SKF_OK ? e : skf_fail_prefix(why, e, "chunk %llu", (unsigned long long)d->number);
 }
 
-static enum skf_err on_message(void *ctx, struct skf_wire_stream *stream, const uint8_t *bytes, size_t n, struct skf_why *why)
+static enum skf_err on_message(void *ctx, struct skf_wire_stream *stream, const uint8_t *bytes, size_t n,
+                               struct skf_why *why)
 {
     struct publication *p = ctx;
     Skiff__V1__PublishMessage *m = NULL;

@@ -1,4 +1,5 @@
-/* The registry's frame over LMDB: environment, transactions, keys, the parts of records (registry.h, registry_priv.h). */
+/* The registry's frame over LMDB: environment, transactions, keys, the parts of records (registry.h, registry_priv.h).
+ */
 #include "distributor/registry_priv.h"
 
 #include <errno.h>
@@ -20,7 +21,8 @@ bool is_registry_name(const char *s)
         return false;
     for (size_t i = 0; i < n; i++) {
         char c = s[i];
-        if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-'))
+        if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+              c == '-'))
             return false;
     }
     return true;
@@ -47,7 +49,7 @@ enum skf_err skf_reg_fail(struct skf_why *why, int rc, const char *what)
                   : skf_fail(why, SKF_ERR_INTERNAL, "registry: %s: %s", what, mdb_strerror(rc));
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------------------------- */
 static enum skf_err take_lock(const char *dir, int *fd, struct skf_why *why)
 {
     char path[PATH_MAX];
@@ -126,7 +128,7 @@ void skf_registry_close(struct skf_registry *r)
     skf_free(r);
 }
 
-/* ---- transactions ---------------------------------------------------------------------------------------------------------- */
+/* ---- transactions ---------------------------------------------------------------------------------------------- */
 enum skf_err skf_reg_begin(struct skf_registry *r, bool is_write, MDB_txn **t, struct skf_why *why)
 {
     return skf_reg_fail(why, mdb_txn_begin(r->env, NULL, is_write ? 0 : MDB_RDONLY, t), "transaction");
@@ -150,7 +152,8 @@ enum skf_err skf_reg_get(MDB_txn *t, MDB_dbi db, const struct skf_reg_key *k, st
     return SKF_OK;
 }
 
-enum skf_err skf_reg_put(MDB_txn *t, MDB_dbi db, const struct skf_reg_key *k, const struct skf_buf *value, struct skf_why *why)
+enum skf_err skf_reg_put(MDB_txn *t, MDB_dbi db, const struct skf_reg_key *k, const struct skf_buf *value,
+                         struct skf_why *why)
 {
     MDB_val key = {k->n, (void *)(uintptr_t)k->bytes}, v = {value->len, value->data};
     return skf_reg_fail(why, mdb_put(t, db, &key, &v, 0), "put");
@@ -199,7 +202,7 @@ out:
     return e;
 }
 
-/* ---- keys and the parts of records --------------------------------------------------------------------------------------------- */
+/* ---- keys and the parts of records ----------------------------------------------------------------------------- */
 static void key_add(struct skf_reg_key *k, const char *s)
 {
     size_t n = strnlen(s, SKF_REG_NAME); /* a name of more than 128 is none, and finds nothing */
@@ -262,4 +265,7 @@ enum skf_err skf_reg_open_record(struct skf_reader *r)
     return v == SKF_REG_RECORD ? SKF_OK : SKF_ERR_UNSUPPORTED;
 }
 
-enum skf_err skf_reg_close_record(const struct skf_reader *r) { return skf_reader_left(r) ? SKF_ERR_FORMAT : SKF_OK; }
+enum skf_err skf_reg_close_record(const struct skf_reader *r)
+{
+    return skf_reader_left(r) ? SKF_ERR_FORMAT : SKF_OK;
+}

@@ -1,23 +1,24 @@
 /*
  * What the distributor knows and must not forget: versions, channels with their rollouts, pins, deltas, devices.
  *
- * This header is the only way to it.  The code above sees no database, so that a fleet may keep the same things elsewhere.
- * Here they lie in LMDB (docs/formats.md, "Distributor's registry"): every call that changes something is one durable
- * transaction, so that after a crash at any instant it has happened whole or not at all.  Chunks are not kept here
- * (distributor/chunks.h).
+ * This header is the only way to it.  The code above sees no database, so that a fleet may keep the same things
+ * elsewhere. Here they lie in LMDB (docs/formats.md, "Distributor's registry"): every call that changes something is
+ * one durable transaction, so that after a crash at any instant it has happened whole or not at all.  Chunks are not
+ * kept here (distributor/chunks.h).
  *
- * Threads: any call from any thread; writers wait for each other.  One process at a time: a second one gets SKF_ERR_BUSY.
- * Callbacks of the _each_ calls run inside a read transaction; they may read the registry, and must not block for long.
+ * Threads: any call from any thread; writers wait for each other.  One process at a time: a second one gets
+ * SKF_ERR_BUSY. Callbacks of the _each_ calls run inside a read transaction; they may read the registry, and must not
+ * block for long.
  */
 #ifndef SKF_DISTRIBUTOR_REGISTRY_H
 #define SKF_DISTRIBUTOR_REGISTRY_H
 
 #include "base/digest.h"
 
-#define SKF_REG_NAME 129   /* bytes of a model, version or channel name with its NUL */
-#define SKF_REG_DEVICE 65  /* of a device's name */
-#define SKF_REG_TAG 129    /* of a tag */
-#define SKF_REG_ID 40      /* of an assignment's id */
+#define SKF_REG_NAME     129 /* bytes of a model, version or channel name with its NUL */
+#define SKF_REG_DEVICE   65  /* of a device's name */
+#define SKF_REG_TAG      129 /* of a tag */
+#define SKF_REG_ID       40  /* of an assignment's id */
 #define SKF_REG_TAGS_MAX 64
 #define SKF_REG_HELD_MAX 64
 #define SKF_REG_WORK_MAX 32
@@ -30,7 +31,7 @@ void skf_registry_close(struct skf_registry *r); /* NULL is fine */
 /* 1 to 128 of [A-Za-z0-9._-], and not "." or "..". */
 bool is_registry_name(const char *s);
 
-/* ---- versions ----------------------------------------------------------------------------------------------------------- */
+/* ---- versions -------------------------------------------------------------------------------------------------- */
 struct skf_reg_version {
     char model[SKF_REG_NAME], version[SKF_REG_NAME];
     uint8_t root[SKF_DIGEST];
@@ -38,11 +39,12 @@ struct skf_reg_version {
     int64_t created;
     uint32_t runtime_level; /* lowest that runs it; 0 for any */
 };
-/* Adds a version with its packed manifest and, where `channel` is not NULL, starts its rollout there. The same content under
- * the same name again changes no version (the manifest of before stays), and still starts the rollout; another content under the
- * name is SKF_ERR_EXISTS. */
-SKF_MUST enum skf_err skf_registry_add_version(struct skf_registry *r, const struct skf_reg_version *v, const void *manifest,
-                                               size_t manifest_len, const char *channel, struct skf_why *why);
+/* Adds a version with its packed manifest and, where `channel` is not NULL, starts its rollout there. The same content
+ * under the same name again changes no version (the manifest of before stays), and still starts the rollout; another
+ * content under the name is SKF_ERR_EXISTS. */
+SKF_MUST enum skf_err skf_registry_add_version(struct skf_registry *r, const struct skf_reg_version *v,
+                                               const void *manifest, size_t manifest_len, const char *channel,
+                                               struct skf_why *why);
 SKF_MUST enum skf_err skf_registry_version(struct skf_registry *r, const char *model, const char *version,
                                            struct skf_reg_version *out, struct skf_why *why);
 /* The packed manifest; the caller frees *p with skf_free. */
@@ -53,10 +55,17 @@ SKF_MUST enum skf_err skf_registry_by_root(struct skf_registry *r, const uint8_t
                                            struct skf_reg_version *out, struct skf_why *why);
 /* In order of model and version; model NULL for all. fn's error stops and is returned. */
 SKF_MUST enum skf_err skf_registry_each_version(struct skf_registry *r, const char *model,
-                                                enum skf_err (*fn)(void *ctx, const struct skf_reg_version *v), void *ctx);
+                                                enum skf_err (*fn)(void *ctx, const struct skf_reg_version *v),
+                                                void *ctx);
 
-/* ---- channels and their rollouts ---------------------------------------------------------------------------------------- */
-enum skf_rollout_state { SKF_ROLLOUT_RUNNING, SKF_ROLLOUT_PAUSED, SKF_ROLLOUT_ABORTED, SKF_ROLLOUT_DONE, SKF_ROLLOUT_COUNT };
+/* ---- channels and their rollouts ------------------------------------------------------------------------------- */
+enum skf_rollout_state {
+    SKF_ROLLOUT_RUNNING,
+    SKF_ROLLOUT_PAUSED,
+    SKF_ROLLOUT_ABORTED,
+    SKF_ROLLOUT_DONE,
+    SKF_ROLLOUT_COUNT
+};
 const char *skf_rollout_state_name(enum skf_rollout_state s); /* running, paused, aborted, done */
 
 struct skf_reg_channel {
@@ -68,21 +77,22 @@ struct skf_reg_channel {
     uint64_t started; /* serial of the start */
     int64_t when;     /* unix seconds of the start */
 };
-/* Starts a rollout of a known version. Where the channel stands (after an abort: what it went back to) becomes previous;
- * the same version again starts it anew for the boxes where it failed. `out` may be NULL. */
-SKF_MUST enum skf_err skf_registry_start(struct skf_registry *r, const char *model, const char *channel, const char *version,
-                                         struct skf_reg_channel *out, struct skf_why *why);
+/* Starts a rollout of a known version. Where the channel stands (after an abort: what it went back to) becomes
+ * previous; the same version again starts it anew for the boxes where it failed. `out` may be NULL. */
+SKF_MUST enum skf_err skf_registry_start(struct skf_registry *r, const char *model, const char *channel,
+                                         const char *version, struct skf_reg_channel *out, struct skf_why *why);
 enum skf_rollout_act { SKF_ACT_PAUSE, SKF_ACT_RESUME, SKF_ACT_ABORT, SKF_ACT_FINISH };
-/* SKF_ERR_STATE for an act that the state does not allow: pause wants running, resume paused, abort anything but aborted,
- * finish running. `out` may be NULL. */
+/* SKF_ERR_STATE for an act that the state does not allow: pause wants running, resume paused, abort anything but
+ * aborted, finish running. `out` may be NULL. */
 SKF_MUST enum skf_err skf_registry_act(struct skf_registry *r, const char *model, const char *channel,
                                        enum skf_rollout_act act, struct skf_reg_channel *out, struct skf_why *why);
 SKF_MUST enum skf_err skf_registry_channel(struct skf_registry *r, const char *model, const char *channel,
                                            struct skf_reg_channel *out, struct skf_why *why);
 SKF_MUST enum skf_err skf_registry_each_channel(struct skf_registry *r, const char *model,
-                                                enum skf_err (*fn)(void *ctx, const struct skf_reg_channel *c), void *ctx);
+                                                enum skf_err (*fn)(void *ctx, const struct skf_reg_channel *c),
+                                                void *ctx);
 
-/* ---- pins ---------------------------------------------------------------------------------------------------------------- */
+/* ---- pins ------------------------------------------------------------------------------------------------------ */
 enum skf_pin_kind { SKF_PIN_FIXED, SKF_PIN_ROLLBACK, SKF_PIN_KINDS };
 struct skf_reg_pin {
     char device[SKF_REG_DEVICE], model[SKF_REG_NAME], version[SKF_REG_NAME];
@@ -90,7 +100,8 @@ struct skf_reg_pin {
     uint64_t serial; /* given by skf_registry_pin */
 };
 /* Sets these pins in one transaction (a pin of the same kind is replaced); each version must be known. */
-SKF_MUST enum skf_err skf_registry_pin(struct skf_registry *r, const struct skf_reg_pin *pins, size_t n, struct skf_why *why);
+SKF_MUST enum skf_err skf_registry_pin(struct skf_registry *r, const struct skf_reg_pin *pins, size_t n,
+                                       struct skf_why *why);
 /* Removes both kinds; *had says whether there was one. */
 SKF_MUST enum skf_err skf_registry_unpin(struct skf_registry *r, const char *device, const char *model, bool *had,
                                          struct skf_why *why);
@@ -98,21 +109,22 @@ SKF_MUST enum skf_err skf_registry_unpin(struct skf_registry *r, const char *dev
 SKF_MUST enum skf_err skf_registry_get_pin(struct skf_registry *r, const char *device, const char *model,
                                            enum skf_pin_kind kind, struct skf_reg_pin *out);
 
-/* ---- deltas: built and listed in signed metadata ------------------------------------------------------------------------- */
+/* ---- deltas: built and listed in signed metadata --------------------------------------------------------------- */
 struct skf_reg_delta {
     uint8_t from[SKF_DIGEST], to[SKF_DIGEST]; /* roots */
-    uint64_t bytes;      /* of the .skd */
-    uint64_t index_size; /* head and index, the signed part */
-    uint8_t sha256[SKF_DIGEST]; /* of the signed part */
+    uint64_t bytes;                           /* of the .skd */
+    uint64_t index_size;                      /* head and index, the signed part */
+    uint8_t sha256[SKF_DIGEST];               /* of the signed part */
 };
-SKF_MUST enum skf_err skf_registry_add_delta(struct skf_registry *r, const struct skf_reg_delta *d, struct skf_why *why);
+SKF_MUST enum skf_err skf_registry_add_delta(struct skf_registry *r, const struct skf_reg_delta *d,
+                                             struct skf_why *why);
 SKF_MUST enum skf_err skf_registry_delta(struct skf_registry *r, const uint8_t from[SKF_DIGEST],
                                          const uint8_t to[SKF_DIGEST], struct skf_reg_delta *out, struct skf_why *why);
 /* All that make `to`. */
 SKF_MUST enum skf_err skf_registry_each_delta(struct skf_registry *r, const uint8_t to[SKF_DIGEST],
                                               enum skf_err (*fn)(void *ctx, const struct skf_reg_delta *d), void *ctx);
 
-/* ---- devices: what each last said, and what it was told ------------------------------------------------------------------- */
+/* ---- devices: what each last said, and what it was told -------------------------------------------------------- */
 struct skf_reg_held { /* a version on the box */
     char model[SKF_REG_NAME], version[SKF_REG_NAME], slot[12];
     uint8_t root[SKF_DIGEST];
@@ -122,10 +134,10 @@ struct skf_reg_work { /* the newest assignment of one model */
     uint32_t phase; /* the protocol's Phase */
     uint64_t chunks_done, chunks_total, bytes_received, swap_pause_us;
     char error_class[24], error[256];
-    bool has_failed;   /* ended without the target running; tried again at retry_at, where that is set */
-    bool is_full;      /* the next try is from the empty content: the box's own did not fit */
+    bool has_failed; /* ended without the target running; tried again at retry_at, where that is set */
+    bool is_full;    /* the next try is from the empty content: the box's own did not fit */
     uint32_t attempts;
-    int64_t retry_at;  /* unix seconds; 0 for never */
+    int64_t retry_at; /* unix seconds; 0 for never */
 };
 struct skf_reg_device {
     char name[SKF_REG_DEVICE], machine[32], isa[16], agent_version[32];

@@ -12,7 +12,7 @@ void skf_reg_device_clear(struct skf_reg_device *d)
     *d = (struct skf_reg_device){.tags = NULL};
 }
 
-/* ---- packing ---------------------------------------------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------------------------------- */
 static enum skf_err pack_held(struct skf_buf *b, const struct skf_reg_held *h)
 {
     SKF_TRY(skf_reg_put_text(b, h->model));
@@ -62,7 +62,7 @@ static enum skf_err pack_device(const struct skf_reg_device *d, struct skf_buf *
     return SKF_OK;
 }
 
-/* ---- unpacking --------------------------------------------------------------------------------------------------------------- */
+/* ---- unpacking ------------------------------------------------------------------------------------------------- */
 static enum skf_err unpack_held(struct skf_reader *r, struct skf_reg_held *h)
 {
     SKF_TRY(skf_reg_get_text(r, h->model, sizeof h->model));
@@ -146,7 +146,7 @@ static enum skf_err unpack_device(struct skf_reader r, struct skf_reg_device *d)
     return unpack_arrays(&r, d);
 }
 
-/* ---- interface ---------------------------------------------------------------------------------------------------------------- */
+/* ---- interface ------------------------------------------------------------------------------------------------- */
 static enum skf_err put_device(struct skf_registry *r, MDB_txn *t, const struct skf_reg_device *d, struct skf_buf *b,
                                struct skf_why *why)
 {

@@ -7,9 +7,9 @@
 #include "base/buf.h"
 #include "distributor/registry.h"
 
-#define SKF_REG_RECORD 1           /* version of every record, its first byte */
+#define SKF_REG_RECORD     1 /* version of every record, its first byte */
 #define SKF_REG_RECORD_MAX (1u << 20)
-#define SKF_REG_KEY_MAX 400
+#define SKF_REG_KEY_MAX    400
 
 struct skf_registry {
     MDB_env *env;
@@ -36,7 +36,8 @@ SKF_MUST enum skf_err skf_reg_put(MDB_txn *t, MDB_dbi db, const struct skf_reg_k
                                   struct skf_why *why);
 /* Calls fn for every record whose key begins with prefix (NULL for all). */
 SKF_MUST enum skf_err skf_reg_scan(MDB_txn *t, MDB_dbi db, const struct skf_reg_key *prefix,
-                                   enum skf_err (*fn)(void *ctx, struct skf_reader key, struct skf_reader value), void *ctx);
+                                   enum skf_err (*fn)(void *ctx, struct skf_reader key, struct skf_reader value),
+                                   void *ctx);
 /* The next serial, in the same transaction. */
 SKF_MUST enum skf_err skf_reg_serial(struct skf_registry *r, MDB_txn *t, uint64_t *serial, struct skf_why *why);
 /* Whether the version is known, in the same transaction. */
@@ -45,7 +46,8 @@ SKF_MUST enum skf_err skf_reg_has_version(struct skf_registry *r, MDB_txn *t, co
 SKF_MUST enum skf_err skf_reg_start_in(struct skf_registry *r, MDB_txn *t, const char *model, const char *channel,
                                        const char *version, struct skf_reg_channel *out, struct skf_why *why);
 
-/* Records. Texts are u16 length and bytes. A record of another version is SKF_ERR_UNSUPPORTED, a broken one SKF_ERR_FORMAT. */
+/* Records. Texts are u16 length and bytes. A record of another version is SKF_ERR_UNSUPPORTED, a broken one
+ * SKF_ERR_FORMAT. */
 SKF_MUST enum skf_err skf_reg_put_text(struct skf_buf *b, const char *s);
 SKF_MUST enum skf_err skf_reg_get_text(struct skf_reader *r, char *out, size_t cap);
 SKF_MUST enum skf_err skf_reg_get_digest(struct skf_reader *r, uint8_t out[SKF_DIGEST]);

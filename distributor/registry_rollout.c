@@ -54,10 +54,12 @@ static enum skf_err get_channel(struct skf_registry *r, MDB_txn *t, const char *
         return skf_fail(why, e, "%s: channel %s has no rollout", model, channel);
     if (e == SKF_OK)
         e = unpack_channel(got, out);
-    return e == SKF_OK ? e : skf_fail(why, e, "registry: record of channel %s of %s: %s", channel, model, skf_err_name(e));
+    return e == SKF_OK ? e
+                       : skf_fail(why, e, "registry: record of channel %s of %s: %s", channel, model, skf_err_name(e));
 }
 
-static enum skf_err put_channel(struct skf_registry *r, MDB_txn *t, const struct skf_reg_channel *c, struct skf_why *why)
+static enum skf_err put_channel(struct skf_registry *r, MDB_txn *t, const struct skf_reg_channel *c,
+                                struct skf_why *why)
 {
     struct skf_reg_key key;
     struct skf_buf b = SKF_BUF_INIT(SKF_REG_RECORD_MAX);
@@ -69,7 +71,10 @@ static enum skf_err put_channel(struct skf_registry *r, MDB_txn *t, const struct
     return e;
 }
 
-static void set_text(char *to, size_t cap, const char *from) { (void)snprintf(to, cap, "%s", from); }
+static void set_text(char *to, size_t cap, const char *from)
+{
+    (void)snprintf(to, cap, "%s", from);
+}
 
 enum skf_err skf_reg_start_in(struct skf_registry *r, MDB_txn *t, const char *model, const char *channel,
                               const char *version, struct skf_reg_channel *out, struct skf_why *why)
@@ -140,8 +145,8 @@ enum skf_err skf_registry_act(struct skf_registry *r, const char *model, const c
     SKF_TRY(skf_reg_begin(r, true, &t, why));
     enum skf_err e = get_channel(r, t, model, channel, &c, why);
     if (e == SKF_OK && !is_act_allowed(c.state, act))
-        e = skf_fail(why, SKF_ERR_STATE, "%s: the rollout of %s on channel %s is %s; cannot %s it", model, c.version, channel,
-                     skf_rollout_state_name(c.state), verbs[act]);
+        e = skf_fail(why, SKF_ERR_STATE, "%s: the rollout of %s on channel %s is %s; cannot %s it", model, c.version,
+                     channel, skf_rollout_state_name(c.state), verbs[act]);
     if (e == SKF_OK) {
         c.state = after[act];
         if (act == SKF_ACT_ABORT)
@@ -188,7 +193,7 @@ enum skf_err skf_registry_each_channel(struct skf_registry *r, const char *model
     return skf_reg_end(t, skf_reg_scan(t, r->channels, model ? &prefix : NULL, walk_channel, &w), NULL);
 }
 
-/* ---- pins -------------------------------------------------------------------------------------------------------------------- */
+/* ---- pins ------------------------------------------------------------------------------------------------------ */
 static const char *const pin_parts[SKF_PIN_KINDS] = {"fixed", "rollback"};
 
 static enum skf_err put_pin(struct skf_registry *r, MDB_txn *t, const struct skf_reg_pin *p, struct skf_why *why)
@@ -219,7 +224,8 @@ enum skf_err skf_registry_pin(struct skf_registry *r, const struct skf_reg_pin *
     return skf_reg_end(t, e, why);
 }
 
-enum skf_err skf_registry_unpin(struct skf_registry *r, const char *device, const char *model, bool *had, struct skf_why *why)
+enum skf_err skf_registry_unpin(struct skf_registry *r, const char *device, const char *model, bool *had,
+                                struct skf_why *why)
 {
     MDB_txn *t;
     *had = false;

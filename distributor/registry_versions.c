@@ -5,7 +5,7 @@
 #include "base/util.h"
 #include "distributor/registry_priv.h"
 
-/* ---- records ---------------------------------------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------------------------- */
 static enum skf_err pack_version(const struct skf_reg_version *v, struct skf_buf *b)
 {
     SKF_TRY(skf_buf_u8(b, SKF_REG_RECORD));
@@ -54,7 +54,7 @@ static enum skf_err unpack_delta(struct skf_reader r, struct skf_reg_delta *d)
     return skf_reg_close_record(&r);
 }
 
-/* ---- versions --------------------------------------------------------------------------------------------------------------- */
+/* ---- versions -------------------------------------------------------------------------------------------------- */
 static enum skf_err get_version(struct skf_registry *r, MDB_txn *t, const char *model, const char *version,
                                 struct skf_reg_version *out, struct skf_why *why)
 {
@@ -76,8 +76,8 @@ enum skf_err skf_reg_has_version(struct skf_registry *r, MDB_txn *t, const char 
     return get_version(r, t, model, version, &v, why);
 }
 
-static enum skf_err put_version(struct skf_registry *r, MDB_txn *t, const struct skf_reg_version *v, const void *manifest,
-                                size_t manifest_len, struct skf_why *why)
+static enum skf_err put_version(struct skf_registry *r, MDB_txn *t, const struct skf_reg_version *v,
+                                const void *manifest, size_t manifest_len, struct skf_why *why)
 {
     struct skf_reg_key key;
     struct skf_buf b = SKF_BUF_INIT(SKF_REG_RECORD_MAX);
@@ -104,8 +104,8 @@ enum skf_err skf_registry_add_version(struct skf_registry *r, const struct skf_r
     if (e == SKF_ERR_NOT_FOUND)
         e = put_version(r, t, v, manifest, manifest_len, why);
     else if (e == SKF_OK && memcmp(old.root, v->root, SKF_DIGEST) != 0)
-        e = skf_fail(why, SKF_ERR_EXISTS, "%s %s: published already with another content; take a new version name", v->model,
-                     v->version);
+        e = skf_fail(why, SKF_ERR_EXISTS, "%s %s: published already with another content; take a new version name",
+                     v->model, v->version);
     if (e == SKF_OK && channel)
         e = skf_reg_start_in(r, t, v->model, channel, v->version, NULL, why);
     return skf_reg_end(t, e, why);
@@ -119,8 +119,8 @@ enum skf_err skf_registry_version(struct skf_registry *r, const char *model, con
     return skf_reg_end(t, get_version(r, t, model, version, out, why), why);
 }
 
-enum skf_err skf_registry_manifest(struct skf_registry *r, const char *model, const char *version, uint8_t **p, size_t *n,
-                                   struct skf_why *why)
+enum skf_err skf_registry_manifest(struct skf_registry *r, const char *model, const char *version, uint8_t **p,
+                                   size_t *n, struct skf_why *why)
 {
     struct skf_reg_key key;
     struct skf_reader got;
@@ -187,7 +187,7 @@ enum skf_err skf_registry_each_version(struct skf_registry *r, const char *model
     return skf_reg_end(t, skf_reg_scan(t, r->versions, model ? &prefix : NULL, walk_version, &w), NULL);
 }
 
-/* ---- deltas: the key is the result's root, then the source's, so that all that make a version stand together -------------- */
+/* ---- deltas: the key is the result's root, then the source's, so that all that make a version stand together --- */
 static void delta_key(struct skf_reg_key *k, const uint8_t from[SKF_DIGEST], const uint8_t to[SKF_DIGEST])
 {
     memcpy(k->bytes, to, SKF_DIGEST);

@@ -1,4 +1,5 @@
-/* A session with an agent: what it says is taken down here; what it is told is decided in dispatch.c, what it fetches comes from feed.c. */
+/* A session with an agent: what it says is taken down here; what it is told is decided in dispatch.c, what it fetches
+ * comes from feed.c. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -7,9 +8,9 @@
 #include "proto/msg.h"
 #include "trust/cert.h"
 
-#define PROTOCOL 1
+#define PROTOCOL      1
 #define RETRY_FIRST_S 15
-#define RETRY_MOST_S 600
+#define RETRY_MOST_S  600
 
 /* Text from outside into a field: cut to fit at a whole character. */
 static void set_text(char *to, size_t cap, const char *from)
@@ -24,7 +25,7 @@ static void set_text(char *to, size_t cap, const char *from)
     to[n] = 0;
 }
 
-/* ---- what a box has -------------------------------------------------------------------------------------------------------------- */
+/* ---- what a box has -------------------------------------------------------------------------------------------- */
 static void take_held(struct device *d, Skiff__V1__RunningVersion *const *list, size_t n)
 {
     struct skf_reg_held *held = skf_calloc(SKF_MIN(n, (size_t)SKF_REG_HELD_MAX) + 1, sizeof *held);
@@ -113,11 +114,12 @@ static enum skf_err on_hello(struct session *s, const Skiff__V1__Hello *h, struc
     return SKF_OK;
 }
 
-/* ---- what becomes of an assignment ------------------------------------------------------------------------------------------------- */
+/* ---- what becomes of an assignment ----------------------------------------------------------------------------- */
 static bool is_worth_a_retry(const char *error_class)
 {
-    static const enum skf_err passing[] = {SKF_ERR_NET, SKF_ERR_TIMEOUT, SKF_ERR_IO, SKF_ERR_BUSY, SKF_ERR_FULL, SKF_ERR_NOMEM,
-                                           SKF_ERR_EXPIRED, SKF_ERR_CANCELLED, SKF_ERR_NOT_FOUND, SKF_ERR_STATE};
+    static const enum skf_err passing[] = {SKF_ERR_NET,       SKF_ERR_TIMEOUT, SKF_ERR_IO,      SKF_ERR_BUSY,
+                                           SKF_ERR_FULL,      SKF_ERR_NOMEM,   SKF_ERR_EXPIRED, SKF_ERR_CANCELLED,
+                                           SKF_ERR_NOT_FOUND, SKF_ERR_STATE};
     for (size_t i = 0; i < SKF_COUNT(passing); i++)
         if (strcmp(error_class, skf_err_name(passing[i])) == 0)
             return true;
@@ -198,7 +200,7 @@ static enum skf_err on_state(struct session *s, const Skiff__V1__State *st, stru
     return SKF_OK;
 }
 
-/* ---- the stream ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the stream ------------------------------------------------------------------------------------------------ */
 static enum skf_err on_open(void *ctx, struct skf_wire_stream *stream, void **stream_ctx, struct skf_why *why)
 {
     struct skf_centre *c = ctx;
@@ -219,7 +221,8 @@ static enum skf_err on_open(void *ctx, struct skf_wire_stream *stream, void **st
     return SKF_OK;
 }
 
-static enum skf_err on_message(void *ctx, struct skf_wire_stream *stream, const uint8_t *p, size_t n, struct skf_why *why)
+static enum skf_err on_message(void *ctx, struct skf_wire_stream *stream, const uint8_t *p, size_t n,
+                               struct skf_why *why)
 {
     struct session *s = ctx;
     Skiff__V1__AgentMessage *m = NULL;
@@ -264,7 +267,10 @@ static void on_writable(void *ctx, struct skf_wire_stream *stream)
     skf_feed_pump(s->feed, stream);
 }
 
-static void on_half_close(void *ctx, struct skf_wire_stream *stream) { skf_wire_end(stream, SKF_WIRE_OK, ""); }
+static void on_half_close(void *ctx, struct skf_wire_stream *stream)
+{
+    skf_wire_end(stream, SKF_WIRE_OK, "");
+}
 
 static void on_done(void *ctx, struct skf_wire_stream *stream, enum skf_wire_status status, const char *text)
 {

@@ -68,14 +68,18 @@ static enum skf_err update(struct skf_signer *s, const void *targets, size_t n, 
     return e;
 }
 
-enum skf_err skf_signer_renew(struct skf_signer *s, struct skf_why *why) { return update(s, NULL, 0, NULL, 0, why); }
+enum skf_err skf_signer_renew(struct skf_signer *s, struct skf_why *why)
+{
+    return update(s, NULL, 0, NULL, 0, why);
+}
 
 enum skf_err skf_signer_targets(struct skf_signer *s, const void *targets, size_t n, struct skf_why *why)
 {
     return update(s, targets, n, NULL, 0, why);
 }
 
-enum skf_err skf_signer_delta(struct skf_signer *s, const char *path, const struct skf_tuf_target *t, struct skf_why *why)
+enum skf_err skf_signer_delta(struct skf_signer *s, const char *path, const struct skf_tuf_target *t,
+                              struct skf_why *why)
 {
     struct skf_tuf_delta d = {path, *t};
     return update(s, NULL, 0, &d, 1, why);
@@ -109,9 +113,13 @@ static enum skf_err newest_root(struct skf_signer *s, skf_json **root, struct sk
     return e;
 }
 
-static int64_t version_of(const skf_json *doc) { return skf_json_i64(skf_json_get(skf_json_get(doc, "signed"), "version"), -1); }
+static int64_t version_of(const skf_json *doc)
+{
+    return skf_json_i64(skf_json_get(skf_json_get(doc, "signed"), "version"), -1);
+}
 
-static enum skf_err check_listed(const skf_json *doc, const char *path, const void *manifest, size_t n, struct skf_why *why)
+static enum skf_err check_listed(const skf_json *doc, const char *path, const void *manifest, size_t n,
+                                 struct skf_why *why)
 {
     uint8_t is[SKF_DIGEST];
     char hex[SKF_HEX];
@@ -124,8 +132,8 @@ static enum skf_err check_listed(const skf_json *doc, const char *path, const vo
     return SKF_OK;
 }
 
-enum skf_err skf_signer_check(struct skf_signer *s, const void *targets, size_t n, const char *path, const void *manifest,
-                              size_t manifest_len, struct skf_why *why)
+enum skf_err skf_signer_check(struct skf_signer *s, const void *targets, size_t n, const char *path,
+                              const void *manifest, size_t manifest_len, struct skf_why *why)
 {
     skf_json *root = NULL, *doc = NULL, *now = NULL;
     enum skf_err e;
@@ -140,8 +148,10 @@ enum skf_err skf_signer_check(struct skf_signer *s, const void *targets, size_t 
     SKF_GO(e, skf_tuf_verify(root, "targets", doc, why));
     SKF_GO(e, skf_tuf_repo_targets(s->dir, &now, why));
     if (version_of(doc) != version_of(now) + 1)
-        e = skf_fail(why, SKF_ERR_STATE, "targets.json: version %lld cannot follow %lld; something else was published in between, "
-                     "publish again", (long long)version_of(doc), (long long)version_of(now));
+        e = skf_fail(why, SKF_ERR_STATE,
+                     "targets.json: version %lld cannot follow %lld; something else was published in between, "
+                     "publish again",
+                     (long long)version_of(doc), (long long)version_of(now));
     else
         e = check_listed(doc, path, manifest, manifest_len, why);
 out:

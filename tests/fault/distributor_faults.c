@@ -1,7 +1,7 @@
 /*
- * No memory and no disk under the distributor: every allocation and every lasting step made to fail in turn, and the process killed
- * at every step.  What must hold: an error, nothing leaked, no chunk under a name that its bytes do not have, no part of a version or token
- * visible, and the same call succeeding afterwards.
+ * No memory and no disk under the distributor: every allocation and every lasting step made to fail in turn, and the
+ * process killed at every step.  What must hold: an error, nothing leaked, no chunk under a name that its bytes do not
+ * have, no part of a version or token visible, and the same call succeeding afterwards.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -138,7 +138,10 @@ static enum skf_err publish(struct skf_registry *r, struct skf_why *why)
     return skf_registry_add_version(r, &v, content.manifest, content.manifest_len, "stable", why);
 }
 
-static enum skf_err take_none(void *ctx, struct skf_reg_device *d) { return SKF_OK; }
+static enum skf_err take_none(void *ctx, struct skf_reg_device *d)
+{
+    return SKF_OK;
+}
 
 static enum skf_err use(const char *path, struct skf_why *why)
 {

@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
     skf_manifest_version(m, &v);
     for (uint64_t i = 0; i < l.n; i++)
         sum += l.lengths[i];
-    if (sum != v.size || l.n == 0 || !is_registry_name(v.model) || !is_registry_name(v.version) || strchr(m->files[0]->name, '/'))
+    if (sum != v.size || l.n == 0 || !is_registry_name(v.model) || !is_registry_name(v.version) ||
+        strchr(m->files[0]->name, '/'))
         abort();
     skf_manifest_free(m);
     return 0;

@@ -1,4 +1,5 @@
-/* What the distributor's tests share: a folder, a registry, contents of small bytes with their manifests, a signed repository. */
+/* What the distributor's tests share: a folder, a registry, contents of small bytes with their manifests, a signed
+ * repository. */
 #ifndef SKF_TESTS_DISTRIBUTOR_FIX_H
 #define SKF_TESTS_DISTRIBUTOR_FIX_H
 
@@ -41,8 +42,14 @@ FIX const char *fix_dir(char dir[64])
     return dir;
 }
 
-FIX int fix_unlink(const char *path, const struct stat *st, int kind, struct FTW *f) { return remove(path); }
-FIX void fix_remove(const char *dir) { (void)nftw(dir, fix_unlink, 16, FTW_DEPTH | FTW_PHYS); }
+FIX int fix_unlink(const char *path, const struct stat *st, int kind, struct FTW *f)
+{
+    return remove(path);
+}
+FIX void fix_remove(const char *dir)
+{
+    (void)nftw(dir, fix_unlink, 16, FTW_DEPTH | FTW_PHYS);
+}
 
 FIX struct skf_registry *fix_registry(const char *dir)
 {

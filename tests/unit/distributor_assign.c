@@ -38,7 +38,10 @@ static void pin(struct skf_registry *r, const char *version, enum skf_pin_kind k
     fix_ok(skf_registry_pin(r, &p, 1, why));
 }
 
-static void tag(struct box *b, const char *text) { (void)snprintf(b->tags[b->d.n_tags++], SKF_REG_TAG, "%s", text); }
+static void tag(struct box *b, const char *text)
+{
+    (void)snprintf(b->tags[b->d.n_tags++], SKF_REG_TAG, "%s", text);
+}
 
 static void test_order(void **state)
 {
@@ -116,7 +119,8 @@ static void test_tags(void **state)
     fix_remove(dir);
 }
 
-static struct skf_plan plan(struct skf_registry *r, const struct box *b, const char *sent, int64_t now, enum skf_step step)
+static struct skf_plan plan(struct skf_registry *r, const struct box *b, const char *sent, int64_t now,
+                            enum skf_step step)
 {
     struct skf_plan p;
     fix_ok(skf_assign_plan(r, &b->d, "m", sent, now, &p, why));
@@ -152,7 +156,7 @@ static void test_plan(void **state)
     p = plan(r, &b, "", 0, SKF_STEP_SEND);
     assert_false(p.has_content);
     (void)plan(r, &b, p.id, 0, SKF_STEP_NONE); /* said already */
-    box(&b, "1", 77); /* a content that nobody published here */
+    box(&b, "1", 77);                          /* a content that nobody published here */
     p = plan(r, &b, "", 0, SKF_STEP_BUILD);
     assert_memory_equal(p.from, empty, SKF_DIGEST);
     box(&b, NULL, 0);
@@ -241,8 +245,9 @@ static void test_paths(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order),    cmocka_unit_test(test_states),        cmocka_unit_test(test_tags), cmocka_unit_test(test_plan),
-        cmocka_unit_test(test_failures), cmocka_unit_test(test_runtime_level), cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_order), cmocka_unit_test(test_states),   cmocka_unit_test(test_tags),
+        cmocka_unit_test(test_plan),  cmocka_unit_test(test_failures), cmocka_unit_test(test_runtime_level),
+        cmocka_unit_test(test_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

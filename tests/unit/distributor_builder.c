@@ -1,4 +1,5 @@
-/* The signer and the builder on a real repository: what they list is what a TUF client finds, and a crash between steps costs nothing. */
+/* The signer and the builder on a real repository: what they list is what a TUF client finds, and a crash between steps
+ * costs nothing. */
 #include <limits.h>
 #include <pthread.h>
 
@@ -159,7 +160,8 @@ static void publish(struct world *w, const struct fix_content *f)
     fix_ok(skf_signer_targets(w->signer, text, n, why));
     skf_free(text);
     for (uint64_t i = 0; i < f->cut.n; i++)
-        fix_ok(skf_chunks_put(w->chunks, f->cut.chunks[i].digest, f->bytes + f->cut.chunks[i].offset, f->cut.chunks[i].length, why));
+        fix_ok(skf_chunks_put(w->chunks, f->cut.chunks[i].digest, f->bytes + f->cut.chunks[i].offset,
+                              f->cut.chunks[i].length, why));
     fix_publish(w->registry, f, "stable");
 }
 
@@ -213,7 +215,8 @@ static void test_signer(void **state)
     char *text = targets_with(&w, &f, w.targets, &n);
     fix_ok(skf_signer_check(w.signer, text, n, path, f.manifest, f.manifest_len, why));
     fix_err(SKF_ERR_DIGEST, skf_signer_check(w.signer, text, n, path, g.manifest, g.manifest_len, why));
-    fix_err(SKF_ERR_DIGEST, skf_signer_check(w.signer, text, n, "models/m/2.manifest", f.manifest, f.manifest_len, why));
+    fix_err(SKF_ERR_DIGEST,
+            skf_signer_check(w.signer, text, n, "models/m/2.manifest", f.manifest, f.manifest_len, why));
     fix_err(SKF_ERR_FORMAT, skf_signer_check(w.signer, text, n - 1, path, f.manifest, f.manifest_len, why));
     char *forged = targets_with(&w, &f, w.root, &n);
     fix_err(SKF_ERR_SIGNATURE, skf_signer_check(w.signer, forged, n, path, f.manifest, f.manifest_len, why));

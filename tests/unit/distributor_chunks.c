@@ -14,7 +14,8 @@ static struct skf_chunks *chunks_in(const char *dir, char a[80], char b[80])
 static void put_all(struct skf_chunks *c, const struct fix_content *f)
 {
     for (uint64_t i = 0; i < f->cut.n; i++)
-        fix_ok(skf_chunks_put(c, f->cut.chunks[i].digest, f->bytes + f->cut.chunks[i].offset, f->cut.chunks[i].length, why));
+        fix_ok(skf_chunks_put(c, f->cut.chunks[i].digest, f->bytes + f->cut.chunks[i].offset, f->cut.chunks[i].length,
+                              why));
 }
 
 static void test_content(void **state)
@@ -93,12 +94,30 @@ static Skiff__V1__ManifestFile *no_files[1];
 static Skiff__V1__ManifestFile bad_file;
 static Skiff__V1__ManifestTensor bad_tensor, *bad_tensors[1] = {&bad_tensor};
 
-static void spoil_format(Skiff__V1__Manifest *m) { m->format = 2; }
-static void spoil_model(Skiff__V1__Manifest *m) { m->model = (char *)(uintptr_t) "../m"; }
-static void spoil_version(Skiff__V1__Manifest *m) { m->version = (char *)(uintptr_t) ""; }
-static void spoil_root(Skiff__V1__Manifest *m) { m->root.len = 31; }
-static void spoil_size(Skiff__V1__Manifest *m) { m->size++; }
-static void spoil_digests(Skiff__V1__Manifest *m) { m->chunk_digests.len -= 32; }
+static void spoil_format(Skiff__V1__Manifest *m)
+{
+    m->format = 2;
+}
+static void spoil_model(Skiff__V1__Manifest *m)
+{
+    m->model = (char *)(uintptr_t) "../m";
+}
+static void spoil_version(Skiff__V1__Manifest *m)
+{
+    m->version = (char *)(uintptr_t) "";
+}
+static void spoil_root(Skiff__V1__Manifest *m)
+{
+    m->root.len = 31;
+}
+static void spoil_size(Skiff__V1__Manifest *m)
+{
+    m->size++;
+}
+static void spoil_digests(Skiff__V1__Manifest *m)
+{
+    m->chunk_digests.len -= 32;
+}
 static void spoil_order(Skiff__V1__Manifest *m)
 {
     memcpy(some_lengths, m->chunk_lengths, sizeof some_lengths);

@@ -28,7 +28,8 @@ static void test_tokens(void **state)
 static void test_names(void **state)
 {
     char dir[64], t[SKF_TOKEN];
-    const char *const bad[] = {"", "a b", "a:b", "a/b", "a\nb", "0123456789012345678901234567890123456789012345678901234567890123x"};
+    const char *const bad[] = {"",    "a b",  "a:b",
+                               "a/b", "a\nb", "0123456789012345678901234567890123456789012345678901234567890123x"};
     fix_dir(dir);
     for (size_t i = 0; i < SKF_COUNT(bad); i++)
         fix_err(SKF_ERR_ARG, skf_enrol_token(dir, bad[i], t, why));

@@ -83,7 +83,8 @@ static void test_prefix(void **state)
     fix_remove(dir);
 }
 
-static void expect_channel(struct skf_registry *r, const char *version, const char *previous, enum skf_rollout_state state)
+static void expect_channel(struct skf_registry *r, const char *version, const char *previous,
+                           enum skf_rollout_state state)
 {
     struct skf_reg_channel c;
     fix_ok(skf_registry_channel(r, "m", "stable", &c, why));
@@ -135,7 +136,8 @@ static void test_pins(void **state)
     char dir[64];
     struct skf_registry *r = fix_registry(fix_dir(dir));
     struct skf_reg_pin pins[] = {{.device = "one", .model = "m", .version = "1", .kind = SKF_PIN_FIXED},
-                                 {.device = "two", .model = "m", .version = "9", .kind = SKF_PIN_ROLLBACK}}, got;
+                                 {.device = "two", .model = "m", .version = "9", .kind = SKF_PIN_ROLLBACK}},
+                       got;
     bool had;
     fix_version(r, "m", "1", 1, NULL);
     fix_err(SKF_ERR_NOT_FOUND, skf_registry_pin(r, pins, 2, why)); /* there is no 9: neither is set */
@@ -201,12 +203,35 @@ static void test_devices(void **state)
     char dir[64], tags[2][SKF_REG_TAG] = {"channel=beta", "site=lab"};
     struct skf_registry *r = fix_registry(fix_dir(dir));
     struct skf_reg_held held = {.model = "m", .version = "1", .slot = "active"};
-    struct skf_reg_work work = {.model = "m", .target = "2", .id = "a7f", .phase = 8, .chunks_done = 1, .chunks_total = 2,
-                                .bytes_received = 3, .swap_pause_us = 4, .error_class = "base", .error = "why", .has_failed = true,
-                                .is_full = true, .attempts = 5, .retry_at = 6};
-    struct skf_reg_device d = {.name = "box", .machine = "x86_64", .isa = "avx2", .agent_version = "0.1", .last_seen = 11, .cpus = 2,
-                               .runtime_level = 1, .memory_bytes = 12, .disk_free = 13, .tags = tags, .n_tags = 2, .held = &held,
-                               .n_held = 1, .work = &work, .n_work = 1};
+    struct skf_reg_work work = {.model = "m",
+                                .target = "2",
+                                .id = "a7f",
+                                .phase = 8,
+                                .chunks_done = 1,
+                                .chunks_total = 2,
+                                .bytes_received = 3,
+                                .swap_pause_us = 4,
+                                .error_class = "base",
+                                .error = "why",
+                                .has_failed = true,
+                                .is_full = true,
+                                .attempts = 5,
+                                .retry_at = 6};
+    struct skf_reg_device d = {.name = "box",
+                               .machine = "x86_64",
+                               .isa = "avx2",
+                               .agent_version = "0.1",
+                               .last_seen = 11,
+                               .cpus = 2,
+                               .runtime_level = 1,
+                               .memory_bytes = 12,
+                               .disk_free = 13,
+                               .tags = tags,
+                               .n_tags = 2,
+                               .held = &held,
+                               .n_held = 1,
+                               .work = &work,
+                               .n_work = 1};
     struct skf_reg_device other = {.name = "another"}, got = {.tags = NULL};
     const struct skf_reg_device *list[] = {&d, &other};
     fix_ok(skf_registry_put_devices(r, list, 2, why));
@@ -239,7 +264,8 @@ static void test_one_owner(void **state)
     fix_remove(dir);
 }
 
-/* A child moves a channel on and on until it is killed: whatever it had acknowledged is there, and the record is whole. */
+/* A child moves a channel on and on until it is killed: whatever it had acknowledged is there, and the record is whole.
+ */
 static void test_kill(void **state)
 {
     char dir[64];
@@ -283,9 +309,9 @@ static void test_kill(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),   cmocka_unit_test(test_versions), cmocka_unit_test(test_prefix),
-        cmocka_unit_test(test_rollouts), cmocka_unit_test(test_pins),    cmocka_unit_test(test_deltas),
-        cmocka_unit_test(test_devices), cmocka_unit_test(test_one_owner), cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_names),    cmocka_unit_test(test_versions),  cmocka_unit_test(test_prefix),
+        cmocka_unit_test(test_rollouts), cmocka_unit_test(test_pins),      cmocka_unit_test(test_deltas),
+        cmocka_unit_test(test_devices),  cmocka_unit_test(test_one_owner), cmocka_unit_test(test_kill),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
