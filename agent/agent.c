@@ -22,6 +22,7 @@
 #define TURN_STARTING 30u
 #define STOP_WAIT     (10 * SKF_SECOND)
 #define SWEEP_MAX     32
+#define GATEWAY_TRIES 3 /* of one that never listened: its port is somebody else's */
 
 /* ---- what the boxes ask of the loop ---------------------------------------------------------------------------------------------- */
 
@@ -247,18 +248,22 @@ static unsigned turn(struct skf_agent *a, uint64_t now)
     return (unsigned)SKF_MIN(wait, (uint64_t)most);
 }
 
-static void run(struct skf_agent *a)
+static enum skf_err run(struct skf_agent *a, struct skf_why *why)
 {
     uint64_t count;
     while (!a->is_stopping) {
         unsigned ms = turn(a, skf_now_ns());
+        if (!a->gateway.has_listened && a->gateway.bad >= GATEWAY_TRIES)
+            return skf_fail(why, SKF_ERR_BUSY, "%s: the gateway does not start: %s", a->o->listen,
+                            a->gateway.tap.error[0] ? a->gateway.tap.error : "it ended");
         struct pollfd p[] = {{a->signal_fd, POLLIN, 0}, {a->wake_fd, POLLIN, 0}};
         if (poll(p, SKF_COUNT(p), (int)ms) < 0 && errno != EINTR)
-            break;
+            return skf_fail_errno(why, errno, "poll");
         ssize_t n = read(a->wake_fd, &count, sizeof count);
         (void)n;
         take_signals(a, skf_now_ns());
     }
+    return SKF_OK;
 }
 
 /* ---- start and end ---------------------------------------------------------------------------------------------------------------------- */
@@ -349,6 +354,7 @@ static void stop(struct skf_agent *a)
     for (size_t i = 0; i < a->n_old; i++)
         skf_worker_free(a->old[i]);
     skf_store_close(a->store);
+    skf_tap_close(&a->gateway.tap);
     if (a->gateway.out >= 0)
         (void)close(a->gateway.out);
     if (a->signal_fd >= 0)
@@ -375,7 +381,7 @@ enum skf_err skf_agent_run(const struct skf_agent_opts *o, struct skf_why *why)
     SKF_GO(e, skf_session_new(&so, &a->session, why));
     if (o->enrol)
         SKF_GO(e, skf_enrol(o, token, why));
-    run(a);
+    e = run(a, why);
 out:
     if (e == SKF_ERR_CANCELLED)
         e = SKF_OK;

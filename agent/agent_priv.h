@@ -141,8 +141,19 @@ void skf_session_kick(struct skf_session *s); /* wakes whoever waits in a link c
 struct skf_link skf_session_link(struct skf_session *s);
 
 /* ---- children ----------------------------------------------------------------------------------------------------------- */
-/* Starts `program` (beside this one) with the arguments, its stdout at *out when out is not NULL. The child dies with us. */
-SKF_MUST enum skf_err skf_spawn(const char *program, const char *const *args, pid_t *pid, int *out, struct skf_why *why);
+/* A child's stderr on its way to ours; its last line of error ("skiff-worker: what: why") is kept. */
+struct skf_tap {
+    int fd; /* -1 */
+    bool is_quiet; /* not passed on: its error becomes ours */
+    char line[512], error[256];
+    size_t len;
+};
+void skf_tap_pump(struct skf_tap *t);  /* passes on what is there now */
+void skf_tap_close(struct skf_tap *t); /* the child is gone: the rest, then the end */
+/* Starts `program` (beside this one) with the arguments, its stdout at *out when out is not NULL, its stderr in the tap. The child
+ * dies with us. */
+SKF_MUST enum skf_err skf_spawn(const char *program, const char *const *args, pid_t *pid, int *out, struct skf_tap *tap,
+                                struct skf_why *why);
 
 enum skf_worker_state {
     SKF_WORKER_WAITING,  /* not running; starts at `next` */
@@ -161,7 +172,8 @@ struct skf_worker {
     uint64_t next, started, ready, deadline;
     uint64_t probe_sent; /* 0: none under way */
     bool has_probed, is_probe_ok;
-    char error[256];   /* why it died or what its probe said */
+    char error[400];   /* why it died or what its probe said */
+    struct skf_tap tap;
 };
 struct skf_worker *skf_worker_new(const char *model, const char *version, unsigned number, bool is_kept);
 /* Starts, connects, reads what came. True when something changed. */
@@ -190,6 +202,8 @@ struct skf_gateway {
     uint64_t last_id;
     char line[160];
     size_t line_len;
+    bool has_listened; /* once at least */
+    struct skf_tap tap;
 };
 void skf_gateway_init(struct skf_gateway *g, const char *listen);
 /* Starts it, reads its first line, connects to it. True when it became usable just now (routes must be set). */

@@ -4,7 +4,6 @@
 #include "agent/agent_priv.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -23,7 +22,7 @@
 void skf_gateway_init(struct skf_gateway *g, const char *listen)
 {
     memset(g, 0, sizeof *g);
-    g->out = g->control = -1;
+    g->out = g->control = g->tap.fd = -1;
     (void)snprintf(g->listen, sizeof g->listen, "%s", listen);
 }
 
@@ -41,13 +40,14 @@ static void start(struct skf_gateway *g, uint64_t now)
     g->started = now;
     g->is_listening = false;
     g->line_len = 0;
-    if (skf_spawn("skiff-gateway", args, &g->pid, &g->out, &why) != SKF_OK) {
+    g->tap.is_quiet = !g->has_listened;
+    if (skf_spawn("skiff-gateway", args, &g->pid, &g->out, &g->tap, &why) != SKF_OK) {
         skf_log(SKF_LOG_ERROR, "gateway: %s", why.text);
         g->pid = 0;
         g->next = now + 5 * SKF_SECOND;
-        return;
+        g->bad++;
+        (void)snprintf(g->tap.error, sizeof g->tap.error, "%.255s", why.text);
     }
-    (void)fcntl(g->out, F_SETFL, O_NONBLOCK);
 }
 
 /* "listening 127.0.0.1:8080": from then on this is the address it is started with, so that clients find it again. */
@@ -65,13 +65,15 @@ static void read_line(struct skf_gateway *g)
     *end = 0;
     if (strncmp(g->line, word, sizeof word - 1) == 0) {
         (void)snprintf(g->listen, sizeof g->listen, "%.127s", g->line + sizeof word - 1);
-        g->is_listening = true;
+        g->is_listening = g->has_listened = true;
+        g->tap.is_quiet = false;
     }
     g->line_len = 0;
 }
 
 bool is_gateway_up_now(struct skf_gateway *g, uint64_t now)
 {
+    skf_tap_pump(&g->tap);
     if (!g->pid) {
         if (now >= g->next)
             start(g, now);
@@ -93,10 +95,12 @@ bool is_gateway_usable(const struct skf_gateway *g) { return g->pid && g->is_lis
 
 void skf_gateway_exited(struct skf_gateway *g, int status, uint64_t now)
 {
+    skf_tap_close(&g->tap);
+    enum skf_level level = g->has_listened ? SKF_LOG_WARN : SKF_LOG_DEBUG;
     if (WIFSIGNALED(status))
-        skf_log(SKF_LOG_WARN, "gateway: ended by signal %d", WTERMSIG(status));
+        skf_log(level, "gateway: ended by signal %d", WTERMSIG(status));
     else
-        skf_log(SKF_LOG_WARN, "gateway: ended with status %d", WEXITSTATUS(status));
+        skf_log(level, "gateway: ended with status %d", WEXITSTATUS(status));
     g->bad = g->is_listening && now - g->started > LONG_LIFE ? 1 : g->bad + 1;
     g->next = now + (g->bad <= 1 ? 0 : SKF_MIN(200 * SKF_MS << SKF_MIN(g->bad - 2, 8u), 10 * SKF_SECOND));
     g->pid = 0;

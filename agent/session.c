@@ -15,6 +15,7 @@
 #define RETRY_FIRST   (200 * SKF_MS)
 #define RETRY_MOST    (30 * SKF_SECOND)
 #define WELCOME_WAIT  (20 * SKF_SECOND)
+#define CHANNEL_TRIES 4u /* failures in a row, and the next try is over a new channel */
 
 void skf_session_wake(struct skf_session *s)
 {
@@ -127,12 +128,17 @@ uint64_t skf_session_tick(struct skf_session *s, uint64_t now, enum skf_err (*he
 {
     (void)pthread_mutex_lock(&s->mu);
     bool is_due = !s->stream && now >= s->next_try;
+    struct skf_wire_channel *old = is_due && s->failures && s->failures % CHANNEL_TRIES == 0 ? s->channel : NULL;
+    if (old)
+        s->channel = NULL;
     if (s->stream && !s->is_up && now - s->opened > WELCOME_WAIT)
         skf_wire_end(s->stream, SKF_WIRE_CANCELLED, "no welcome");
     uint64_t again = s->stream ? now + WELCOME_WAIT : SKF_MAX(s->next_try, now);
     (void)pthread_mutex_unlock(&s->mu);
     if (!is_due)
         return again;
+    if (old) /* a new one reads the certificate anew: it may have been replaced */
+        skf_wire_channel_close(old);
 
     uint8_t *p = NULL;
     size_t n = 0;

@@ -51,7 +51,7 @@ static void go_back(struct skf_box *b, enum skf_err e, const char *text, uint64_
 static void start_check(struct skf_box *b, uint64_t now)
 {
     struct skf_agent *a = b->agent;
-    char text[400];
+    char text[500];
     if (now - b->phase_since < CHECK_PAUSE && b->rec.attempts)
         return;
     if (b->rec.attempts >= SKF_AGENT_ATTEMPTS) {
@@ -75,7 +75,7 @@ static void start_check(struct skf_box *b, uint64_t now)
 
 static void check_died(struct skf_box *b, uint64_t now)
 {
-    (void)snprintf(b->rec.error, sizeof b->rec.error, "%s", b->incoming->error);
+    (void)snprintf(b->rec.error, sizeof b->rec.error, "%.255s", b->incoming->error);
     skf_agent_leave(b->agent, b->incoming, true);
     b->incoming = NULL;
     skf_box_phase(b, SKIFF__V1__PHASE__PHASE_STAGED, now);
@@ -118,7 +118,7 @@ void skf_box_check(struct skf_box *b, uint64_t now)
     if (w->state != SKF_WORKER_READY)
         return;
     if (w->has_probed && !w->is_probe_ok) {
-        char text[300];
+        char text[500];
         (void)snprintf(text, sizeof text, "self-check: %s", w->error);
         go_back(b, SKF_ERR_STATE, text, now);
     } else if (w->has_probed) {
@@ -166,7 +166,7 @@ void skf_box_watch(struct skf_box *b, uint64_t now)
 {
     struct skf_agent *a = b->agent;
     struct skf_worker *w = b->incoming;
-    char text[300];
+    char text[500];
     if (b->is_returned_by_centre) {
         go_back(b, SKF_OK, "cancelled by the centre", now);
         return;
@@ -236,12 +236,12 @@ void skf_box_guard(struct skf_box *b, uint64_t now)
     const char *previous = b->slots.version[SKF_SLOT_PREVIOUS];
     if (!b->active || b->active->bad < SKF_AGENT_ATTEMPTS || !previous[0])
         return;
-    char text[400];
+    char text[500];
     struct skf_slots before = b->slots;
     struct skf_worker *w = skf_worker_new(b->model, previous, ++a->next_socket, true);
     if (!w)
         return;
-    (void)snprintf(text, sizeof text, "%s ended %u times: %s", b->slots.version[SKF_SLOT_ACTIVE], b->active->bad,
+    (void)snprintf(text, sizeof text, "%s ended %u times: %.250s", b->slots.version[SKF_SLOT_ACTIVE], b->active->bad,
                    b->active->error);
     set_slot(&b->slots, SKF_SLOT_ACTIVE, previous);
     set_slot(&b->slots, SKF_SLOT_PREVIOUS, "");

@@ -27,7 +27,7 @@ struct skf_worker *skf_worker_new(const char *model, const char *version, unsign
     (void)snprintf(w->model, sizeof w->model, "%s", model);
     (void)snprintf(w->version, sizeof w->version, "%s", version);
     (void)snprintf(w->socket, sizeof w->socket, "run/worker-%u.sock", number);
-    w->fd = -1;
+    w->fd = w->tap.fd = -1;
     w->is_kept = is_kept;
     return w;
 }
@@ -46,6 +46,7 @@ void skf_worker_free(struct skf_worker *w)
         return;
     skf_worker_kill(w);
     hang_up(w);
+    skf_tap_close(&w->tap);
     (void)unlink(w->socket);
     skf_free(w);
 }
@@ -79,11 +80,13 @@ static void set_dead(struct skf_worker *w, uint64_t now)
 
 void skf_worker_exited(struct skf_worker *w, int status, uint64_t now)
 {
+    skf_tap_close(&w->tap);
     if (w->state != SKF_WORKER_LEAVING) {
         if (WIFSIGNALED(status))
             (void)snprintf(w->error, sizeof w->error, "the worker was ended by signal %d", WTERMSIG(status));
         else
-            (void)snprintf(w->error, sizeof w->error, "the worker ended with status %d", WEXITSTATUS(status));
+            (void)snprintf(w->error, sizeof w->error, "the worker ended with status %d%s%s", WEXITSTATUS(status),
+                           w->tap.error[0] ? ": " : "", w->tap.error);
         skf_log(SKF_LOG_WARN, "%s %s: %s", w->model, w->version, w->error);
     }
     set_dead(w, now);
@@ -106,7 +109,7 @@ static void start(struct skf_worker *w, uint64_t now, unsigned threads)
     }
     args[n] = NULL;
     w->started = now;
-    if (skf_spawn("skiff-worker", args, &w->pid, NULL, &why) == SKF_OK) {
+    if (skf_spawn("skiff-worker", args, &w->pid, NULL, &w->tap, &why) == SKF_OK) {
         w->state = SKF_WORKER_STARTING;
         return;
     }
@@ -227,6 +230,7 @@ static bool is_turned(struct skf_worker *w, uint64_t now)
 
 bool is_worker_changed(struct skf_worker *w, uint64_t now, unsigned threads)
 {
+    skf_tap_pump(&w->tap);
     switch (w->state) {
     case SKF_WORKER_WAITING:
         if (now < w->next)

@@ -224,7 +224,7 @@ enum skf_err skf_store_verify(struct skf_store *s, struct skf_why *why)
     /* Every chunk once, also those that no version names yet: an update that goes on relies on them. */
     enum skf_err e = walk_chunks(s, c.txn, verify_chunk, s->dir, why);
     if (e == SKF_OK)
-        e = skf_store_each_version(s, verify_version, &c);
+        e = skf_versions_walk(s, c.txn, verify_version, &c); /* one snapshot: a writer may be at work meanwhile */
     mdb_txn_abort(c.txn);
     if (e != SKF_OK && why && !why->text[0])
         return skf_fail(why, e, "%s: the record of a version is damaged", s->dir);

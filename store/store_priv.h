@@ -67,6 +67,9 @@ SKF_MUST enum skf_err skf_version_decode(const MDB_val *key, const MDB_val *val,
 /* NOT_FOUND, naming it, when the version is not there. */
 SKF_MUST enum skf_err skf_version_find(struct skf_store *s, MDB_txn *txn, const char *model, const char *version,
                                        MDB_val *key, char keybuf[SKF_VERSION_KEY], MDB_val *val, struct skf_why *why);
+/* skf_store_each_version within a transaction. */
+SKF_MUST enum skf_err skf_versions_walk(struct skf_store *s, MDB_txn *txn,
+                                        enum skf_err (*fn)(void *ctx, const struct skf_store_version *v), void *ctx);
 /* All slots of a model, empty where there is no record. */
 SKF_MUST enum skf_err skf_slots_read(struct skf_store *s, MDB_txn *txn, const char *model, struct skf_slots *out,
                                      struct skf_why *why);

@@ -187,21 +187,28 @@ static enum skf_err tell(const MDB_val *k, const MDB_val *val,
     return e;
 }
 
-enum skf_err skf_store_each_version(struct skf_store *s, enum skf_err (*fn)(void *ctx, const struct skf_store_version *v),
-                                    void *ctx)
+enum skf_err skf_versions_walk(struct skf_store *s, MDB_txn *txn,
+                               enum skf_err (*fn)(void *ctx, const struct skf_store_version *v), void *ctx)
 {
-    MDB_txn *txn;
     MDB_cursor *cur = NULL;
     MDB_val k, val;
-    SKF_TRY(skf_txn_begin(s, false, &txn, NULL));
     enum skf_err e = SKF_OK;
     int rc = mdb_cursor_open(txn, s->version, &cur);
     while (!rc && e == SKF_OK && !(rc = mdb_cursor_get(cur, &k, &val, MDB_NEXT)))
         e = tell(&k, &val, fn, ctx);
     if (cur)
         mdb_cursor_close(cur);
-    mdb_txn_abort(txn);
     if (e == SKF_OK && rc && rc != MDB_NOTFOUND)
         e = skf_store_fail(NULL, rc, "versions");
+    return e;
+}
+
+enum skf_err skf_store_each_version(struct skf_store *s, enum skf_err (*fn)(void *ctx, const struct skf_store_version *v),
+                                    void *ctx)
+{
+    MDB_txn *txn;
+    SKF_TRY(skf_txn_begin(s, false, &txn, NULL));
+    enum skf_err e = skf_versions_walk(s, txn, fn, ctx);
+    mdb_txn_abort(txn);
     return e;
 }

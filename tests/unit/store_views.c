@@ -1,6 +1,7 @@
 /* Reading in place, collection under readers, readers that die. */
 #include "tests/lib/store_fix.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -204,6 +205,50 @@ static void test_reader_process(void **state)
     fix_remove(dir);
 }
 
+/* Whoever looks sees one instant, also while versions come and go. */
+static void verifying_process(const char *dir, int go)
+{
+    struct skf_store *s = fix_open(dir, SKF_STORE_READ);
+    char c;
+    struct pollfd p = {go, POLLIN, 0};
+    do {
+        fix_ok(skf_store_verify(s, why));
+    } while (poll(&p, 1, 0) == 0);
+    assert_int_equal(read(go, &c, 1), 1);
+    skf_store_close(s);
+}
+
+static void test_verify_while_writing(void **state)
+{
+    (void)state;
+    char dir[64];
+    int go[2], status;
+    skf_store_close(fix_open(fix_dir(dir), SKF_STORE_WRITE));
+    assert_int_equal(pipe(go), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        verifying_process(dir, go[0]);
+        _exit(0);
+    }
+    struct skf_store *s = fix_open(dir, SKF_STORE_WRITE);
+    for (unsigned i = 0; i < 40; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "%u", i);
+        struct fix_version *f = fix_version(name, 12, 1000 * i, 0, 0, 4000);
+        fix_install(s, f);
+        fix_ok(skf_store_del_version(s, "m", name, why));
+        fix_ok(skf_store_collect(s, NULL, 0, NULL, why));
+        fix_free(f);
+    }
+    assert_int_equal(write(go[1], "g", 1), 1);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    skf_store_close(s);
+    close(go[0]);
+    close(go[1]);
+    fix_remove(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +256,7 @@ int main(void)
         cmocka_unit_test(test_updates_under_a_view),
         cmocka_unit_test(test_collect_keeps),
         cmocka_unit_test(test_reader_process),
+        cmocka_unit_test(test_verify_while_writing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
