@@ -1,0 +1,247 @@
+"""skiff-worker over its socket, frame by frame: hello, generations, cancel, probe, a peer that leaves, one that does not read, quit."""
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import tiny_model  # noqa: E402
+from tap import check, done  # noqa: E402
+
+BUILD, TMP, SLOW = os.environ["SKF_BUILD"], os.environ["SKF_TMP"], float(os.environ.get("SKF_SLOW", "1"))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+WORKER = os.path.join(BUILD, "skiff-worker")
+MODEL, SOCKET = os.path.join(TMP, "tiny.gguf"), os.path.join(TMP, "w.sock")
+
+
+def local_proto():
+    from grpc_tools import protoc
+    out = os.path.join(TMP, "gen")
+    os.makedirs(out, exist_ok=True)
+    if protoc.main(["protoc", "-I" + os.path.join(ROOT, "proto"), "--python_out=" + out, "local.proto"]):
+        raise SystemExit("protoc failed")
+    sys.path.insert(0, out)
+    import local_pb2
+    return local_pb2
+
+
+class Peer:
+    def __init__(self, pb):
+        self.pb, self.s = pb, socket.socket(socket.AF_UNIX)
+        self.s.settimeout(30 * SLOW)
+        self.s.connect(SOCKET)
+
+    def send(self, **kind):
+        m = self.pb.ToWorker(**kind).SerializeToString()
+        self.s.sendall(struct.pack("<I", len(m)) + m)
+
+    def read(self):
+        """One message; None when the worker has hung up."""
+        head = self._take(4)
+        if head is None:
+            return None
+        m = self.pb.FromWorker()
+        m.ParseFromString(self._take(struct.unpack("<I", head)[0]))
+        return m
+
+    def _take(self, n):
+        out = b""
+        while len(out) < n:
+            try:
+                got = self.s.recv(n - len(out))
+            except ConnectionError:
+                got = b""
+            if not got:
+                return None
+            out += got
+        return out
+
+    def generate(self, number, prompt=None, messages=(), max_tokens=8, temperature=0.0, **sampling):
+        g = self.pb.Generate(id=number, prompt=prompt or "", is_chat=prompt is None,
+                             messages=[self.pb.ChatMessage(role=r, content=c) for r, c in messages],
+                             sampling=self.pb.Sampling(max_tokens=max_tokens, temperature=temperature, **sampling))
+        self.send(generate=g)
+
+    def until_finished(self, number):
+        """(started, text, tokens, finished) of one generation; others' messages are passed over."""
+        started, text, tokens = None, "", 0
+        while True:
+            m = self.read()
+            kind = m.WhichOneof("kind") if m else None
+            if kind == "started" and m.started.id == number:
+                started = m.started
+            elif kind == "token" and m.token.id == number:
+                text, tokens = text + m.token.text, tokens + 1
+            elif kind == "finished" and m.finished.id == number:
+                return started, text, tokens, m.finished
+            elif kind is None:
+                return started, text, tokens, None
+
+    def probe(self, number):
+        self.send(probe=self.pb.Probe(id=number))
+        while True:
+            m = self.read()
+            if m is None or m.WhichOneof("kind") == "health":
+                return m and m.health
+
+
+def start(*args):
+    if os.path.exists(SOCKET):
+        os.unlink(SOCKET)
+    p = subprocess.Popen([WORKER, "--socket", SOCKET, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.time() + 30 * SLOW
+    while not os.path.exists(SOCKET) and p.poll() is None and time.time() < end:
+        time.sleep(0.02)
+    return p
+
+
+def test_generations(pb, peer):
+    hello = peer.read().hello
+    check(hello.ok and (hello.model, hello.version) == ("tiny", "7") and hello.isa and hello.rss_bytes > 0, "hello", hello)
+    peer.generate(1, messages=[("system", "low"), ("user", "words")])
+    started, text, tokens, f = peer.until_finished(1)
+    check(started and started.prompt_tokens == f.prompt_tokens > 0, "started says the prompt's tokens", started, f)
+    check(f.reason in ("stop", "length") and f.completion_tokens == tokens <= 8 and not f.error, "a chat is answered", f)
+    for number in (2, 3):
+        peer.generate(number, "the low", max_tokens=12)
+    texts, over = {2: "", 3: ""}, 0
+    while over < 2:
+        m = peer.read()
+        if m.WhichOneof("kind") == "token":
+            texts[m.token.id] += m.token.text
+        over += m.WhichOneof("kind") == "finished"
+    check(texts[2] == texts[3] != "", "two at once, with one text", texts)
+    peer.generate(4, "low " * 1000)
+    f = peer.until_finished(4)[3]
+    check((f.reason, f.error_class) == ("error", "limit") and "context" in f.error, "a prompt over the context", f)
+    peer.generate(5, messages=[])
+    check(peer.until_finished(5)[3] is not None, "no message at all is answered somehow")
+    peer.generate(6, "the", max_tokens=100, temperature=1.0)
+    peer.generate(6, "the", max_tokens=100)
+    f = peer.until_finished(6)[3]
+    check((f.reason, f.error_class) == ("error", "argument"), "a number that runs already is refused", f)
+    peer.until_finished(6)
+
+
+def test_cancel(pb, peer):
+    peer.generate(10, "the", max_tokens=250, temperature=1.0, seed=1, has_seed=True)
+    while peer.read().WhichOneof("kind") != "token":
+        pass
+    peer.send(cancel=pb.CancelGenerate(id=10))
+    f = peer.until_finished(10)[3]
+    check(f.reason in ("cancelled", "stop"), "a generation is cancelled", f)
+    peer.send(cancel=pb.CancelGenerate(id=999))
+    h = peer.probe(11)
+    check(h.ok and h.id == 11 and h.active == 0, "a probe is answered; nothing is active", h)
+
+
+def test_lost_peers(pb, peer):
+    other = Peer(pb)
+    other.read()
+    for i in range(8):
+        other.generate(i + 1, "the", max_tokens=250, temperature=1.0)
+    other.s.close()
+    end, h = time.time() + 20 * SLOW, None
+    while time.time() < end:
+        h = peer.probe(20)
+        if h.active == 0:
+            break
+        time.sleep(0.05)
+    check(h.ok and h.active == 0, "what ran for a peer that left is cancelled", h)
+    junk = Peer(pb)
+    junk.read()
+    junk.s.sendall(struct.pack("<I", 5) + b"\xff" * 5)
+    check(junk.read() is None, "a peer that sends no message is hung up on")
+    big = Peer(pb)
+    big.read()
+    big.s.sendall(struct.pack("<I", 0xffffffff))
+    check(big.read() is None, "and one that announces 4 GiB")
+    many = [Peer(pb) for _ in range(20)]
+    hellos = [p.read() is not None for p in many]
+    check(any(hellos) and not all(hellos), "connections are bounded", hellos)
+    for p in many:
+        p.s.close()
+    check(peer.probe(21).ok, "and the first is served all the while")
+
+
+def rss(pid):
+    return int(open(f"/proc/{pid}/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_slow_peer(pb, peer, p):
+    """One that asks without end and reads nothing: its memory here is bounded, and it is hung up on."""
+    slow = Peer(pb)
+    before, asked, hung_up = rss(p.pid), 0, False
+    slow.s.settimeout(5)
+    try:
+        while asked < 400000 and not hung_up:
+            for _ in range(500):
+                asked += 1
+                slow.generate(asked, " " * 2000, max_tokens=1)  # refused: over the context, with a line that says so
+    except (ConnectionError, socket.timeout):
+        hung_up = True
+    check(hung_up and rss(p.pid) - before < (64 << 20 if SLOW == 1 else 1 << 30),  # a sanitizer keeps what was freed
+          "a peer that reads nothing is hung up on", asked, rss(p.pid) - before)
+    check(peer.probe(30).ok, "and costs the others nothing")
+
+
+def test_quit(pb, peer, p):
+    peer.generate(40, "the low", max_tokens=60, temperature=1.0, seed=3, has_seed=True)
+    while peer.read().WhichOneof("kind") != "token":
+        pass
+    other = Peer(pb)
+    other.read()
+    other.send(quit=pb.Quit())
+    f = peer.until_finished(40)[3]
+    check(f is not None and f.reason in ("stop", "length"), "what runs is finished after quit", f)
+    check(p.wait(20 * SLOW) == 0 and not os.path.exists(SOCKET), "and then the worker ends well", p.returncode)
+
+
+def test_signals(pb):
+    p = start("--file", MODEL, "--threads", "1")
+    peer = Peer(pb)
+    check(peer.read().hello.model == "tiny", "named by its file when nothing else is said")
+    peer.generate(1, "the", max_tokens=250, temperature=1.0)
+    p.send_signal(signal.SIGTERM)
+    check(p.wait(20 * SLOW) == 0, "SIGTERM cancels and ends well", p.returncode)
+    p = start("--file", MODEL)
+    p2 = subprocess.run([WORKER, "--socket", SOCKET, "--file", MODEL], capture_output=True, text=True, timeout=60 * SLOW)
+    check(p2.returncode == 1 and SOCKET in p2.stderr.splitlines()[-1], "a socket in use is one line, exit 1", p2)
+    p.kill()
+    p.wait()
+    p = start("--file", MODEL)
+    check(p.poll() is None, "a socket left by a worker that was killed is replaced")
+    p.terminate()
+    p.wait()
+
+
+def test_usage():
+    for args, status, want in ((["--help"], 0, ""), (["--version"], 0, ""), ([], 2, "needed"), (["--bogus"], 2, "unknown option"),
+                               (["--socket", SOCKET, "--file", os.path.join(TMP, "none.gguf")], 1, "none.gguf"),
+                               (["--socket", SOCKET, "--store", os.path.join(TMP, "none"), "--model", "m", "--version", "1"], 1, "none"),
+                               (["--socket", SOCKET, "--store", "s"], 2, "needs --model"), (["--socket", SOCKET, "--file", "f", "--threads", "0"], 2, "number"),
+                               (["--socket", "/nonexistent/x.sock", "--file", MODEL], 1, "/nonexistent/x.sock")):
+        r = subprocess.run([WORKER, *args], capture_output=True, text=True, timeout=60 * SLOW)
+        check(r.returncode == status and want in r.stderr and r.stderr.count("\n") <= 1 and bool(r.stdout) == (status == 0),
+              f"{' '.join(os.path.basename(a) for a in args) or 'nothing'}: exit {status}", r)
+
+
+def main():
+    pb = local_proto()
+    tiny_model.write(MODEL, seed=3)
+    p = start("--file", MODEL, "--name", "tiny", "--version", "7", "--threads", "1")
+    peer = Peer(pb)
+    test_generations(pb, peer)
+    test_cancel(pb, peer)
+    test_lost_peers(pb, peer)
+    test_slow_peer(pb, peer, p)
+    test_quit(pb, peer, p)
+    test_signals(pb)
+    test_usage()
+    done()
+
+
+main()
