@@ -67,7 +67,7 @@ def fresh(fleet, box, snapshot):
 
 def one(fleet, box, number, length, rng):
     who = WHO[number % len(WHO)]
-    instant = rng.random() * length
+    instant = rng.random() ** 2 * length  # the first part, until the new version serves, is the shorter one and has more in it
     fleet.operate("pin", "box", "--model", fl.MODEL, "--version", "2.0")
     time.sleep(instant)
     strike(fleet, box, who, rng)
