@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/pidfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -43,6 +44,16 @@ static bool is_number(const char *s, unsigned low, unsigned high, unsigned *out)
     return true;
 }
 
+/* A client is a descriptor, and the usual limit is below what the server would take. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit l;
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < 4096) {
+        l.rlim_cur = l.rlim_max < 4096 ? l.rlim_max : 4096;
+        (void)setrlimit(RLIMIT_NOFILE, &l);
+    }
+}
+
 /* Waits for a signal to end, or for the parent's end when parent_fd >= 0. */
 static void wait_for_end(int signal_fd, int parent_fd)
 {
@@ -70,6 +81,7 @@ static int run(const struct skf_gw_opts *o, bool parent_death)
         fprintf(stderr, "skiff-gateway: cannot watch for the end: %s\n", parent_death && getppid() != parent ? "the parent is gone" : strerror(errno));
         return 1;
     }
+    raise_descriptor_limit();
     skf_log_open("skiff-gateway", SKF_LOG_INFO);
     if (skf_gw_open(o, &g, &why) != SKF_OK) {
         fprintf(stderr, "skiff-gateway: %s\n", why.text);

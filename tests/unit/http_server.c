@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 #include "base/alloc.h"
 #include "http/http.h"
@@ -317,6 +318,10 @@ static void test_idle_connections(void **state)
     enum { N = 1000 };
     static int fds[N];
     char a[4096];
+    struct rlimit l = {0, 0};
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &l), 0); /* both ends are here */
+    l.rlim_cur = SKF_MIN(l.rlim_max, (rlim_t)4096);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &l), 0);
     long before = resident_kib();
     for (int i = 0; i < N; i++) {
         fds[i] = client_connect(skf_http_port(server));
