@@ -207,6 +207,41 @@ def signing_elsewhere(fleet, models, roots):
           and len(manifest.tensors) > 10, "the manifest says what the file is")
 
 
+def written(fleet, path, version):
+    """What is to be signed for a version, signed: (targets file, manifest's bytes)."""
+    r = fleet.operate("publish", path, "--model", "other", "--version", version, "--out", fleet.path("sign", version))
+    fleet.skiff("sign", "--key", fleet.path("keys", "targets.key"), r["unsigned"])
+    return r["unsigned"], open(r["manifest"], "rb").read()
+
+
+def broken_off(fleet):
+    """An upload that breaks off goes on where it was; one that lies is refused; of two that were signed at once the second is told."""
+    path = fleet.path("random.bin")
+    with open(path, "wb") as f:
+        f.write(random.Random(3).randbytes(5_500_000))
+    data = open(path, "rb").read()
+    targets, packed = written(fleet, path, "r1")
+    second, _ = written(fleet, path, "r2")
+    begin = op.PublishMessage(begin=op.PublishBegin(manifest=packed, targets=open(targets, "rb").read()))
+    lengths = manifest_pb2.Manifest.FromString(packed).chunk_lengths
+    finish = op.PublishMessage(finish=op.PublishFinish())
+    with grpc.secure_channel(fleet.address, credentials(fleet.path("operator"), "operator")) as c:
+        publish = operator_grpc.OperatorStub(c).Publish
+        part = lambda n, bytes_: op.PublishMessage(data=op.PublishData(number=n, data=bytes_))  # noqa: E731
+        first, wrong = data[:lengths[0]], bytes(lengths[1])
+        codes = [refused(lambda m=m: list(publish(iter(m), timeout=20))) for m in (
+            [begin, part(0, first), finish], [begin, part(1, wrong)], [begin, part(1, first[:-1])], [begin, part(99, first)], [begin, begin])]
+        check(codes == [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INVALID_ARGUMENT,
+                        grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION],
+              "an upload that ends early, or sends other bytes than were signed, is refused", codes)
+    r = fleet.operate("publish", path, "--model", "other", "--version", "r1", "--targets", targets)
+    check(r["new"] and r["bytes_sent"] == len(data) - lengths[0], "what came before an upload broke off is not sent again", r)
+    r = fleet.operate("publish", path, "--model", "other", "--version", "r2", "--targets", second, check=False)
+    check(r.returncode == 1 and "in between" in r.stderr, "of two that were signed at once, the second is told to start anew", r.stderr)
+    r = fleet.operate("publish", path, "--model", "other", "--version", "r2", "--key", fleet.path("keys", "targets.key"))
+    check(r["bytes_sent"] == 0 and r["root"] == manifest_pb2.Manifest.FromString(packed).root.hex(), "the same content under another name costs nothing", r)
+
+
 def sessions(fleet, models, roots):
     box = Box(fleet, "py-1")
     check(box.welcome.wait(10 * SLOW), "a Python client is welcomed")
@@ -518,6 +553,7 @@ def main():
         fleet.start_centre()
         publishing(fleet, models, roots)
         signing_elsewhere(fleet, models, roots)
+        broken_off(fleet)
         box = sessions(fleet, models, roots)
         box = rollouts(fleet, box, roots)
         pins(fleet, box, roots)

@@ -202,6 +202,34 @@ static void expect_listed(struct world *w, const uint8_t *from, const uint8_t *t
     skf_tuf_close(t);
 }
 
+static long long timestamp_version(struct world *w)
+{
+    struct skf_buf b = SKF_BUF_INIT(1 << 20);
+    skf_json *doc;
+    fix_ok(skf_signer_read(w->signer, "timestamp.json", &b, why));
+    fix_ok(skf_json_parse(b.data, b.len, 16, &doc, why));
+    long long v = skf_json_i64(skf_json_get(skf_json_get(doc, "signed"), "version"), -1);
+    skf_json_free(doc);
+    skf_buf_free(&b);
+    return v;
+}
+
+/* What is near its end is signed anew, and nothing else is touched. */
+static void test_renewal(void **state)
+{
+    struct world w;
+    int64_t now = skf_now_unix();
+    world(&w);
+    long long first = timestamp_version(&w);
+    fix_ok(skf_signer_renew(w.signer, why));
+    assert_int_equal(timestamp_version(&w), first);
+    skf_clock_set(now + 2 * 86400);
+    fix_ok(skf_signer_renew(w.signer, why));
+    assert_true(timestamp_version(&w) > first);
+    skf_clock_set(0);
+    world_end(&w);
+}
+
 static void test_signer(void **state)
 {
     struct world w;
@@ -344,8 +372,8 @@ static void test_close(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_signer),  cmocka_unit_test(test_build), cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_failure), cmocka_unit_test(test_close),
+        cmocka_unit_test(test_signer),  cmocka_unit_test(test_renewal), cmocka_unit_test(test_build),
+        cmocka_unit_test(test_damaged), cmocka_unit_test(test_failure), cmocka_unit_test(test_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
