@@ -138,6 +138,7 @@ static void send_cancel(struct pass *x, struct session *s, size_t at)
     m.cancel = &cancel;
     cancel.assignment = s->sent[at].id;
     write_letter(x, s, &m);
+    s->sent[at].id[0] = 0; /* the same decision, should it come back, is news */
     s->sent[at].is_under_way = false;
 }
 

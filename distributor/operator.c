@@ -305,10 +305,12 @@ static enum skf_err rollout(void *ctx, const char *identity, const uint8_t *p, s
     const Skiff__V1__RolloutRequest *q = (Skiff__V1__RolloutRequest *)m;
     enum skf_err e;
     SKF_GO(e, act(c, q, q->channel[0] ? q->channel : SKF_CHANNEL_DEFAULT, &ch, why));
-    if (strcmp(q->action, "status") != 0)
+    bool is_change = strcmp(q->action, "status") != 0;
+    if (is_change)
         skf_log(SKF_LOG_INFO, "%s: rollout %s of %s on channel %s", who, q->action, q->model, ch.channel);
     (void)pthread_mutex_lock(&c->lock);
-    skf_centre_wake(c, NULL);
+    if (is_change)
+        skf_centre_wake(c, NULL);
     skf_centre_count(c, &ch, &counts);
     (void)pthread_mutex_unlock(&c->lock);
     a.model = ch.model;

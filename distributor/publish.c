@@ -211,31 +211,43 @@ static void send_progress(struct skf_wire_stream *s, const struct skf_build_even
         skf_log(SKF_LOG_DEBUG, "progress of a build not sent");
 }
 
-void skf_publish_on_build(struct skf_centre *c, const struct skf_build_event *ev)
+struct listener { /* a publication that waits for what was built, kept alive while it is told */
+    struct skf_wire_stream *stream;
+    struct skf_reg_version v;
+};
+
+/* Those that wait for this content; freed with skf_free, each stream to be unreferenced. */
+static struct listener *listeners(struct skf_centre *c, const uint8_t to[SKF_DIGEST], size_t *n)
 {
-    enum { MOST = 16 };
-    struct {
-        struct skf_wire_stream *stream;
-        struct skf_reg_version v;
-    } *to = skf_calloc(MOST, sizeof *to);
-    struct skf_reg_version from = {.version = ""};
-    size_t n = 0;
-    if (!to)
-        return;
+    struct listener *list = NULL;
+    size_t most = 0;
+    *n = 0;
     (void)pthread_mutex_lock(&c->lock);
-    for (struct publication *p = c->publications; p && n < MOST; p = p->next) {
-        if (memcmp(p->v.root, ev->to, SKF_DIGEST) != 0)
+    for (struct publication *p = c->publications; p; p = p->next)
+        most++;
+    if (most)
+        list = skf_calloc(most, sizeof *list);
+    for (struct publication *p = c->publications; list && p; p = p->next) {
+        if (memcmp(p->v.root, to, SKF_DIGEST) != 0)
             continue;
         skf_wire_ref(p->stream);
-        to[n].stream = p->stream;
-        to[n++].v = p->v;
+        list[*n].stream = p->stream;
+        list[(*n)++].v = p->v;
     }
     (void)pthread_mutex_unlock(&c->lock);
+    return list;
+}
+
+void skf_publish_on_build(struct skf_centre *c, const struct skf_build_event *ev)
+{
+    struct skf_reg_version from = {.version = ""};
+    size_t n;
+    struct listener *to = listeners(c, ev->to, &n);
     bool is_last = ev->is_over && skf_builder_pending(c->builder, ev->to) == 0;
     if (n && skf_registry_by_root(c->registry, ev->from, &from, NULL) != SKF_OK)
         from.version[0] = 0;
     for (size_t i = 0; i < n; i++) {
-        char text[sizeof(struct skf_why) + 2 * SKF_REG_NAME];
+        char text[sizeof(struct skf_why) + 2 * SKF_REG_NAME + 64];
         (void)snprintf(text, sizeof text, "%s %s is published, but a delta to it was not built: %s", to[i].v.model,
                        to[i].v.version, ev->text ? ev->text : "");
         if (ev->is_over && ev->err != SKF_OK)
