@@ -402,6 +402,13 @@ def channels(fleet, roots):
     snapshot = json.loads(back.get_meta(f"{stamp['signed']['meta']['snapshot.json']['version']}.snapshot.json"))
     deltas = json.loads(back.get_meta(f"{snapshot['signed']['meta']['deltas.json']['version']}.deltas.json"))
     check(deltas["signed"]["targets"][a.delta]["hashes"]["sha256"] == listed, "and listed in signed metadata before the box is told")
+    back.state(a, pb.PHASE_FETCHING)
+    fleet_wait(fleet, "py-8", phase="fetching")
+    fleet.operate("unpin", "py-8", "--model", fl.MODEL)
+    m = back.answers.get(timeout=20 * SLOW)
+    check(m.WhichOneof("kind") == "cancel" and m.cancel.assignment == a.id, "an assignment that nothing takes the place of is cancelled", m)
+    fleet.operate("pin", "py-8", "--model", fl.MODEL, "--version", "1.0")
+    check(back.assigned().id != a.id, "and a new pin is a new decision")
     back.close()
 
 
@@ -464,6 +471,7 @@ def unruly(fleet):
 def enrolment(fleet):
     """The agent's own enrolment is tested with the agent; here: who holds no token gets nothing."""
     fleet.centre.stop()
+    check(fleet.centre.p.returncode == 0, "SIGTERM ends the distributor with status 0", fleet.centre.tail())
     fleet.centre = None
     shutil.copytree(fleet.path("ca"), fleet.path("centre", "ca"))
     with socket.socket() as s:
