@@ -96,7 +96,7 @@ bool is_gateway_usable(const struct skf_gateway *g) { return g->pid && g->is_lis
 void skf_gateway_exited(struct skf_gateway *g, int status, uint64_t now)
 {
     skf_tap_close(&g->tap);
-    enum skf_level level = g->has_listened ? SKF_LOG_WARN : SKF_LOG_DEBUG;
+    enum skf_level level = g->has_listened && status ? SKF_LOG_WARN : SKF_LOG_DEBUG;
     if (WIFSIGNALED(status))
         skf_log(level, "gateway: ended by signal %d", WTERMSIG(status));
     else
