@@ -334,7 +334,7 @@ static void take_connection(struct worker *w, int fd)
     }
     pthread_mutex_unlock(&w->lock);
     if (!ok) {
-        skf_log(SKF_LOG_WARN, "a connection is refused: there are %u", w->n_conns);
+        skf_log(SKF_LOG_WARN, "a connection is refused: there are %d", WORKER_CONNS);
         pthread_cond_destroy(&c->work);
         close(fd);
         skf_free(c);
