@@ -65,10 +65,11 @@ struct skf_ops {
     void (*silu_mul)(float *g, const float *u, uint32_t n); /* g = g / (1 + exp(-g)) * u */
     void (*add)(float *x, const float *y, uint32_t n);      /* x += y */
     void (*to_f16)(const float *x, uint16_t *h, uint32_t n);
-    /* One head over n positions: scores = q . k[t] * scale, softmax, out = sum of p[t] * v[t] over t in order, divided by the
-     * sum of p. k and v: [n][head_dim] halves; scores: room for n floats. */
-    void (*attention)(const float *q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t head_dim, float scale,
-                      float *scores, float *out);
+    /* n_q heads that share keys and values, over n positions; for each: scores = q . k[t] * scale, softmax, out = sum of p[t] * v[t]
+     * over t in order, divided by the sum of p. q and out: [n_q][head_dim]; k and v: [n][head_dim] halves; scores: room for
+     * n_q * n floats. */
+    void (*attention)(const float *q, uint32_t n_q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t head_dim,
+                      float scale, float *scores, float *out);
     float (*sum_exp)(const float *x, uint32_t n, float max); /* sum of exp(x - max) */
 };
 

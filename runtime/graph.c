@@ -18,7 +18,7 @@ struct skf_graph {
     struct skf_pool *pool;
     uint32_t max_batch, context;
     float *x, *h, *q, *k, *v, *gate, *up, *out; /* [max_batch][...]; x: the stream; h: what a product takes; out: what it adds */
-    float *scores;                        /* [threads][context] */
+    float *scores;                        /* [threads][heads that share a key][context] */
     float *turns;                         /* [context][n_rot]: cosine and sine a pair; the first n_turns positions are there */
     double *freqs;                        /* [n_rot / 2] */
     uint32_t n_turns;
@@ -26,7 +26,7 @@ struct skf_graph {
     /* of the region under way */
     const struct skf_item *items;
     const uint32_t *want;
-    uint32_t m, layer, n_tasks;
+    uint32_t m, layer, n_tasks, n_together; /* n_together: heads in one task of attention */
     const float *norm, *in;
     size_t ld_in;
     bool is_blocks;
@@ -77,7 +77,7 @@ static bool has_buffers(struct skf_graph *g)
     g->v = floats(m, kv);
     g->gate = floats(m, l->n_ff);
     g->up = floats(m, l->n_ff);
-    g->scores = floats(skf_pool_threads(g->pool), g->context);
+    g->scores = floats((uint64_t)skf_pool_threads(g->pool) * (l->n_head / l->n_kv), g->context);
     g->turns = floats(g->context, l->n_rot);
     g->freqs = skf_calloc(l->n_rot / 2, sizeof *g->freqs);
     g->acts.q = skf_aligned(64, blocks * SKF_QBLOCK);
@@ -196,17 +196,18 @@ static void store_token(void *ctx, unsigned worker, uint32_t t)
     }
 }
 
-/* One head of one token. */
+/* Heads of one token: all that share keys and values, or, when those are too few to keep the threads busy, one. */
 static void attend(void *ctx, unsigned worker, uint32_t task)
 {
     struct skf_graph *g = ctx;
     const struct skf_llama *l = g->l;
-    uint32_t t = task / l->n_head, h = task % l->n_head;
+    uint32_t per_token = l->n_head / g->n_together, t = task / per_token, h = task % per_token * g->n_together;
     const struct skf_item *it = &g->items[t];
     size_t head = ((size_t)g->layer * l->n_kv + h / (l->n_head / l->n_kv)) * kv_head_size(l, g->context);
     size_t at = ((size_t)t * l->n_head + h) * l->head_dim;
-    g->ops->attention(g->q + at, it->kv->k + head, it->kv->v + head, it->pos + 1, l->head_dim,
-                      1.0f / sqrtf((float)l->head_dim), g->scores + (size_t)worker * g->context, g->h + at);
+    float *scores = g->scores + (size_t)worker * g->context * (l->n_head / l->n_kv);
+    g->ops->attention(g->q + at, g->n_together, it->kv->k + head, it->kv->v + head, it->pos + 1, l->head_dim,
+                      1.0f / sqrtf((float)l->head_dim), scores, g->h + at);
 }
 
 static void silu_token(void *ctx, unsigned worker, uint32_t t)
@@ -235,7 +236,8 @@ static void attention(struct skf_graph *g)
     skf_pool_run(g->pool, g->m, store_token, g);
     for (uint32_t t = 0; t < g->m; t++)
         work += (uint64_t)(g->items[t].pos + 1) * g->l->n_head * g->l->head_dim;
-    uint32_t tasks = g->m * g->l->n_head;
+    g->n_together = g->m * g->l->n_kv < 2 * skf_pool_threads(g->pool) && skf_pool_threads(g->pool) > 1 ? 1 : g->l->n_head / g->l->n_kv;
+    uint32_t tasks = g->m * g->l->n_head / g->n_together;
     if (work >= ATTENTION_WORTH)
         skf_pool_run(g->pool, tasks, attend, g);
     else

@@ -53,16 +53,30 @@ static void penalize(const struct skf_sampler *s, float *logits, uint32_t n)
     }
 }
 
-/* The largest logit's id, the lowest among equals; -1 when any is not finite. */
+/* The largest logit's id, the lowest among equals; -1 when any is not finite. The scan over all of them takes eight side by side,
+ * for the compiler to make vectors of. */
 static int32_t largest(const float *logits, uint32_t n)
 {
-    uint32_t best = 0;
-    bool is_finite = true;
-    for (uint32_t i = 0; i < n; i++) {
-        is_finite &= fabsf(logits[i]) <= 3.0e38f;
-        best = logits[i] > logits[best] ? i : best;
+    float max[8];
+    uint32_t odd = 0, best = 0;
+    for (uint32_t j = 0; j < 8; j++)
+        max[j] = logits[0];
+    for (uint32_t i = 0; i + 8 <= n; i += 8)
+        for (uint32_t j = 0; j < 8; j++) {
+            max[j] = logits[i + j] > max[j] ? logits[i + j] : max[j];
+            odd |= !(fabsf(logits[i + j]) <= 3.0e38f);
+        }
+    for (uint32_t i = n & ~7u; i < n; i++) {
+        max[0] = logits[i] > max[0] ? logits[i] : max[0];
+        odd |= !(fabsf(logits[i]) <= 3.0e38f);
     }
-    return is_finite ? (int32_t)best : -1;
+    if (odd)
+        return -1;
+    for (uint32_t j = 1; j < 8; j++)
+        max[0] = max[j] > max[0] ? max[j] : max[0];
+    while (best < n - 1 && logits[best] != max[0])
+        best++;
+    return (int32_t)best;
 }
 
 /* ---- a heap, the largest logit on top, the lower id first among equals ---------------------------------------------------------------- */

@@ -184,21 +184,32 @@ SKF_INLINE float float_exps(const float *x, uint32_t n, float max, float *y)
 }
 static float float_sum_exp(const float *x, uint32_t n, float max) { return float_exps(x, n, max, NULL); }
 
-/* out[i .. i + width) = sum of p[t] * v[t][i ..] over t in order; width a multiple of 16, at most 64 */
-SKF_INLINE void weigh(const float *p, const uint16_t *v, uint32_t n, uint32_t head_dim, uint32_t width, float inv,
-                      float *out)
+/* Up to SKF_HEADS_AT_ONCE heads share what is loaded of keys and values. */
+#define SKF_HEADS_AT_ONCE 4u
+
+/* out[h][i .. i + width) = sum of p[h][t] * v[t][i ..] over t in order, times inv[h]; width 16 or 64 */
+SKF_INLINE void weigh(const float *p, uint32_t n_q, const uint16_t *v, uint32_t n, uint32_t head_dim, uint32_t width,
+                      const float *inv, float *out)
 {
-    v16 acc[4];
+    v16 acc[SKF_HEADS_AT_ONCE * 4];
     SKF_UNROLL
-    for (uint32_t j = 0; j < width / 16; j++)
+    for (uint32_t j = 0; j < n_q * (width / 16); j++)
         acc[j] = v_set(0.0f);
-    for (uint32_t t = 0; t < n; t++, v += head_dim)
+    for (uint32_t t = 0; t < n; t++, v += head_dim) {
+        SKF_UNROLL
+        for (uint32_t j = 0; j < width / 16; j++) {
+            v16 x = v_load_f16(v + 16 * j);
+            SKF_UNROLL
+            for (uint32_t h = 0; h < n_q; h++)
+                acc[h * (width / 16) + j] = v_fma(v_set(p[(size_t)h * n + t]), x, acc[h * (width / 16) + j]);
+        }
+    }
+    SKF_UNROLL
+    for (uint32_t h = 0; h < n_q; h++) {
         SKF_UNROLL
         for (uint32_t j = 0; j < width / 16; j++)
-            acc[j] = v_fma(v_set(p[t]), v_load_f16(v + 16 * j), acc[j]);
-    SKF_UNROLL
-    for (uint32_t j = 0; j < width / 16; j++)
-        v_store(out + 16 * j, v_mul(acc[j], v_set(inv)));
+            v_store(out + (size_t)h * head_dim + 16 * j, v_mul(acc[h * (width / 16) + j], v_set(inv[h])));
+    }
 }
 static void weigh_tail(const float *p, const uint16_t *v, uint32_t n, uint32_t head_dim, uint32_t width, float inv,
                        float *out)
@@ -210,8 +221,9 @@ static void weigh_tail(const float *p, const uint16_t *v, uint32_t n, uint32_t h
         out[i] = acc * inv;
     }
 }
-/* q . k over head_dim halves */
-SKF_INLINE float score(const float *q, const uint16_t *k, uint32_t head_dim)
+
+/* The sixteen lanes of q . k over head_dim halves */
+SKF_INLINE v16 score_lanes(const float *q, const uint16_t *k, uint32_t head_dim)
 {
     v16 acc = v_set(0.0f);
     uint32_t i = 0;
@@ -221,25 +233,64 @@ SKF_INLINE float score(const float *q, const uint16_t *k, uint32_t head_dim)
     if (i < head_dim)
         acc = v_fma(v_weights_part(SKF_T_F16, (const uint8_t *)(k + i), head_dim - i),
                     v_load_part(q + i, head_dim - i), acc);
-    return v_sum(acc);
+    return acc;
 }
-static void float_attention(const float *q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t head_dim,
-                            float scale, float *scores, float *out)
+SKF_INLINE void score(const float *q, const uint16_t *k, uint32_t n, uint32_t head_dim, float scale, float *scores)
 {
-    if (head_dim == 64) /* a constant the compiler can unroll */
-        for (uint32_t t = 0; t < n; t++)
-            scores[t] = score(q, k + (size_t)t * 64, 64) * scale;
-    else
-        for (uint32_t t = 0; t < n; t++)
-            scores[t] = score(q, k + (size_t)t * head_dim, head_dim) * scale;
-    float inv = 1.0f / float_exps(scores, n, float_max(scores, n), scores);
+    uint32_t t = 0;
+#if defined(SKF_SUMS16)
+    for (; t + 16 <= n; t += 16) {
+        v16 s[16];
+        SKF_UNROLL
+        for (uint32_t j = 0; j < 16; j++)
+            s[j % 4 * 4 + j / 4] = score_lanes(q, k + (size_t)(t + j) * head_dim, head_dim);
+        v_store(scores + t, v_mul(v_sums16(s), v_set(scale)));
+    }
+#endif
+    for (; t < n; t++)
+        scores[t] = v_sum(score_lanes(q, k + (size_t)t * head_dim, head_dim)) * scale;
+}
+
+SKF_INLINE void attend(const float *q, uint32_t n_q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t head_dim,
+                       float scale, float *scores, float *out)
+{
+    float inv[SKF_HEADS_AT_ONCE];
+    for (uint32_t h = 0; h < n_q; h++) {
+        float *s = scores + (size_t)h * n;
+        if (head_dim == 64) /* a constant the compiler can unroll */
+            score(q + (size_t)h * head_dim, k, n, 64, scale, s);
+        else
+            score(q + (size_t)h * head_dim, k, n, head_dim, scale, s);
+        inv[h] = 1.0f / float_exps(s, n, float_max(s, n), s);
+    }
     uint32_t i = 0;
     for (; i + 64 <= head_dim; i += 64)
-        weigh(scores, v + i, n, head_dim, 64, inv, out + i);
+        weigh(scores, n_q, v + i, n, head_dim, 64, inv, out + i);
     for (; i + 16 <= head_dim; i += 16)
-        weigh(scores, v + i, n, head_dim, 16, inv, out + i);
-    if (i < head_dim)
-        weigh_tail(scores, v + i, n, head_dim, head_dim - i, inv, out + i);
+        weigh(scores, n_q, v + i, n, head_dim, 16, inv, out + i);
+    for (uint32_t h = 0; h < n_q && i < head_dim; h++)
+        weigh_tail(scores + (size_t)h * n, v + i, n, head_dim, head_dim - i, inv[h], out + (size_t)h * head_dim + i);
+}
+static void float_attention(const float *q, uint32_t n_q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t head_dim,
+                            float scale, float *scores, float *out)
+{
+    for (uint32_t h = 0; h < n_q; h += SKF_HEADS_AT_ONCE) {
+        const float *x = q + (size_t)h * head_dim;
+        float *s = scores + (size_t)h * n, *y = out + (size_t)h * head_dim;
+        switch (SKF_MIN(n_q - h, SKF_HEADS_AT_ONCE)) {
+        case 1:
+            attend(x, 1, k, v, n, head_dim, scale, s, y);
+            break;
+        case 2:
+            attend(x, 2, k, v, n, head_dim, scale, s, y);
+            break;
+        case 3:
+            attend(x, 3, k, v, n, head_dim, scale, s, y);
+            break;
+        default:
+            attend(x, 4, k, v, n, head_dim, scale, s, y);
+        }
+    }
 }
 
 /* The table but for quantize and matmul, which each instruction set has of its own. */

@@ -51,6 +51,22 @@ static inline float v_sum(v16 v)
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
 }
 
+/* v_sum of 16 vectors; the one of place p stands at s[p % 4 * 4 + p / 4], so that the tree's shuffles leave them in order */
+#define SKF_SUMS16 1
+static inline __attribute__((always_inline)) v16 v_sums16(v16 *s)
+{
+    SKF_UNROLL
+    for (int i = 0; i < 8; i++) /* l + l + 8 */
+        s[i] = v_add(_mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0x44), _mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0xee));
+    SKF_UNROLL
+    for (int i = 0; i < 4; i++) /* l + l + 4 */
+        s[i] = v_add(_mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0x88), _mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0xdd));
+    SKF_UNROLL
+    for (int i = 0; i < 2; i++) /* l + l + 2 */
+        s[i] = v_add(_mm512_shuffle_ps(s[2 * i], s[2 * i + 1], 0x44), _mm512_shuffle_ps(s[2 * i], s[2 * i + 1], 0xee));
+    return v_add(_mm512_shuffle_ps(s[0], s[1], 0x88), _mm512_shuffle_ps(s[0], s[1], 0xdd));
+}
+
 #elif defined(__AVX2__)
 #include <immintrin.h>
 typedef struct {

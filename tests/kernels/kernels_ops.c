@@ -311,40 +311,52 @@ static void test_elementwise_is_the_same_everywhere(void **state)
     }
 }
 
+/* One head by the formula, in double. */
+static void attention_double(const float *q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t hd, double *out)
+{
+    double p[100], max = -1e300, sum = 0;
+    for (uint32_t t = 0; t < n; t++) {
+        p[t] = 0;
+        for (uint32_t i = 0; i < hd; i++)
+            p[t] += (double)q[i] * skf_f16_to_f32(k[(size_t)t * hd + i]) * 0.25;
+        max = fmax(max, p[t]);
+    }
+    for (uint32_t t = 0; t < n; t++)
+        sum += p[t] = exp(p[t] - max);
+    for (uint32_t i = 0; i < hd; i++) {
+        out[i] = 0;
+        for (uint32_t t = 0; t < n; t++)
+            out[i] += p[t] / sum * skf_f16_to_f32(v[(size_t)t * hd + i]);
+    }
+}
 static void test_attention(void **state)
 {
-    static const uint32_t dims[] = {2, 16, 20, 64, 80, 128}, lengths[] = {1, 2, 15, 16, 17, 100};
+    enum { HEADS = 6 };
+    static const uint32_t dims[] = {2, 16, 20, 64, 80, 128}, lengths[] = {1, 2, 15, 16, 17, 33, 100};
     for (size_t d = 0; d < SKF_COUNT(dims); d++)
         for (size_t l = 0; l < SKF_COUNT(lengths); l++) {
             uint32_t hd = dims[d], n = lengths[l];
-            float q[128], f[128], out[4][128], scores[100];
-            uint16_t k[100 * 128], v[100 * 128];
-            fill(q, hd);
+            static float q[HEADS * 128], f[128], one[HEADS * 128], out[HEADS * 128], scores[HEADS * 100];
+            static uint16_t k[100 * 128], v[100 * 128];
+            fill(q, (size_t)HEADS * hd);
             for (uint32_t t = 0; t < n; t++) {
                 fill(f, hd);
                 tables[0]->to_f16(f, k + (size_t)t * hd, hd);
                 fill(f, hd);
                 tables[0]->to_f16(f, v + (size_t)t * hd, hd);
             }
-            for (size_t i = 0; i < n_tables; i++) {
-                tables[i]->attention(q, k, v, n, hd, 0.25f, scores, out[i]);
-                assert_memory_equal(out[i], out[0], hd * sizeof(float));
-            }
-            double p[100], max = -1e300, sum = 0;
-            for (uint32_t t = 0; t < n; t++) {
-                p[t] = 0;
+            for (uint32_t h = 0; h < HEADS; h++) { /* head by head by the reference, against the formula */
+                double want[128];
+                tables[0]->attention(q + (size_t)h * hd, 1, k, v, n, hd, 0.25f, scores, one + (size_t)h * hd);
+                attention_double(q + (size_t)h * hd, k, v, n, hd, want);
                 for (uint32_t i = 0; i < hd; i++)
-                    p[t] += (double)q[i] * skf_f16_to_f32(k[(size_t)t * hd + i]) * 0.25;
-                max = fmax(max, p[t]);
+                    assert_true(fabs(one[h * hd + i] - want[i]) <= 1e-4);
             }
-            for (uint32_t t = 0; t < n; t++)
-                sum += p[t] = exp(p[t] - max);
-            for (uint32_t i = 0; i < hd; i++) {
-                double y = 0;
-                for (uint32_t t = 0; t < n; t++)
-                    y += p[t] / sum * skf_f16_to_f32(v[(size_t)t * hd + i]);
-                assert_true(fabs(out[0][i] - y) <= 1e-4);
-            }
+            for (size_t i = 0; i < n_tables; i++)
+                for (uint32_t heads = 1; heads <= HEADS; heads++) {
+                    tables[i]->attention(q, heads, k, v, n, hd, 0.25f, scores, out);
+                    assert_memory_equal(out, one, (size_t)heads * hd * sizeof *out);
+                }
         }
 }
 
