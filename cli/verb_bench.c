@@ -1,68 +1,113 @@
 /* skiff bench: how fast a model is read and written on this machine. */
 #include "cli/engine_arg.h"
 
+#define BATCHES 8u
+
 struct bench {
     struct skf_engine_arg engine;
     uint64_t prompt, gen;
+    const char *batch;
+    unsigned batches[BATCHES], n_batches; /* streams decoded together */
     bool is_json;
+    uint64_t prefill_ns, decode_ns, batch_ns[BATCHES];
 };
 
 static double rate(uint64_t tokens, uint64_t ns) { return ns ? (double)tokens * 1e9 / (double)ns : 0.0; }
 
-static int report(const struct bench *b, uint64_t prefill_ns, uint64_t decode_ns)
+static double batch_rate(const struct bench *b, unsigned i) { return rate(b->gen * b->batches[i], b->batch_ns[i]); }
+
+/* Sets a key, and keeps the first error. The value is taken. */
+static void set(skf_json *o, const char *key, skf_json *take_v, enum skf_err *e)
 {
-    const struct skf_engine *e = b->engine.e;
-    double prefill = rate(b->prompt, prefill_ns), decode = rate(b->gen, decode_ns);
-    if (!b->is_json) {
-        (void)printf("prefill of %llu tokens: %.1f tokens/s\ndecoding of %llu: %.1f tokens/s\n%u thread%s, %s\n",
-                     (unsigned long long)b->prompt, prefill, (unsigned long long)b->gen, decode, skf_engine_threads(e),
-                     skf_engine_threads(e) == 1 ? "" : "s", skf_engine_isa(e));
-        return fflush(stdout) ? SKF_EXIT_FAILED : SKF_EXIT_OK;
-    }
-    struct {
-        const char *key;
-        skf_json *value;
-    } fields[] = {
-        {"prefill_tokens_per_s", skf_json_real(prefill)}, {"decode_tokens_per_s", skf_json_real(decode)},
-        {"prefill_tokens", skf_json_int((int64_t)b->prompt)}, {"decode_tokens", skf_json_int((int64_t)b->gen)},
-        {"threads", skf_json_int(skf_engine_threads(e))}, {"isa", skf_json_str(skf_engine_isa(e))},
-    };
-    skf_json *o = skf_json_obj();
-    enum skf_err err = SKF_OK;
-    for (size_t i = 0; i < SKF_COUNT(fields); i++) {
-        enum skf_err one = skf_json_set(o, fields[i].key, fields[i].value);
-        err = err == SKF_OK ? one : err;
-    }
-    if (err == SKF_OK)
-        return skf_cli_print_json(o);
-    skf_json_free(o);
-    return skf_cli_fail(err, NULL);
+    enum skf_err one = skf_json_set(o, key, take_v);
+    *e = *e == SKF_OK ? one : *e;
 }
 
-static int bench(struct bench *b)
+static int report_json(const struct bench *b)
+{
+    enum skf_err e = SKF_OK;
+    skf_json *o = skf_json_obj(), *list = skf_json_arr();
+    for (unsigned i = 0; i < b->n_batches; i++) {
+        skf_json *row = skf_json_obj();
+        set(row, "streams", skf_json_int(b->batches[i]), &e);
+        set(row, "decode_tokens_per_s", skf_json_real(batch_rate(b, i)), &e);
+        enum skf_err one = skf_json_push(list, row);
+        e = e == SKF_OK ? one : e;
+    }
+    set(o, "prefill_tokens_per_s", skf_json_real(rate(b->prompt, b->prefill_ns)), &e);
+    set(o, "decode_tokens_per_s", skf_json_real(rate(b->gen, b->decode_ns)), &e);
+    set(o, "prefill_tokens", skf_json_int((int64_t)b->prompt), &e);
+    set(o, "decode_tokens", skf_json_int((int64_t)b->gen), &e);
+    set(o, "threads", skf_json_int(skf_engine_threads(b->engine.e)), &e);
+    set(o, "isa", skf_json_str(skf_engine_isa(b->engine.e)), &e);
+    if (b->n_batches)
+        set(o, "batch", list, &e);
+    else
+        skf_json_free(list);
+    if (e == SKF_OK)
+        return skf_cli_print_json(o);
+    skf_json_free(o);
+    return skf_cli_fail(e, NULL);
+}
+
+static int report(const struct bench *b)
+{
+    unsigned threads = skf_engine_threads(b->engine.e);
+    if (b->is_json)
+        return report_json(b);
+    if (b->prompt)
+        (void)printf("prefill of %llu tokens: %.1f tokens/s\n", (unsigned long long)b->prompt, rate(b->prompt, b->prefill_ns));
+    if (b->gen)
+        (void)printf("decoding of %llu: %.1f tokens/s\n", (unsigned long long)b->gen, rate(b->gen, b->decode_ns));
+    for (unsigned i = 0; i < b->n_batches; i++)
+        (void)printf("%u streams together: %.1f tokens/s\n", b->batches[i], batch_rate(b, i));
+    (void)printf("%u thread%s, %s\n", threads, threads == 1 ? "" : "s", skf_engine_isa(b->engine.e));
+    return fflush(stdout) ? SKF_EXIT_FAILED : SKF_EXIT_OK;
+}
+
+/* "1,8": false when it is no such list. */
+static bool is_batch_list(struct bench *b, unsigned *most)
+{
+    *most = 1;
+    for (const char *p = b->batch; p;) {
+        char *end;
+        unsigned long n = *p >= '1' && *p <= '9' ? strtoul(p, &end, 10) : 0;
+        if (n < 1 || n > 64 || b->n_batches == BATCHES || (*end && *end != ','))
+            return false;
+        b->batches[b->n_batches++] = (unsigned)n;
+        *most = SKF_MAX(*most, (unsigned)n);
+        p = *end ? end + 1 : NULL;
+    }
+    return true;
+}
+
+static int bench(struct bench *b, unsigned slots)
 {
     struct skf_why why = {{0}};
-    uint64_t prefill_ns = 0, decode_ns = 0;
     int status = SKF_EXIT_OK;
-    if (!is_engine_open("bench", &b->engine, 1, &status))
+    if (!is_engine_open("bench", &b->engine, slots, &status))
         return status;
     /* Once for the page cache and the processor's clock, then for the figures. */
-    unsigned warm_prompt = (unsigned)SKF_MIN(b->prompt, 64u), warm_gen = (unsigned)SKF_MIN(b->gen, 8u);
-    enum skf_err e = skf_engine_bench(b->engine.e, warm_prompt, warm_gen, &prefill_ns, &decode_ns, &why);
+    unsigned prompt = (unsigned)b->prompt, gen = (unsigned)b->gen;
+    enum skf_err e = skf_engine_bench(b->engine.e, SKF_MIN(prompt, 64u), SKF_MIN(gen, 8u), 1, &b->prefill_ns, &b->decode_ns, &why);
     if (e == SKF_OK)
-        e = skf_engine_bench(b->engine.e, (unsigned)b->prompt, (unsigned)b->gen, &prefill_ns, &decode_ns, &why);
-    return e == SKF_OK ? report(b, prefill_ns, decode_ns) : skf_engine_arg_fail(&b->engine, e, &why);
+        e = skf_engine_bench(b->engine.e, prompt, gen, 1, &b->prefill_ns, &b->decode_ns, &why);
+    for (unsigned i = 0; i < b->n_batches && e == SKF_OK; i++)
+        e = skf_engine_bench(b->engine.e, 0, gen, b->batches[i], NULL, &b->batch_ns[i], &why);
+    return e == SKF_OK ? report(b) : skf_engine_arg_fail(&b->engine, e, &why);
 }
 
 int skf_verb_bench(int argc, char **argv)
 {
     struct bench b = {.prompt = 512, .gen = 128};
+    unsigned slots;
     int status = SKF_EXIT_OK;
     const struct skf_opt opts[] = {
         SKF_ENGINE_OPTS(b.engine),
         {.name = "--prompt", .letter = 'p', .value = "N", .help = "tokens to prefill (512; 0: none)", .number = &b.prompt},
         {.name = "--tokens", .letter = 'n', .value = "N", .help = "tokens to decode from an empty context (128; 0: none)",
          .number = &b.gen},
+        {.name = "--batch", .value = "1,8", .help = "also decode so many streams together", .text = &b.batch},
         {.name = "--json", .help = "one JSON object", .flag = &b.is_json},
     };
     const struct skf_usage u = {.verb = "bench", .args = "-m MODEL", .about = "Measures prefill and decoding, after a warm-up.",
@@ -71,9 +116,11 @@ int skf_verb_bench(int argc, char **argv)
         return status;
     if (b.prompt > 1000000 || b.gen > 1000000)
         return skf_cli_usage("bench", "-p and -n are at most 1000000");
+    if (!is_batch_list(&b, &slots))
+        return skf_cli_usage("bench", "--batch takes up to 8 numbers from 1 to 64, comma between");
     b.engine.context = SKF_MAX(b.prompt, b.gen + 1);
     b.engine.context = SKF_MAX(b.engine.context, 64u);
-    status = bench(&b);
+    status = bench(&b, slots);
     skf_engine_arg_close(&b.engine);
     return status;
 }

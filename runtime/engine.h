@@ -78,9 +78,9 @@ SKF_MUST enum skf_err skf_engine_logprobs(struct skf_engine *e, const int32_t *i
 /* The publisher-independent self-check: loads every tensor's shape, runs a few tokens, checks that logits are finite. Not while stepping:
  * call it from the stepping thread. */
 SKF_MUST enum skf_err skf_engine_check(struct skf_engine *e, struct skf_why *why);
-/* Times a prefill of `prompt` tokens and the decoding of `gen` more from an empty context, in nanoseconds; 0 leaves one out. Not
- * while stepping. */
-SKF_MUST enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned gen, uint64_t *prefill_ns,
+/* Times a prefill of `prompt` tokens, and the decoding of `gen` tokens by each of `streams` (at most the engine's slots) sequences together
+ * from an empty context, in nanoseconds; 0 tokens leave one out. Not while stepping. */
+SKF_MUST enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned gen, unsigned streams, uint64_t *prefill_ns,
                                        uint64_t *decode_ns, struct skf_why *why);
 
 #endif

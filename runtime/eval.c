@@ -87,17 +87,20 @@ static enum skf_err bench_prefill(struct skf_engine *e, struct skf_kv *kv, uint3
     return SKF_OK;
 }
 
-static enum skf_err bench_decode(struct skf_engine *e, struct skf_kv *kv, uint32_t n, float *logits, uint64_t *ns,
+static enum skf_err bench_decode(struct skf_engine *e, struct skf_kv *kv, uint32_t n, uint32_t streams, uint64_t *ns,
                                  struct skf_why *why)
 {
     struct skf_sampler greedy;
-    const uint32_t first = 0;
     skf_sampler_init(&greedy, 0, 0, 1, 1, 0);
     uint64_t begun = 0;
-    for (uint32_t i = 0; i <= n; i++) { /* the first token is not counted: it finds the caches cold */
-        struct skf_item item = {(int32_t)((1000 + i) % e->llama->n_vocab), i, kv};
-        SKF_TRY(skf_graph_run(e->graph, &item, 1, &first, 1, logits, why));
-        (void)skf_sampler_pick(&greedy, logits, e->llama->n_vocab, e->candidates);
+    for (uint32_t i = 0; i <= n; i++) { /* the first round is not counted: it finds the caches cold */
+        for (uint32_t s = 0; s < streams; s++) {
+            e->items[s] = (struct skf_item){(int32_t)((1000 + i + 37 * s) % e->llama->n_vocab), i, &kv[s]};
+            e->want[s] = s;
+        }
+        SKF_TRY(skf_graph_run(e->graph, e->items, streams, e->want, streams, e->logits, why));
+        for (uint32_t s = 0; s < streams; s++)
+            (void)skf_sampler_pick(&greedy, e->logits + (size_t)s * e->llama->n_vocab, e->llama->n_vocab, e->candidates);
         if (i == 0)
             begun = skf_now_ns();
     }
@@ -105,16 +108,21 @@ static enum skf_err bench_decode(struct skf_engine *e, struct skf_kv *kv, uint32
     return SKF_OK;
 }
 
-enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned gen, uint64_t *prefill_ns, uint64_t *decode_ns,
-                              struct skf_why *why)
+enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned gen, unsigned streams, uint64_t *prefill_ns,
+                              uint64_t *decode_ns, struct skf_why *why)
 {
-    struct skf_kv kv = {0};
-    if (prompt > e->context || gen >= e->context)
-        return skf_fail(why, SKF_ERR_LIMIT, "%u and %u tokens do not fit a context of %u", prompt, gen, e->context);
-    SKF_TRY(skf_kv_make(e->llama, e->context, &kv, why));
-    enum skf_err err = prompt ? bench_prefill(e, &kv, prompt, e->logits, prefill_ns, why) : SKF_OK;
+    struct skf_kv kv[SKF_SLOTS_MAX] = {{0}};
+    enum skf_err err = SKF_OK;
+    if (prompt > e->context || gen >= e->context || streams == 0 || streams > e->n_slots)
+        return skf_fail(why, SKF_ERR_LIMIT, "%u and %u tokens of %u streams do not fit a context of %u and %u slots", prompt, gen,
+                        streams, e->context, e->n_slots);
+    for (unsigned i = 0; i < streams && err == SKF_OK; i++)
+        err = skf_kv_make(e->llama, e->context, &kv[i], why);
+    if (err == SKF_OK && prompt)
+        err = bench_prefill(e, &kv[0], prompt, e->logits, prefill_ns, why);
     if (err == SKF_OK && gen)
-        err = bench_decode(e, &kv, gen, e->logits, decode_ns, why);
-    skf_kv_free(&kv);
+        err = bench_decode(e, kv, gen, streams, decode_ns, why);
+    for (unsigned i = 0; i < streams; i++)
+        skf_kv_free(&kv[i]);
     return err;
 }

@@ -123,6 +123,8 @@ def refusals():
         (("run", "-m", MODEL, "-p", ""), 0, ""),
         (("run", "-m", MODEL, "-p", "", "--raw"), 1, "prompt is empty"),
         (("run", "-m", MODEL, "-f", long), 1, "context"),
+        (("bench", "-m", MODEL, "--batch", "1,,2"), 2, "--batch"),
+        (("bench", "-m", MODEL, "--batch", "65"), 2, "--batch"),
         (("perplexity", "-m", MODEL), 2, "-f TEXT"),
         (("perplexity", "-m", MODEL, "-f", os.path.join(TMP, "text.gguf"), "--window", "100000"), 1, "window"),
         (("perplexity", "-m", MODEL, "-f", os.path.join(TMP, "text.gguf"), "--window", "5000"), 1, "tokens"),
@@ -140,6 +142,9 @@ def bench():
     b = answer("bench", "-m", MODEL, "-p", "16", "-n", "4", "--threads", "2")
     check(b.get("prefill_tokens_per_s", 0) > 0 and b.get("decode_tokens_per_s", 0) > 0 and b.get("threads") == 2 and b.get("isa"),
           "bench says rates, threads and instruction set", b)
+    b = answer("bench", "-m", MODEL, "-p", "0", "-n", "3", "--batch", "1,5")
+    check([r["streams"] for r in b.get("batch", [])] == [1, 5] and all(r["decode_tokens_per_s"] > 0 for r in b["batch"]),
+          "and of several streams together", b)
 
 
 tokenizer()
