@@ -35,6 +35,11 @@ def run_one(name, command, env, limit, totals, verbose):
     begun = time.time()
     scratch = tempfile.mkdtemp(prefix="skiff-test-")
     env = dict(env, SKF_TMP=scratch, TMPDIR=scratch)
+    if not shutil.which(command[0]):
+        totals.failed += 1
+        totals.broken.append(f"{name}: {command[0]} was not built")
+        shutil.rmtree(scratch, ignore_errors=True)
+        return
     p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, cwd=ROOT, text=True,
                          errors="replace", start_new_session=True)
     try:
