@@ -4,6 +4,7 @@
 #include "agent/agent_priv.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -173,6 +174,7 @@ static void join_job(struct skf_agent *a, uint64_t now)
     (void)pthread_join(a->job.thread, NULL);
     a->job.is_running = false;
     skf_box_job_done(a->job.box, now);
+    (void)malloc_trim(0); /* of the tens of megabytes that an update takes none is needed until the next */
 }
 
 static void turn_children(struct skf_agent *a, uint64_t now)

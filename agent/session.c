@@ -120,7 +120,8 @@ static enum skf_err open_stream(struct skf_session *s, const uint8_t *hello, siz
         SKF_TRY(skf_wire_channel_open(s->o.centre, &tls, NULL, &s->channel, why));
     SKF_TRY(skf_wire_stream_open(s->channel, SESSION_PATH, &events, s, &s->stream, why));
     s->opened = s->heard = skf_now_ns();
-    return skf_wire_send(s->stream, hello, n);
+    enum skf_err e = skf_wire_send(s->stream, hello, n);
+    return e == SKF_OK ? e : skf_fail(why, e, "the link broke at once");
 }
 
 uint64_t skf_session_tick(struct skf_session *s, uint64_t now, enum skf_err (*hello)(void *ctx, uint8_t **p, size_t *n),

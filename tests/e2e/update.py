@@ -83,6 +83,22 @@ def dying_worker(fleet, box):
     check(box.chat(QUESTION, 8)[1] == "2.0", "so is the gateway, at the same address")
 
 
+def boot_loop(fleet, box):
+    """Version 2 dies again and again: three times are enough."""
+    killed = set()
+
+    def returned():
+        for pid in box.children("skiff-worker"):
+            if pid not in killed and len(killed) < 3:
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
+        d = fleet.device("box")
+        return d if d["phase"] == "returned" else None
+    got = fl.wait_for("the box goes back", 60, returned, 0.2)
+    check(got["version"] == "1.0" and "3 times" in got["error"], "a version that keeps dying is given up for the previous one", got)
+    check(box.chat(QUESTION, 8)[1] == "1.0", "which answers")
+
+
 def no_centre(fleet, box):
     fleet.centre.stop()
     box.kill()
@@ -90,10 +106,10 @@ def no_centre(fleet, box):
     check(True, "no process outlives a killed agent")
     box.start()
     box.ready()
-    check(box.chat(QUESTION, 8)[1] == "2.0", "with the centre gone the box starts and answers")
+    check(box.chat(QUESTION, 8)[1] == "1.0", "with the centre gone the box starts and answers")
     fleet.start_centre()
     fl.wait_for("the box is back", 60, lambda: fleet.device("box")["online"], 0.2)
-    check(fleet.device("box")["version"] == "2.0", "and finds the centre when it is back")
+    check(fleet.device("box")["version"] == "1.0", "and finds the centre when it is back")
     began = time.monotonic()
     box.stop()
     check(box.p.returncode == 0 and time.monotonic() - began < 15 * fl.SLOW, "SIGTERM ends it with status 0", box.tail())
@@ -118,6 +134,7 @@ def main():
         pin_and_back(fleet, box, before)
         what_cannot_run(fleet, box)
         dying_worker(fleet, box)
+        boot_loop(fleet, box)
         no_centre(fleet, box)
     done()
 
