@@ -74,7 +74,7 @@ static enum skf_err open_workers(struct build *b, struct skf_why *why)
         return no_memory(why);
     for (unsigned i = 0; i < b->jobs; i++) {
         b->workers[i].out = SKF_BUF_INIT(SKF_CHUNK_MAX);
-        if (skf_work_init(&b->workers[i].work, true) != SKF_OK)
+        if (skf_work_init(&b->workers[i].work) != SKF_OK)
             return no_memory(why);
     }
     return SKF_OK;

@@ -15,7 +15,7 @@ enum skf_err skf_delta_scratch_new(struct skf_delta_scratch **s)
     struct skf_delta_scratch *n = skf_calloc(1, sizeof *n);
     if (!n)
         return SKF_ERR_NOMEM;
-    enum skf_err e = skf_work_init(&n->work, false);
+    enum skf_err e = skf_work_init(&n->work);
     if (e != SKF_OK) {
         skf_free(n);
         return e;
@@ -52,8 +52,8 @@ static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, c
         return skf_zdec_run(s->work.dec, payload, c->payload_length, old, c->source_length, out, c->result_length);
     case SKF_CODE_INT:
         SKF_TRY(skf_area_view(source, c->source_offset, c->source_length, &s->source, &old));
-        return skf_int_get(&s->work, skd->tensors[c->tensor].type, payload, c->payload_length, old, out,
-                           c->result_length);
+        return skf_int_get(&s->work, skd->tensors[c->tensor].type, skd->tensors[c->tensor].row_bytes, payload,
+                           c->payload_length, old, out, c->result_length);
     default:
         return SKF_ERR_INTERNAL;
     }

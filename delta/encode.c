@@ -34,13 +34,13 @@ static enum skf_err try_int(struct build *b, struct build_worker *w, const struc
     SKF_TRY(skf_area_view(b->old_source, from->offset + within, n, &w->old, &old));
     skf_buf_clear(&w->out);
     w->out.limit = n - 1;
-    enum skf_err e = n > 1 ? skf_int_put(&w->work, from->type, old, neu, n, &w->out) : SKF_ERR_LIMIT;
+    enum skf_err e = n > 1 ? skf_int_put(&w->work, from->type, from->row_bytes, old, neu, n, &w->out) : SKF_ERR_LIMIT;
     if (e == SKF_ERR_LIMIT)
         return SKF_OK;
     SKF_TRY(e);
     /* What is published must come out: a defect here would otherwise show on the boxes. */
     SKF_TRY(skf_area_need(&w->check, n));
-    e = skf_int_get(&w->work, from->type, w->out.data, w->out.len, old, w->check.p, n);
+    e = skf_int_get(&w->work, from->type, from->row_bytes, w->out.data, w->out.len, old, w->check.p, n);
     if (e == SKF_ERR_NOMEM)
         return e;
     if (e != SKF_OK || memcmp(w->check.p, neu, n) != 0)

@@ -4,7 +4,7 @@
  *   head     128 bytes
  *        0   4  "SKD\x1a"
  *        4   2  container version, 1
- *        6   2  codec version, 1: which codings may stand in the table and what their payloads look like
+ *        6   2  codec version, 2: which codings may stand in the table and what their payloads look like
  *        8   8  index size: head, directory and table together
  *       16   8  payload size: all payloads together; index size + payload size is the file's size
  *       24   8  0
@@ -35,7 +35,7 @@
 #include "delta/delta.h"
 
 #define SKD_CONTAINER 1
-#define SKD_CODEC 1
+#define SKD_CODEC 2
 #define SKD_DIGEST_AT 96
 #define SKD_NAME_MAX 4096
 /* The most bytes of the source that a PATCH may refer to: what a receiver may have to gather in memory. */

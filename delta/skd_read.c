@@ -29,8 +29,8 @@ enum skf_err skf_skd_index_size(const uint8_t head[SKF_SKD_HEAD], uint64_t *size
     if (container != SKD_CONTAINER)
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "delta container version %u; this skiff reads %d", container,
                         SKD_CONTAINER);
-    if (codec == 0 || codec > SKD_CODEC)
-        return skf_fail(why, SKF_ERR_UNSUPPORTED, "delta codec version %u; this skiff reads up to %d", codec, SKD_CODEC);
+    if (codec != SKD_CODEC) /* 1 was never released */
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "delta codec version %u; this skiff reads %d", codec, SKD_CODEC);
     uint64_t n = skf_le64(head + 8), payload = skf_le64(head + 16), all;
     if (n < SKF_SKD_HEAD + 4 || !is_add_ok(n, payload, &all) || skf_le64(head + 24) != 0)
         return damaged(why, "its head contradicts itself");

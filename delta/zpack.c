@@ -58,29 +58,6 @@ static size_t begin_frame(ZSTD_CCtx *c, int level)
     return ZSTD_CCtx_setParameter(c, ZSTD_c_compressionLevel, level);
 }
 
-enum skf_err skf_zenc_stream(struct skf_zenc *z, const uint8_t *p, size_t n, const uint32_t *cuts, size_t n_cuts,
-                             uint8_t *out, size_t cap, size_t *out_n)
-{
-    (void)begin_frame(z->ctx, 1);
-    (void)ZSTD_CCtx_setPledgedSrcSize(z->ctx, n);
-    ZSTD_outBuffer o = {out, cap, 0};
-    size_t at = 0;
-    for (size_t i = 0; i <= n_cuts; i++) {
-        size_t end = i < n_cuts ? cuts[i] : n;
-        ZSTD_inBuffer in = {p + at, end - at, 0};
-        size_t r = ZSTD_compressStream2(z->ctx, &o, &in, i < n_cuts ? ZSTD_e_flush : ZSTD_e_end);
-        if (ZSTD_isError(r))
-            return verdict(r, out_n);
-        if (r != 0) { /* the buffer is full */
-            *out_n = 0;
-            return SKF_OK;
-        }
-        at = end;
-    }
-    *out_n = o.pos < cap ? o.pos : 0;
-    return SKF_OK;
-}
-
 static int log2_above(size_t n)
 {
     int l = 10;

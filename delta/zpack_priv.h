@@ -1,5 +1,5 @@
 /*
- * All that delta asks of zstd, in one place: small entropy-coded streams, whole chunks with or without a prefix, and decoding
+ * All that delta asks of zstd, in one place: whole chunks with or without a prefix, and decoding
  * into a buffer whose size is known beforehand (so that no frame can make us allocate or write more than we mean to).
  */
 #ifndef SKF_DELTA_ZPACK_PRIV_H
@@ -12,10 +12,6 @@ struct skf_zdec;
 
 struct skf_zenc *skf_zenc_new(void); /* NULL when there is no memory */
 void skf_zenc_free(struct skf_zenc *z);
-/* Streams of symbols: fast, Huffman rather than matches. A new block (and so a new table) begins at each of the ascending
- * offsets `cuts`. *out_n is 0 when the result is not smaller than `cap`. */
-SKF_MUST enum skf_err skf_zenc_stream(struct skf_zenc *z, const uint8_t *p, size_t n, const uint32_t *cuts,
-                                      size_t n_cuts, uint8_t *out, size_t cap, size_t *out_n);
 /* A whole chunk at `level`; `prefix` (may be NULL) is what may be referred to besides. *out_n is 0 when the result is not
  * smaller than `cap`. */
 SKF_MUST enum skf_err skf_zenc_chunk(struct skf_zenc *z, const uint8_t *p, size_t n, const uint8_t *prefix,

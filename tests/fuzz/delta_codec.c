@@ -10,13 +10,13 @@ static uint8_t old[210 * 256], out[sizeof old];
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
     struct skf_work w;
-    if (n < 2 || skf_work_init(&w, false) != SKF_OK)
+    if (n < 2 || skf_work_init(&w) != SKF_OK)
         return 0;
     enum skf_type t = types[p[0] % (sizeof types / sizeof types[0])];
     size_t bytes = (size_t)skf_int_grain(t) * (1 + p[1]);
     for (size_t i = 0; i < bytes; i++)
         old[i] = (uint8_t)(i * 167 + (i >> 8));
-    enum skf_err e = skf_int_get(&w, t, p + 2, n - 2, old, out, bytes);
+    enum skf_err e = skf_int_get(&w, t, (uint64_t)skf_int_grain(t) * (1 + p[1] / 4), p + 2, n - 2, old, out, bytes);
     if (e != SKF_OK && e != SKF_ERR_FORMAT && e != SKF_ERR_NOMEM)
         __builtin_trap();
     skf_work_free(&w);

@@ -53,42 +53,28 @@ static void test_varint(void **unused)
     }
 }
 
-/* One stream out and in again, with `percent` of its elements not zero and up to `groups` contexts. */
-static void stream_case(struct skf_work *w, uint32_t n, unsigned width, unsigned percent, unsigned groups, unsigned shift)
+/* Symbols out and in again, from `kinds` kinds of which one is common, in `contexts` contexts; and every cut of them refused. */
+static void syms_case(struct skf_work *w, uint32_t n, unsigned kinds, unsigned percent, unsigned contexts)
 {
-    size_t bytes = (size_t)n * width;
-    uint8_t *sym = skf_calloc(1, bytes + 1), *back = skf_calloc(1, bytes + 1), *key = skf_calloc(1, n + 1);
+    uint8_t *sym = skf_calloc(1, n + 1), *back = skf_calloc(1, n + 1), *key = skf_calloc(1, n + 1);
+    struct skf_buf out = SKF_BUF_INIT(4 * (size_t)n + 65536);
     assert_non_null(sym);
     assert_non_null(back);
     assert_non_null(key);
     for (uint32_t i = 0; i < n; i++) {
-        if (next() % 100 < percent) {
-            uint64_t v = next() % 3 ? next() % 7 - 3 : next();
-            for (unsigned k = 0; k < width; k++)
-                sym[(size_t)i * width + k] = (uint8_t)(v >> 8 * k);
-        }
-        key[i] = groups ? (uint8_t)(next() % groups * 255 / groups) : 0;
+        sym[i] = (uint8_t)(next() % 100 < percent ? next() % kinds : kinds / 2);
+        key[i] = (uint8_t)(next() % contexts * (SKF_CONTEXTS - 1) / (contexts > 1 ? contexts - 1 : 1));
     }
-    if (n > 2) { /* the lowest number has no magnitude of its own width */
-        memset(sym, 0, width);
-        sym[width - 1] = 0x80;
-    }
-    struct skf_stream s = {sym, n, width, groups ? key : NULL, shift};
-    struct skf_buf out = SKF_BUF_INIT(4 * bytes + 4096);
-    assert_int_equal(skf_stream_put(w, &s, &out), SKF_OK);
-    s.sym = back;
-    memset(back, 0xa5, bytes + 1);
+    back[n] = 0xa5;
+    assert_int_equal(skf_syms_put(w, &(struct skf_syms){sym, key, n}, &out), SKF_OK);
     struct skf_reader r = skf_reader_of(out.data, out.len);
-    uint32_t set;
-    assert_int_equal(skf_stream_get(w, &r, &s, &set), SKF_OK);
+    assert_int_equal(skf_syms_get(w, &r, &(struct skf_syms){back, key, n}), SKF_OK);
     assert_int_equal(skf_reader_left(&r), 0);
-    assert_memory_equal(sym, back, bytes);
-    assert_int_equal(back[bytes], 0xa5);
-    if (percent == 0 && n <= 2)
-        assert_int_equal(out.len, 1); /* nothing changed: one byte */
+    assert_memory_equal(sym, back, n);
+    assert_int_equal(back[n], 0xa5);
     for (size_t cut = 0; cut < out.len; cut += 1 + out.len / 50) {
         r = skf_reader_of(out.data, cut);
-        assert_int_not_equal(skf_stream_get(w, &r, &s, &set), SKF_OK);
+        assert_int_not_equal(skf_syms_get(w, &r, &(struct skf_syms){back, key, n}), SKF_OK);
     }
     skf_buf_free(&out);
     skf_free(sym);
@@ -96,19 +82,164 @@ static void stream_case(struct skf_work *w, uint32_t n, unsigned width, unsigned
     skf_free(key);
 }
 
+static void test_symbols(void **unused)
+{
+    struct skf_work w;
+    assert_int_equal(skf_work_init(&w), SKF_OK);
+    static const uint32_t sizes[] = {1, 2, 3, 4, 5, 31, 32, 33, 1000, 70001};
+    static const unsigned kinds[] = {1, 2, 17, 256}, percents[] = {0, 1, 20, 100}, contexts[] = {1, 2, 48};
+    for (size_t a = 0; a < SKF_COUNT(sizes); a++)
+        for (size_t b = 0; b < SKF_COUNT(kinds); b++)
+            for (size_t c = 0; c < SKF_COUNT(percents); c++)
+                for (size_t d = 0; d < SKF_COUNT(contexts); d++)
+                    syms_case(&w, sizes[a], kinds[b], percents[c], contexts[d]);
+    skf_work_free(&w);
+}
+
+/* Every instruction set of this machine reads the same symbols from the same bytes, whole or broken. */
+static void test_same_everywhere(void **unused)
+{
+    static const enum skf_isa sets[] = {SKF_ISA_AVX2, SKF_ISA_AVX512, SKF_ISA_NEON};
+    static uint8_t sym[40000], key[sizeof sym], want[sizeof sym], got[sizeof sym];
+    struct skf_work w;
+    enum skf_isa best;
+    assert_int_equal(skf_work_init(&w), SKF_OK);
+    assert_int_equal(skf_isa_pick(&best, NULL), SKF_OK);
+    for (unsigned round = 0; round < 200; round++) {
+        uint32_t n = 20000 + (uint32_t)(next() % 20000);
+        struct skf_buf out = SKF_BUF_INIT(1 << 20);
+        for (uint32_t i = 0; i < n; i++) {
+            sym[i] = (uint8_t)(next() % (1 + round));
+            key[i] = (uint8_t)(next() % (1 + round % SKF_CONTEXTS));
+        }
+        assert_int_equal(skf_syms_put(&w, &(struct skf_syms){sym, key, n}, &out), SKF_OK);
+        for (unsigned broken = 0; broken < 4; broken++) {
+            if (broken)
+                out.data[next() % out.len] = (uint8_t)next();
+            w.isa = SKF_ISA_REF;
+            memset(want, 0, n);
+            struct skf_reader r = skf_reader_of(out.data, out.len);
+            enum skf_err e = skf_syms_get(&w, &r, &(struct skf_syms){want, key, n});
+            assert_true(broken || (e == SKF_OK && memcmp(want, sym, n) == 0));
+            for (size_t k = 0; k < SKF_COUNT(sets); k++) {
+                bool is_x86 = sets[k] != SKF_ISA_NEON, is_x86_here = best == SKF_ISA_AVX2 || best == SKF_ISA_AVX512 || best == SKF_ISA_AMX;
+                if (is_x86 ? !is_x86_here || (sets[k] == SKF_ISA_AVX512 && best == SKF_ISA_AVX2) : best != SKF_ISA_NEON)
+                    continue;
+                w.isa = sets[k];
+                memset(got, 0, n);
+                r = skf_reader_of(out.data, out.len);
+                assert_int_equal(skf_syms_get(&w, &r, &(struct skf_syms){got, key, n}), e);
+                if (e == SKF_OK)
+                    assert_memory_equal(got, want, n);
+            }
+        }
+        skf_buf_free(&out);
+    }
+    skf_work_free(&w);
+}
+
+/* Tables that lie, written by hand: one symbol, context 0 alone, precision 8, four lanes. */
+static enum skf_err lying(struct skf_work *w, uint8_t form, unsigned last, unsigned freq, uint32_t begin, unsigned words)
+{
+    uint8_t packed[64] = {0}, sym[4], key[4] = {0};
+    struct skf_bits_out b = {.p = packed};
+    struct skf_buf out = SKF_BUF_INIT(256);
+    unsigned len = 32 - (unsigned)__builtin_clz(freq);
+    skf_bits_put(&b, 2, 2);
+    skf_bits_put(&b, last, 8);
+    for (unsigned i = 0; i <= last && i < 3; i++) {
+        skf_bits_put(&b, len, 4);
+        skf_bits_put(&b, freq - (1u << (len - 1)), len - 1);
+    }
+    for (unsigned c = 1; c < SKF_CONTEXTS; c++)
+        skf_bits_put(&b, 0, 2);
+    assert_int_equal(skf_buf_u8(&out, form), SKF_OK);
+    assert_int_equal(skf_buf_put(&out, packed, (size_t)(skf_bits_end(&b) - packed)), SKF_OK);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(skf_buf_u32(&out, begin), SKF_OK);
+    assert_int_equal(skf_put_varint(&out, words), SKF_OK);
+    assert_int_equal(skf_buf_fill(&out, 0, 2 * words), SKF_OK);
+    struct skf_reader r = skf_reader_of(out.data, out.len);
+    enum skf_err e = skf_syms_get(w, &r, &(struct skf_syms){sym, key, 4});
+    if (e == SKF_OK && skf_reader_left(&r) != 0)
+        e = SKF_ERR_FORMAT;
+    skf_buf_free(&out);
+    return e;
+}
+
+static void test_lying_tables(void **unused)
+{
+    struct skf_work w;
+    assert_int_equal(skf_work_init(&w), SKF_OK);
+    assert_int_equal(lying(&w, 8, 0, 256, RANS_LOW, 0), SKF_OK); /* what is right is taken */
+    assert_int_equal(lying(&w, 8, 0, 255, RANS_LOW, 0), SKF_ERR_FORMAT);  /* too little */
+    assert_int_equal(lying(&w, 8, 0, 257, RANS_LOW, 0), SKF_ERR_FORMAT);  /* too much */
+    assert_int_equal(lying(&w, 8, 1, 256, RANS_LOW, 0), SKF_ERR_FORMAT);  /* twice the sum */
+    assert_int_equal(lying(&w, 8, 1, 128, RANS_LOW, 0), SKF_ERR_FORMAT);  /* right sums; the states are not at their end */
+    assert_int_equal(lying(&w, 8, 0, 256, RANS_LOW - 1, 0), SKF_ERR_FORMAT); /* a state that is none */
+    assert_int_equal(lying(&w, 8, 0, 256, RANS_LOW + 1, 0), SKF_ERR_FORMAT); /* one that does not end where all do */
+    assert_int_equal(lying(&w, 8, 0, 256, RANS_LOW, 1), SKF_ERR_FORMAT);  /* words that nobody reads */
+    assert_int_equal(lying(&w, 8, 0, 256, RANS_LOW, 5), SKF_ERR_FORMAT);  /* more words than symbols */
+    assert_int_equal(lying(&w, 7, 0, 128, RANS_LOW, 0), SKF_ERR_FORMAT);  /* precisions that are not allowed */
+    assert_int_equal(lying(&w, 13, 0, 4096, RANS_LOW, 0), SKF_ERR_FORMAT);
+    assert_int_equal(lying(&w, 8 | 32, 0, 256, RANS_LOW, 0), SKF_ERR_FORMAT);
+    skf_work_free(&w);
+}
+
+/* One stream out and in again, with `percent` of its elements not zero and contexts of `per` elements. */
+static void stream_case(struct skf_work *w, uint32_t n, unsigned width, unsigned percent, unsigned groups, unsigned per)
+{
+    size_t bytes = (size_t)n * width;
+    uint8_t *val = skf_calloc(1, bytes + 1), *back = skf_calloc(1, bytes + 1), *key = skf_calloc(1, n + 1);
+    assert_non_null(val);
+    assert_non_null(back);
+    assert_non_null(key);
+    for (uint32_t i = 0; i < n; i++) {
+        if (next() % 1000 < percent) {
+            uint64_t v = next() % 3 ? next() % 7 - 3 : next();
+            for (unsigned k = 0; k < width; k++)
+                val[(size_t)i * width + k] = (uint8_t)(v >> 8 * k);
+        }
+        key[i] = (uint8_t)(next() % groups);
+    }
+    if (n > 2 && percent > 500) { /* the lowest number has no magnitude of its own width */
+        memset(val, 0, width);
+        val[width - 1] = 0x80;
+    }
+    struct skf_stream s = {val, n, width, key, per};
+    struct skf_buf out = SKF_BUF_INIT(4 * bytes + 65536);
+    bool is_zero;
+    assert_int_equal(skf_stream_put(w, &s, &out), SKF_OK);
+    s.val = back;
+    memset(back, 0xa5, bytes + 1);
+    struct skf_reader r = skf_reader_of(out.data, out.len);
+    assert_int_equal(skf_stream_get(w, &r, &s, &is_zero), SKF_OK);
+    assert_int_equal(skf_reader_left(&r), 0);
+    assert_memory_equal(val, back, bytes);
+    assert_int_equal(back[bytes], 0xa5);
+    if (percent == 0)
+        assert_true(is_zero && out.len == 1); /* nothing changed: one byte */
+    for (size_t cut = 0; cut < out.len; cut += 1 + out.len / 50) {
+        r = skf_reader_of(out.data, cut);
+        assert_int_not_equal(skf_stream_get(w, &r, &s, &is_zero), SKF_OK);
+    }
+    skf_buf_free(&out);
+    skf_free(val);
+    skf_free(back);
+    skf_free(key);
+}
+
 static void test_streams(void **unused)
 {
     struct skf_work w;
-    assert_int_equal(skf_work_init(&w, true), SKF_OK);
+    assert_int_equal(skf_work_init(&w), SKF_OK);
     static const uint32_t sizes[] = {1, 2, 7, 8, 9, 63, 64, 65, 1000, 70001};
-    static const unsigned widths[] = {1, 2, 4, 8}, percents[] = {0, 1, 20, 95, 100};
+    static const unsigned widths[] = {1, 2}, thousandths[] = {0, 3, 10, 200, 950, 1000}, pers[] = {1, 4, 12, 32};
     for (size_t a = 0; a < SKF_COUNT(sizes); a++)
         for (size_t b = 0; b < SKF_COUNT(widths); b++)
-            for (size_t c = 0; c < SKF_COUNT(percents); c++) {
-                stream_case(&w, sizes[a], widths[b], percents[c], 0, 0);
-                stream_case(&w, sizes[a], widths[b], percents[c], 2, 5);
-                stream_case(&w, sizes[a], widths[b], percents[c], 200, 0);
-            }
+            for (size_t c = 0; c < SKF_COUNT(thousandths); c++)
+                for (size_t d = 0; d < SKF_COUNT(pers); d++)
+                    stream_case(&w, sizes[a], widths[b], thousandths[c], d & 1 ? SKF_CONTEXTS : 1, pers[d]);
     skf_work_free(&w);
 }
 
@@ -117,13 +248,13 @@ static void test_streams_are_small(void **unused)
 {
     struct skf_work w;
     struct skf_buf out = SKF_BUF_INIT(1 << 20);
-    static uint8_t sym[100000];
-    assert_int_equal(skf_work_init(&w, true), SKF_OK);
+    static uint8_t val[100000], key[sizeof val];
+    assert_int_equal(skf_work_init(&w), SKF_OK);
     for (size_t i = 0; i < 1000; i++) /* 1 %: entropy 8080 bits of place, 1000 of sign */
-        sym[next() % sizeof sym] = next() & 1 ? 1 : 0xff;
-    struct skf_stream s = {sym, sizeof sym, 1, NULL, 0};
+        val[next() % sizeof val] = next() & 1 ? 1 : 0xff;
+    struct skf_stream s = {val, sizeof val, 1, key, 32};
     assert_int_equal(skf_stream_put(&w, &s, &out), SKF_OK);
-    assert_true(out.len < 1300);
+    assert_true(out.len < 1250);
     skf_buf_free(&out);
     skf_work_free(&w);
 }
@@ -149,7 +280,7 @@ static void test_every_type(void **unused)
 {
     struct skf_work w;
     static uint8_t old[210 * 300], neu[sizeof old], back[sizeof old];
-    assert_int_equal(skf_work_init(&w, true), SKF_OK);
+    assert_int_equal(skf_work_init(&w), SKF_OK);
     for (size_t t = 0; t < SKF_COUNT(types); t++) {
         uint32_t grain = skf_int_grain(types[t]);
         const struct skf_type_info *info = skf_type_info((uint32_t)types[t]);
@@ -159,15 +290,16 @@ static void test_every_type(void **unused)
         for (size_t k = 0; k < SKF_COUNT(percents); k++) {
             struct skf_buf out = SKF_BUF_INIT(1 << 20);
             size_t n = grain * (1 + next() % (sizeof old / grain));
+            uint64_t row = grain * (k % 2 ? 64 : n / grain);
             make_pair(old, neu, n, percents[k]);
-            assert_int_equal(skf_int_put(&w, types[t], old, neu, n, &out), SKF_OK);
+            assert_int_equal(skf_int_put(&w, types[t], row, old, neu, n, &out), SKF_OK);
             memset(back, 0, n);
-            assert_int_equal(skf_int_get(&w, types[t], out.data, out.len, old, back, n), SKF_OK);
+            assert_int_equal(skf_int_get(&w, types[t], row, out.data, out.len, old, back, n), SKF_OK);
             assert_memory_equal(back, neu, n);
             /* One byte more or less is refused. */
             assert_int_equal(skf_buf_u8(&out, 0), SKF_OK);
-            assert_int_equal(skf_int_get(&w, types[t], out.data, out.len, old, back, n), SKF_ERR_FORMAT);
-            assert_int_equal(skf_int_get(&w, types[t], out.data, out.len - 2, old, back, n), SKF_ERR_FORMAT);
+            assert_int_equal(skf_int_get(&w, types[t], row, out.data, out.len, old, back, n), SKF_ERR_FORMAT);
+            assert_int_equal(skf_int_get(&w, types[t], row, out.data, out.len - 2, old, back, n), SKF_ERR_FORMAT);
             skf_buf_free(&out);
         }
     }
@@ -179,15 +311,15 @@ static void test_every_type(void **unused)
 static void test_no_byte_forgotten(void **unused)
 {
     struct skf_work w;
-    assert_int_equal(skf_work_init(&w, true), SKF_OK);
+    assert_int_equal(skf_work_init(&w), SKF_OK);
     for (size_t t = 0; t < SKF_COUNT(types); t++) {
         uint32_t grain = skf_int_grain(types[t]);
         for (uint32_t at = 0; at < grain; at++) {
             uint8_t old[256] = {0}, neu[256] = {0}, back[256];
             struct skf_buf out = SKF_BUF_INIT(1 << 12);
             neu[at] = 0x5a;
-            assert_int_equal(skf_int_put(&w, types[t], old, neu, grain, &out), SKF_OK);
-            assert_int_equal(skf_int_get(&w, types[t], out.data, out.len, old, back, grain), SKF_OK);
+            assert_int_equal(skf_int_put(&w, types[t], grain, old, neu, grain, &out), SKF_OK);
+            assert_int_equal(skf_int_get(&w, types[t], grain, out.data, out.len, old, back, grain), SKF_OK);
             assert_memory_equal(back, neu, grain);
             skf_buf_free(&out);
         }
@@ -200,20 +332,20 @@ static void test_broken_payloads(void **unused)
 {
     struct skf_work w;
     static uint8_t old[20 * 272], neu[sizeof old], back[sizeof old];
-    assert_int_equal(skf_work_init(&w, true), SKF_OK);
+    assert_int_equal(skf_work_init(&w), SKF_OK);
     static const enum skf_type some[] = {SKF_T_BF16, SKF_T_F32, SKF_T_Q8_0, SKF_T_Q4_1, SKF_T_Q6_K};
     for (size_t t = 0; t < SKF_COUNT(some); t++) {
         struct skf_buf out = SKF_BUF_INIT(1 << 16);
-        size_t grain = skf_int_grain(some[t]), n = sizeof old / grain * grain;
+        size_t grain = skf_int_grain(some[t]), n = sizeof old / grain * grain, row = 8 * grain;
         make_pair(old, neu, n, 3);
-        assert_int_equal(skf_int_put(&w, some[t], old, neu, n, &out), SKF_OK);
+        assert_int_equal(skf_int_put(&w, some[t], row, old, neu, n, &out), SKF_OK);
         for (unsigned k = 0; k < 2000; k++) {
             uint8_t *copy = skf_memdup(out.data, out.len);
             assert_non_null(copy);
             for (unsigned m = 1 + next() % 3; m; m--)
                 copy[next() % (next() & 1 ? out.len : SKF_MIN(out.len, 24))] = (uint8_t)next();
             size_t len = next() % 4 ? out.len : next() % out.len;
-            enum skf_err e = skf_int_get(&w, some[t], copy, len, old, back, n);
+            enum skf_err e = skf_int_get(&w, some[t], row, copy, len, old, back, n);
             assert_true(e == SKF_OK || e == SKF_ERR_FORMAT);
             skf_free(copy);
         }
@@ -250,7 +382,9 @@ static void test_bomb(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_varint),          cmocka_unit_test(test_streams),
+        cmocka_unit_test(test_varint),          cmocka_unit_test(test_symbols),
+        cmocka_unit_test(test_same_everywhere), cmocka_unit_test(test_lying_tables),
+        cmocka_unit_test(test_streams),
         cmocka_unit_test(test_streams_are_small), cmocka_unit_test(test_every_type),
         cmocka_unit_test(test_no_byte_forgotten), cmocka_unit_test(test_broken_payloads),
         cmocka_unit_test(test_bomb),

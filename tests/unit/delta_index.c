@@ -68,7 +68,7 @@ static void test_receiver(void **unused)
     assert_memory_equal(f->source_root, old.root, SKF_DIGEST);
     assert_memory_equal(f->result_root, neu.root, SKF_DIGEST);
     assert_true(f->source_size == old.size && f->result_size == neu.size && f->n_chunks == neu.n);
-    assert_true(f->index_size + f->payload_size == file_len && f->codec == 1);
+    assert_true(f->index_size + f->payload_size == file_len && f->codec == 2);
     assert_true(f->n_chunks <= SKF_COUNT(order));
     uint64_t payload = f->index_size;
     for (uint64_t i = 0; i < f->n_chunks; i++) { /* the table is the cut, payloads are contiguous */
@@ -141,7 +141,7 @@ static void test_head_lies(void **unused)
         enum skf_err err;
     } lies[] = {
         {0, 'X', SKF_ERR_FORMAT},       {4, 2, SKF_ERR_UNSUPPORTED}, {5, 1, SKF_ERR_UNSUPPORTED},
-        {6, 2, SKF_ERR_UNSUPPORTED},    {6, 0, SKF_ERR_UNSUPPORTED}, {24, 1, SKF_ERR_FORMAT},
+        {6, 1, SKF_ERR_UNSUPPORTED},    {6, 3, SKF_ERR_UNSUPPORTED}, {24, 1, SKF_ERR_FORMAT},
         {31, 0x80, SKF_ERR_FORMAT},     {16, 0xee, SKF_ERR_FORMAT},  {23, 0xff, SKF_ERR_FORMAT},
         {23, 0x10, SKF_ERR_FORMAT},     {40, 0x77, SKF_OK},          {70, 0x77, SKF_ERR_DIGEST},
     };

@@ -1,0 +1,46 @@
+/*
+ * Symbols of up to 256 kinds, each in a context that both sides know, by interleaved static rANS.
+ *
+ * `lanes` states take turns (symbol i is lane i modulo lanes) and share one sequence of 16-bit words, which the decoder reads
+ * forwards in the order of the symbols: so a vector of lanes can be stepped at once, and every instruction set reads the same
+ * bytes.  Tables stand in front, one a context that occurs; neighbours may share one.
+ */
+#ifndef SKF_DELTA_RANS_PRIV_H
+#define SKF_DELTA_RANS_PRIV_H
+
+#include "delta/work_priv.h"
+
+#define SKF_CONTEXTS 48
+#define RANS_BITS_MIN 8 /* precision of tables: as many symbols as there may be must fit */
+#define RANS_BITS_MAX 12
+#define RANS_FEW 4
+#define RANS_MANY 32
+#define RANS_LOW (1u << 16) /* a state between symbols is never below; at the end it is this */
+
+struct skf_syms {
+    uint8_t *sym;
+    const uint8_t *key; /* context of each, below SKF_CONTEXTS */
+    uint32_t n;
+};
+/* Nothing is written for n = 0. SKF_ERR_LIMIT when `out` has no room. */
+SKF_MUST enum skf_err skf_syms_put(struct skf_work *w, const struct skf_syms *s, struct skf_buf *out);
+/* About what that takes, in bits. */
+SKF_MUST enum skf_err skf_syms_cost(struct skf_work *w, const struct skf_syms *s, double *bits);
+/* Fills s->sym. SKF_ERR_FORMAT for what no encoder writes. */
+SKF_MUST enum skf_err skf_syms_get(struct skf_work *w, struct skf_reader *r, const struct skf_syms *s);
+
+/* ---- the inner loop --------------------------------------------------------------------------------------------------------- */
+/* A table's entry for each slot: symbol, frequency - 1, slot - first slot of the symbol. */
+#define RANS_ENTRY(sym, freq, at) ((uint32_t)(sym) | ((uint32_t)(freq) - 1) << 8 | (uint32_t)(at) << 20)
+struct rans {
+    uint32_t x[RANS_MANY];
+    const uint8_t *p, *end; /* words left */
+    const uint32_t *tables; /* 2^bits entries a context */
+    unsigned bits;
+};
+/* Decodes groups of RANS_MANY symbols while whole groups and at least as many words are left; returns the symbols done. */
+uint32_t rans_run_avx2(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n);
+uint32_t rans_run_avx512(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n);
+uint32_t rans_run_neon(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n);
+
+#endif
