@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 
 import fleet as fl
@@ -102,7 +101,7 @@ def boot_loop(fleet, box):
 def no_centre(fleet, box):
     fleet.centre.stop()
     box.kill()
-    fl.wait_for("nothing of the box runs", 5, lambda: not running(box))
+    fl.wait_for("nothing of the box runs", 5, lambda: not box.session())
     check(True, "no process outlives a killed agent")
     box.start()
     box.ready()
@@ -113,11 +112,6 @@ def no_centre(fleet, box):
     began = time.monotonic()
     box.stop()
     check(box.p.returncode == 0 and time.monotonic() - began < 15 * fl.SLOW, "SIGTERM ends it with status 0", box.tail())
-
-
-def running(box):
-    """What of the box still runs."""
-    return subprocess.run(["pgrep", "-s", str(box.p.pid)], capture_output=True, text=True).stdout.split()
 
 
 def main():

@@ -157,18 +157,25 @@ class Box(Process):
         finally:
             c.close()
 
-    def children(self, program):
-        """Process ids of this agent's gateway or workers."""
-        found = []
+    def _processes(self):
+        """(process id, name, parent, session) of everything that runs and is no zombie."""
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
                 with open(f"/proc/{pid}/stat") as f:
                     name, rest = f.read().rsplit(")", 1)
             except OSError:
                 continue
-            if int(rest.split()[1]) == self.p.pid and rest.split()[0] != "Z" and name.split("(", 1)[1] == program[:15]:
-                found.append(int(pid))
-        return found
+            state, parent, _, session = rest.split()[:4]
+            if state != "Z":
+                yield int(pid), name.split("(", 1)[1], int(parent), int(session)
+
+    def children(self, program):
+        """Process ids of this agent's gateway or workers."""
+        return [pid for pid, name, parent, _ in self._processes() if parent == self.p.pid and name == program[:15]]
+
+    def session(self):
+        """Process ids of everything this agent left or has running."""
+        return [pid for pid, _, _, session in self._processes() if session == self.p.pid]
 
     def store(self):
         """Every byte of the store hashed; its versions and slots."""
