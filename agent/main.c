@@ -86,6 +86,7 @@ static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *ta
         {"watch", 1, NULL, 'w'},   {"check-store", 1, NULL, 's'}, {"help", 0, NULL, 'h'},  {"version", 0, NULL, 'v'},
         {NULL, 0, NULL, 0}};
     int c;
+    opterr = 0;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
         case 'd': o->dir = optarg; break;
@@ -110,7 +111,7 @@ static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *ta
             break;
         case 'h': (void)fputs(usage, stdout); return EXIT_DONE;
         case 'v': (void)printf("skiff-agent %s\n", SKF_VERSION); return EXIT_DONE;
-        default: return EXIT_USAGE;
+        default: return bad_usage(argv[optind - 1], "no such option, or its value is missing");
         }
     }
     if (optind < argc)

@@ -1,0 +1,103 @@
+"""skiff-agent's command line and what it says when it cannot work: one line, the right status, nothing left running."""
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from tap import check, done
+
+AGENT = os.path.join(os.environ["SKF_BUILD"], "skiff-agent")
+TMP = os.environ["SKF_TMP"]
+SLOW = float(os.environ.get("SKF_SLOW", "1"))
+
+
+def run(*args):
+    return subprocess.run([AGENT, *args], capture_output=True, text=True, timeout=60 * SLOW)
+
+
+def folder(name):
+    return os.path.join(TMP, name)
+
+
+def says(r, status, text, what):
+    lines = r.stderr.splitlines()
+    check(r.returncode == status and len(lines) == 1 and lines[0].startswith("skiff-agent: ") and text in lines[0] and not r.stdout,
+          what, r.returncode, r.stderr, r.stdout)
+
+
+def usage():
+    r = run("--help")
+    check(r.returncode == 0 and "--check-store" in r.stdout and not r.stderr, "--help")
+    r = run("--version")
+    check(r.returncode == 0 and r.stdout.startswith("skiff-agent "), "--version")
+    says(run(), 2, "--dir", "no --dir")
+    says(run("--dir"), 2, "--dir", "--dir without a value")
+    says(run("--frobnicate"), 2, "--frobnicate", "an option that is none")
+    says(run("--dir", "x", "y"), 2, "y", "one argument too many")
+    for bad in ("-1", "x", "3s", "99999999999999999999"):
+        says(run("--dir", folder("u"), "--watch", bad), 2, bad, f"--watch {bad}")
+    check(not os.path.exists(folder("u")), "wrong usage writes nothing")
+
+
+def cannot_start():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        says(run("--dir", folder("p"), "--listen", f"127.0.0.1:{s.getsockname()[1]}"), 1, f"{s.getsockname()[1]}", "a port in use")
+    with open(folder("file"), "w") as f:
+        f.write("x")
+    says(run("--dir", os.path.join(folder("file"), "sub")), 1, "file", "a folder that cannot be")
+    says(run("--dir", folder("t"), "--token-file", folder("none")), 1, "none", "a token file that is not there")
+    os.makedirs(os.path.join(folder("d"), "store"))
+    with open(os.path.join(folder("d"), "store", "data.mdb"), "wb") as f:
+        f.write(bytes(range(256)) * 64)
+    says(run("--dir", folder("d"), "--listen", "127.0.0.1:0"), 1, "store", "a store that is none")
+    says(run("--check-store", folder("d")), 1, "store", "the same for --check-store")
+    says(run("--check-store", folder("nowhere")), 1, "nowhere", "--check-store of nothing")
+
+
+def alone():
+    """Without a centre and without a version: it runs, says where it listens, holds its store alone, ends when told."""
+    p = subprocess.Popen([AGENT, "--dir", folder("a"), "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    line = p.stdout.readline()
+    check(line.startswith("listening 127.0.0.1:"), "it says where it listens", line)
+    says(run("--dir", folder("a"), "--listen", "127.0.0.1:0"), 1, "another process", "a second agent on one folder")
+    r = run("--check-store", folder("a"))
+    check(r.returncode == 0 and json.loads(r.stdout) == {"versions": [], "models": {}}, "--check-store while it runs", r.stdout, r.stderr)
+    p.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, err = p.communicate(timeout=60 * SLOW)
+    check(p.returncode == 0 and time.monotonic() - began < 15 * SLOW, "SIGTERM ends it with status 0", p.returncode, err)
+    check(oct(os.stat(os.path.join(folder("a"), "store")).st_mode & 0o777) == "0o700", "its folders are its own")
+
+
+def wrong_certificate():
+    """Not a reason to end: what is here is served; but it says what is wrong."""
+    tls = os.path.join(os.environ["SKF_ROOT"], "tests", "vectors", "tls")
+    for name, text in (("expired-device", "expired"), ("foreign-device", "tls/device.crt")):
+        box = folder(name)
+        os.makedirs(os.path.join(box, "tls"))
+        shutil.copy(os.path.join(tls, "ca.crt"), os.path.join(box, "tls"))
+        for ending in (".crt", ".key"):
+            shutil.copy(os.path.join(tls, name + ending), os.path.join(box, "tls", "device" + ending))
+        with open(folder(name + ".log"), "wb") as log:
+            p = subprocess.Popen([AGENT, "--dir", box, "--centre", "127.0.0.1:1", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=log)
+            p.stdout.readline()
+            end, said = time.monotonic() + 20 * SLOW, ""
+            while time.monotonic() < end and text not in said:
+                time.sleep(0.1)
+                with open(folder(name + ".log")) as f:
+                    said = f.read()
+            check(text in said and p.poll() is None, f"{name}: named, and the box goes on", said)
+            p.terminate()
+            p.communicate()
+
+
+usage()
+cannot_start()
+alone()
+wrong_certificate()
+done()
