@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import fleet as fl
@@ -16,10 +15,15 @@ TMP = os.environ["SKF_TMP"]
 WHO = ("agent", "gateway", "worker", "distributor")
 
 
-def tiny(name, *args):
-    path = os.path.join(TMP, name)
-    subprocess.run([sys.executable, os.path.join(os.environ["SKF_ROOT"], "tests", "lib", "tiny_model.py"), path, *args], check=True)
-    return path
+def models():
+    """The published model and an adapter merged into it; or "V1.gguf:V2.gguf" of the environment."""
+    given = os.environ.get("SKF_KILL_MODELS")
+    if given:
+        return given.split(":")
+    v1, v2 = os.path.join(os.environ["SKF_MODELS"], "published.gguf"), os.path.join(TMP, "v2.gguf")
+    adapter = os.path.join(os.environ["SKF_ROOT"], "examples", "smollm2-135m-python-lora.gguf")
+    subprocess.run([os.path.join(os.environ["SKF_BUILD"], "skiff"), "merge", v1, adapter, "-o", v2], check=True)
+    return v1, v2
 
 
 def strike(fleet, box, who, rng):
@@ -87,8 +91,7 @@ def one(fleet, box, number, length, rng):
 def main():
     rng = random.Random(int(os.environ.get("SKF_SEED", "20261121")))
     folder, snapshot = os.path.join(TMP, "f"), os.path.join(TMP, "store.v1")
-    real = os.environ.get("SKF_KILL_MODELS")  # "V1.gguf:V2.gguf" instead of tiny ones
-    v1, v2 = real.split(":") if real else (tiny("v1.gguf", "--seed", "1"), tiny("v2.gguf", "--seed", "1", "--change", "0.02"))
+    v1, v2 = models()
     ends = []
     with fl.Fleet(folder, os.environ["SKF_BUILD"]) as fleet:
         fleet.publish(v1, "1.0")

@@ -59,7 +59,7 @@ static void test_a_version_in_the_store(void **state)
     struct skf_model *file = NULL, *stored = NULL;
     struct skf_store *s = NULL;
     struct skf_view *view = NULL;
-    struct skf_store_opts opts = {.mode = SKF_STORE_WRITE};
+    struct skf_store_opts opts = {.mode = SKF_STORE_WRITE, .map_size = 64u << 20}; /* qemu-user cannot map the default */
     assert_int_equal(tiny_write(tiny_path(path, "store"), &(struct tiny){.type = SKF_T_Q4_1}), SKF_OK);
     (void)snprintf(dir, sizeof dir, "%s.store", path);
     assert_int_equal(skf_mkdirs(dir, 0700, NULL), SKF_OK);
