@@ -301,20 +301,39 @@ static enum skf_err show_one(const char *dir, const char *name, bool json, skf_j
     if (e == SKF_OK && json)
         e = skf_json_set(all, name, skf_json_ref(doc));
     else if (e == SKF_OK)
-        (void)printf("%-22s version %-6lld %zu signatures  %s\n", name,
+        (void)printf("%-22s version %-6lld %zu signature%s  %s\n", name,
                      (long long)skf_json_i64(skf_json_get(s, "version"), 0),
-                     skf_json_len(skf_json_get(doc, "signatures")), left_text(doc, buf));
+                     skf_json_len(skf_json_get(doc, "signatures")), skf_json_len(skf_json_get(doc, "signatures")) == 1 ? " " : "s",
+                     left_text(doc, buf));
     skf_json_free(doc);
     skf_buf_free(&b);
     return e;
 }
 
-/* The names of the files that the newest timestamp leads to; what is not published yet is left out. */
+/* Shows the role as it stands in `by`'s "meta", by the name it has in a repository: VERSION.ROLE.json. False when it is not there. */
+static bool is_listed_shown(const char *dir, const skf_json *by, const char *role, bool json, skf_json *all, char name[64])
+{
+    char plain[32];
+    (void)snprintf(plain, sizeof plain, "%s.json", role);
+    const skf_json *entry = skf_json_get(skf_json_get(skf_json_get(by, "signed"), "meta"), plain);
+    (void)snprintf(name, 64, "%lld.%s", (long long)skf_json_i64(skf_json_get(entry, "version"), 0), plain);
+    return entry && show_one(dir, name, json, all, NULL) == SKF_OK;
+}
+
+static skf_json *read_or_null(const char *dir, const char *name)
+{
+    struct skf_buf b = SKF_BUF_INIT(SKF_TUF_META_MAX);
+    skf_json *doc = NULL;
+    if (skf_tuf_repo_read(dir, name, &b, NULL) != SKF_OK || skf_json_parse(b.data, b.len, 32, &doc, NULL) != SKF_OK)
+        doc = NULL;
+    skf_buf_free(&b);
+    return doc;
+}
+
+/* A client's folder has plain names; in a repository the newest timestamp leads to the rest. What is not there is left out. */
 static enum skf_err show_dir(const char *dir, bool json, skf_json *all, struct skf_why *why)
 {
     static const char *const plain[] = {"root.json", "timestamp.json", "snapshot.json", "targets.json", "deltas.json"};
-    struct skf_buf b = SKF_BUF_INIT(SKF_TUF_META_MAX);
-    skf_json *stamp = NULL;
     char name[64];
     size_t shown = 0;
     enum skf_err e = SKF_OK;
@@ -324,16 +343,14 @@ static enum skf_err show_dir(const char *dir, bool json, skf_json *all, struct s
         if (e == SKF_ERR_NOT_FOUND)
             e = SKF_OK;
     }
-    if (e == SKF_OK && skf_tuf_repo_read(dir, "timestamp.json", &b, NULL) == SKF_OK &&
-        skf_json_parse(b.data, b.len, 32, &stamp, NULL) == SKF_OK) {
-        const skf_json *entry = skf_json_get(skf_json_get(skf_json_get(stamp, "signed"), "meta"), "snapshot.json");
-        (void)snprintf(name, sizeof name, "%lld.snapshot.json",
-                       (long long)skf_json_i64(skf_json_get(entry, "version"), 0));
-        if (show_one(dir, name, json, all, NULL) == SKF_OK)
-            shown++;
+    skf_json *stamp = e == SKF_OK ? read_or_null(dir, "timestamp.json") : NULL;
+    if (is_listed_shown(dir, stamp, "snapshot", json, all, name)) {
+        skf_json *snapshot = read_or_null(dir, name);
+        (void)is_listed_shown(dir, snapshot, "targets", json, all, name);
+        (void)is_listed_shown(dir, snapshot, "deltas", json, all, name);
+        skf_json_free(snapshot);
     }
     skf_json_free(stamp);
-    skf_buf_free(&b);
     if (e == SKF_OK && shown == 0)
         e = skf_fail(why, SKF_ERR_NOT_FOUND, "%s: holds no metadata", dir);
     return e;

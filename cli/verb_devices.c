@@ -6,7 +6,8 @@
 #include "proto/msg.h"
 #include "proto/operator.pb-c.h"
 
-#define POLL_MS 300
+#define POLL_MS       300
+#define TIMEOUT_MAX_S (100u * 86400)
 
 struct devices {
     struct skf_connect c;
@@ -50,6 +51,17 @@ static int print_json(const Skiff__V1__DevicesReply *r)
     enum skf_err set = skf_json_set(j, "devices", list);
     e = e == SKF_OK ? set : e;
     return skf_json_finish(e, j);
+}
+
+/* What a box may say of itself (docs/architecture.md, the agent's states). */
+static bool is_phase(const char *s)
+{
+    static const char *const phases[] = {"idle",     "verifying", "fetching",  "staged",   "checking",
+                                         "watching", "confirmed", "returned", "failed"};
+    for (size_t i = 0; i < SKF_COUNT(phases); i++)
+        if (strcmp(s, phases[i]) == 0)
+            return true;
+    return false;
 }
 
 static const char *or_dash(const char *s)
@@ -121,14 +133,15 @@ int skf_verb_devices(int argc, char **argv)
         SKF_CONNECT_OPTS(&x.c),
         {.name = "--wait",
          .value = "PHASE",
-         .help = "wait until every box listed is in this phase (confirmed)",
+         .help = "wait until every box listed is in this phase; confirmed: and at its target",
          .text = &x.wait},
         {.name = "--timeout", .value = "S", .help = "seconds to wait at most (300)", .number = &x.timeout},
         {.name = "--json", .help = "one JSON object on stdout", .flag = &x.json},
     };
     const struct skf_usage u = {.verb = "devices",
                                 .args = "[NAME] [--wait confirmed] [--timeout S] [--json]",
-                                .about = "Lists the boxes that ever connected.",
+                                .about = "Lists the boxes that ever connected. Phases: idle, verifying, fetching, staged, checking, watching,\n"
+                                         "confirmed, returned (went back to the version before), failed.",
                                 .opts = opts,
                                 .n_opts = SKF_COUNT(opts),
                                 .positional = x.name,
@@ -137,6 +150,11 @@ int skf_verb_devices(int argc, char **argv)
                                 .n_args = &n};
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
+    const char *wrong = x.wait && !is_phase(x.wait) ? "--wait: no such phase" : x.timeout > TIMEOUT_MAX_S ? "--timeout: too long" : NULL;
+    if (wrong) {
+        (void)fprintf(stderr, "skiff: devices: %s; `skiff devices --help` tells more\n", wrong);
+        return SKF_EXIT_USAGE;
+    }
     ProtobufCMessage *answer = NULL;
     struct skf_why why = {{0}};
     enum skf_err e = skf_connect_open(&x.c, &why);

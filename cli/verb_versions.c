@@ -107,7 +107,9 @@ int skf_verb_versions(int argc, char **argv)
         return skf_cli_fail(e, &why);
     const Skiff__V1__VersionsReply *r = (Skiff__V1__VersionsReply *)answer;
     status = SKF_EXIT_OK;
-    if (json) {
+    if (model[0] && r->n_versions == 0) {
+        status = skf_cli_fail(skf_fail(&why, SKF_ERR_NOT_FOUND, "%s: no such model; `skiff versions` lists what there is", model[0]), &why);
+    } else if (json) {
         status = print_json(r);
     } else {
         (void)printf("%-20s %-14s %10s  %-20s %8s  %-14s %s\n", "MODEL", "VERSION", "SIZE", "PUBLISHED", "RUNNING",

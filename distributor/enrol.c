@@ -140,7 +140,7 @@ enum skf_err skf_enrol_use(const char *dir, const char *name, const char *token,
     skf_sha256(token, strlen(token), digest);
     skf_hex(digest, sizeof digest, hex);
     if (!has_line(&t, name, want, used) || !is_equal_secret(want, hex, SKF_HEX - 1)) {
-        e = skf_fail(why, SKF_ERR_REFUSED, "%s: no such token", name);
+        e = skf_fail(why, SKF_ERR_REFUSED, "%s: no such token; it is for the one name that `skiffd --enrol-token` was given", name);
         goto out;
     }
     skf_sha256(csr, strlen(csr), digest);

@@ -307,7 +307,7 @@ static enum skf_err rollout(void *ctx, const char *identity, const uint8_t *p, s
     SKF_GO(e, act(c, q, q->channel[0] ? q->channel : SKF_CHANNEL_DEFAULT, &ch, why));
     bool is_change = strcmp(q->action, "status") != 0;
     if (is_change)
-        skf_log(SKF_LOG_INFO, "%s: rollout %s of %s on channel %s", who, q->action, q->model, ch.channel);
+        skf_log(SKF_LOG_INFO, "%s: rollout %s of %s %s on channel %s", who, q->action, q->model, ch.version, ch.channel);
     (void)pthread_mutex_lock(&c->lock);
     if (is_change)
         skf_centre_wake(c, NULL);
@@ -412,7 +412,7 @@ static enum skf_err pin(void *ctx, const char *identity, const uint8_t *p, size_
             e = skf_registry_pin(c->registry, pins, n_pins, why);
     }
     if (e == SKF_OK) {
-        skf_log(SKF_LOG_INFO, "%s: %s %s %s %s", who, q->action, q->device, q->model, q->version);
+        skf_log(SKF_LOG_INFO, "%s: %s %s %s%s%s", who, q->action, q->device, q->model, q->version[0] ? " " : "", q->version);
         (void)pthread_mutex_lock(&c->lock);
         skf_centre_wake(c, NULL);
         (void)pthread_mutex_unlock(&c->lock);

@@ -102,7 +102,8 @@ with socket.socket() as s:
     refused("a port in use: gateway", run("--listen", f"127.0.0.1:{port}", "--control", at("c.sock"), program=os.path.join(BUILD, "skiff-gateway")), f"127.0.0.1:{port}")
 
 # ---- usage
-for args in (["no-such-verb"], ["diff"], ["diff", old], ["diff", old, new], ["run", "--no-such-option"], ["run", "-m"], ["apply", old, at("d.skd"), "-o", at("n.gguf"), "more"]):
+for args in (["no-such-verb"], ["diff"], ["diff", old], ["diff", old, new], ["run", "--no-such-option"], ["run", "-m"], ["apply", old, at("d.skd"), "-o", at("n.gguf"), "more"],
+             ["devices", "--wait", "no-such-phase"], ["devices", "--timeout", "18446744073709551615"]):
     r = run(*args)
     check(r.returncode == 2 and len(r.stderr.strip().splitlines()) == 1, "usage: " + " ".join(os.path.basename(a) for a in args), r.returncode, r.stderr)
 done()

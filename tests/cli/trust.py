@@ -83,6 +83,10 @@ accepted("the release key does", skiff("sign", "--key", at("t.key"), targets, "-
 accepted("and it is published", skiff(*update))
 out = skiff("tuf", "show", "--dir", at("repo"))
 check(out.returncode == 0 and "timestamp.json" in out.stdout and "2 signatures" in out.stdout, "tuf show", out.stdout)
+made = skiff("tuf", "create", "--dir", at("shown"), "--keys", at("shown-keys"))
+out = skiff("tuf", "show", "--dir", at("shown"))
+check(made.returncode == 0 and [line.split()[0].split(".")[-2] for line in out.stdout.splitlines()] == ["root", "timestamp", "snapshot", "targets", "deltas"],
+      "tuf show of a repository: all its roles", out.stdout, out.stderr)
 out = skiff("tuf", "show", "--dir", at("repo"), "--json")
 check(json.loads(out.stdout)["root.json"]["signed"]["roles"]["root"]["threshold"] == 2, "tuf show --json", out.stdout[:200])
 check(json.loads(skiff("tuf", "show", root, "--json").stdout)["1.root.json"]["signed"]["version"] == 1, "tuf show FILE")

@@ -183,6 +183,8 @@ def publishing(fleet, models, roots):
     check(r["dry_run"] and 0 < r["bytes_to_send"] and r["bytes_sent"] == 0, "a dry run says what would be sent", r)
     r = fleet.operate("versions")
     check([v["version"] for v in r["versions"]] == ["1.0"], "and changes nothing", r)
+    r = fleet.operate("versions", "no-such-model", check=False)
+    check(r.returncode == 1 and "no-such-model" in r.stderr, "versions of a model that is not there", r.stderr)
     r = fleet.operate("publish", models["2.0"], "--model", fl.MODEL, "--version", "2.0", "--key", fleet.path("keys", "deltas.key"), check=False)
     check(r.returncode == 1 and r.stderr.count("\n") == 1, "a key that is not the targets' is refused before anything is sent", r.stderr)
 
