@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "delta/factor_priv.h"
 #include "delta/int_priv.h"
 #include "delta/level_priv.h"
 
@@ -64,6 +65,9 @@ uint32_t skf_blocks_grain(enum skf_type t)
 #define STRIPE_MIN 4
 #define MIDDLE 22
 #define CELL_PARTS 16
+/* Elements of a block on a grid; the most factors that codes are worth. */
+#define BLOCK 32
+#define RANK_MAX 2
 
 struct blocks {
     const struct layout *l;
@@ -72,27 +76,28 @@ struct blocks {
     const uint8_t *old;
     uint8_t *neu; /* complete when coding; its scales are complete when codes are decoded */
     const uint8_t *is_moved; /* of each block: not 0 when a scale differs */
+    struct skf_factors factors;
 };
 
 static float half_at(const uint8_t *p) { return skf_f16_to_f32(skf_le16(p)); }
 
 /* The code on the new grid that lies next to the old value, and which part of its cell that value falls in. Single
  * multiplications, additions and divisions of float32 are the same everywhere; what is not finite predicts the old code. */
-static int predict(const struct layout *l, const float scale[4], int code, uint8_t *part)
+static inline int predict(enum grid grid, const float scale[4], int code, float guess, uint8_t *part)
 {
     float d_old = scale[0], d_new = scale[1], x;
     int low = 0, high = 15;
     *part = 0;
-    switch (l->grid) {
+    switch (grid) {
     case GRID_Q4_0:
-        x = d_old * (float)(code - 8) / d_new + 8.0f;
+        x = (d_old * (float)(code - 8) + guess) / d_new + 8.0f;
         break;
     case GRID_Q4_1:
         x = d_old * (float)code + scale[2];
-        x = (x - scale[3]) / d_new;
+        x = (x + guess - scale[3]) / d_new;
         break;
     case GRID_Q8_0:
-        x = d_old * (float)code / d_new;
+        x = (d_old * (float)code + guess) / d_new;
         low = -128;
         high = 127;
         break;
@@ -108,18 +113,19 @@ static int predict(const struct layout *l, const float scale[4], int code, uint8
 }
 
 /* The predictions for one block's codes: `count` bytes as they would stand in the result; contexts of its elements. */
-static void predict_block(const struct blocks *b, const struct field *f, const uint8_t *old, const uint8_t *neu,
-                          uint8_t *out, uint8_t *part)
+static inline void predict_block(const struct blocks *b, const struct field *f, const uint8_t *old, const uint8_t *neu,
+                          const float *guess, uint8_t *out, uint8_t *part)
 {
     const uint8_t *codes = old + f->offset;
     bool has_min = b->l->n_scales > 1;
     const float scale[4] = {half_at(old), half_at(neu), has_min ? half_at(old + 2) : 0, has_min ? half_at(neu + 2) : 0};
+    const enum grid grid = b->l->grid;
     for (unsigned i = 0; i < f->count; i++) {
         if (f->kind == FIELD_BYTE)
-            out[i] = (uint8_t)predict(b->l, scale, (int8_t)codes[i], &part[i]);
-        else
-            out[i] = (uint8_t)(predict(b->l, scale, codes[i] & 15, &part[2 * i]) |
-                               predict(b->l, scale, codes[i] >> 4, &part[2 * i + 1]) << 4);
+            out[i] = (uint8_t)predict(grid, scale, (int8_t)codes[i], guess[i], &part[i]);
+        else /* elements 0 to 15 are the lower halves */
+            out[i] = (uint8_t)(predict(grid, scale, codes[i] & 15, guess[i], &part[2 * i]) |
+                               predict(grid, scale, codes[i] >> 4, guess[i + f->count], &part[2 * i + 1]) << 4);
     }
 }
 
@@ -129,7 +135,7 @@ static uint32_t field_elements(const struct field *f) { return f->kind == FIELD_
 static inline uint8_t sign4(int d) { return (uint8_t)(((d & 15) ^ 8) - 8); }
 
 /* ref and neu: the field's bytes. */
-static void field_sub(struct field f, const uint8_t *ref, const uint8_t *neu, uint8_t *val)
+static SKF_LOOPS void field_sub(struct field f, const uint8_t *ref, const uint8_t *neu, uint8_t *val)
 {
     switch (f.kind) {
     case FIELD_BYTE:
@@ -148,7 +154,7 @@ static void field_sub(struct field f, const uint8_t *ref, const uint8_t *neu, ui
     }
 }
 
-static void field_add(struct field f, const uint8_t *ref, const uint8_t *val, uint8_t *neu)
+static SKF_LOOPS void field_add(struct field f, const uint8_t *ref, const uint8_t *val, uint8_t *neu)
 {
     switch (f.kind) {
     case FIELD_BYTE:
@@ -224,6 +230,7 @@ static int scale_of(const struct blocks *b, const uint8_t *old)
 {
     return b->l->n_scales ? (skf_le16(old + b->l->fields[0].offset) & 0x7fff) >> 8 : 0;
 }
+
 
 static void open_levels(const struct blocks *b, struct skf_levels *l)
 {
@@ -354,7 +361,7 @@ static enum skf_err same_open(struct skf_work *w, const struct field *f, uint32_
 }
 
 /* In w->part: contexts of all elements; in w->ref: the bytes they are coded against. */
-static enum skf_err moved_open(struct skf_work *w, const struct blocks *b, const struct field *f, uint32_t n,
+static SKF_LOOPS enum skf_err moved_open(struct skf_work *w, const struct blocks *b, const struct field *f, uint32_t n,
                                struct skf_stream *s)
 {
     unsigned each = field_elements(f);
@@ -363,17 +370,26 @@ static enum skf_err moved_open(struct skf_work *w, const struct blocks *b, const
     SKF_TRY(skf_area_need(&w->ref, (size_t)n * f->count));
     *s = (struct skf_stream){.val = w->val.p, .n = n * each, .width = 1, .key = w->part.p, .per = 1};
     uint8_t *part = w->part.p, *ref = w->ref.p;
+    const struct skf_factors *g = &b->factors;
+    float guess[BLOCK] = {0}, unit = g->rank ? skf_factors_unit(g) : 0;
+    uint32_t in_row = g->columns / BLOCK;
     for (uint32_t i = 0; i < b->n; i++) {
         const uint8_t *old = b->old + (size_t)i * b->bytes, *neu = b->neu + (size_t)i * b->bytes;
         if (!b->is_moved[i])
             continue;
+        if (g->rank) {
+            if (i % in_row == 0)
+                skf_factors_row(g, i / in_row);
+            for (unsigned e = 0; e < BLOCK; e++)
+                guess[e] = (float)g->sum[i % in_row * BLOCK + e] * unit;
+        }
         if (b->l->grid == GRID_NONE) {
             memcpy(ref, old + f->offset, f->count);
             memset(part, 0, each);
         } else {
-            predict_block(b, f, old, neu, ref, part);
+            predict_block(b, f, old, neu, guess, ref, part);
         }
-        uint8_t class = (uint8_t)(w->key.p[i] < MIDDLE - 4 ? 0 : w->key.p[i] < MIDDLE ? CELL_PARTS : 2 * CELL_PARTS);
+        uint8_t class = (uint8_t)(w->key.p[i] < MIDDLE - 2 ? 0 : w->key.p[i] < MIDDLE + 3 ? CELL_PARTS : 2 * CELL_PARTS);
         for (unsigned e = 0; e < each; e++)
             part[e] = (uint8_t)(part[e] + class);
         part += each;
@@ -432,7 +448,51 @@ static enum skf_err field_get(struct skf_work *w, struct skf_reader *r, const st
 static struct blocks blocks_of(enum skf_type t, uint64_t row_bytes, const uint8_t *old, uint8_t *neu, size_t n)
 {
     uint32_t grain = skf_blocks_grain(t);
-    return (struct blocks){layout_of(t), (uint32_t)(n / grain), grain, row_bytes, old, neu, NULL};
+    return (struct blocks){layout_of(t), (uint32_t)(n / grain), grain, row_bytes, old, neu, NULL, {0}};
+}
+
+/* ---- guesses ---------------------------------------------------------------------------------------------------------------- */
+static float value_of(const struct blocks *b, const uint8_t *p, unsigned e)
+{
+    unsigned code = 0;
+    switch (b->l->grid) {
+    case GRID_Q4_0:
+        code = p[2 + e % 16] >> (e < 16 ? 0 : 4) & 15;
+        return half_at(p) * (float)((int)code - 8);
+    case GRID_Q4_1:
+        code = p[4 + e % 16] >> (e < 16 ? 0 : 4) & 15;
+        return half_at(p) * (float)code + half_at(p + 2);
+    case GRID_Q8_0:
+        return half_at(p) * (float)(int8_t)p[2 + e];
+    default:
+        return 0;
+    }
+}
+
+static void row_change(const void *ctx, uint32_t row, float *out)
+{
+    const struct blocks *b = ctx;
+    uint32_t in_row = b->factors.columns / BLOCK;
+    memset(out, 0, b->factors.columns * sizeof *out);
+    for (uint32_t i = row * in_row, end = SKF_MIN(b->n, i + in_row); i < end; i++) {
+        size_t at = (size_t)i * b->bytes;
+        for (unsigned e = 0; e < BLOCK; e++, out++) {
+            float d = value_of(b, b->neu + at, e) - value_of(b, b->old + at, e);
+            *out = d > -1e15f && d < 1e15f ? d : 0;
+        }
+    }
+}
+
+static void open_factors(struct blocks *b, const struct skf_levels *l)
+{
+    b->factors = (struct skf_factors){.rows = l->n, .columns = BLOCK * l->stripe};
+}
+
+/* With a guess every code has its own context, whether its scales moved or not. */
+static void mark_guessed(struct skf_work *w, const struct blocks *b)
+{
+    if (b->factors.rank)
+        memset(w->flag.p, 1, b->n);
 }
 
 enum skf_err skf_blocks_put(struct skf_work *w, enum skf_type t, uint64_t row_bytes, const uint8_t *old,
@@ -446,6 +506,13 @@ enum skf_err skf_blocks_put(struct skf_work *w, enum skf_type t, uint64_t row_by
     SKF_TRY(choose_levels(w, &b, &l));
     SKF_TRY(skf_levels_put(w, &l, out));
     SKF_TRY(scales_put(w, &b, out));
+    if (b.l->grid != GRID_NONE) {
+        open_factors(&b, &l);
+        if (skf_factors_fit(b.factors.rows, b.factors.columns))
+            SKF_TRY(skf_factors_find(w, &b.factors, row_change, &b, RANK_MAX, 0.09));
+        SKF_TRY(skf_factors_put(w, &b.factors, out));
+        mark_guessed(w, &b);
+    }
     uint32_t n_same;
     SKF_TRY(close_up(w, &b, &n_same));
     for (unsigned k = b.l->n_scales; k < b.l->n_fields; k++)
@@ -464,6 +531,11 @@ enum skf_err skf_blocks_get(struct skf_work *w, struct skf_reader *r, enum skf_t
     SKF_TRY(make_keys(w, &b, &l));
     SKF_TRY(scales_get(w, r, &b));
     b.is_moved = w->flag.p;
+    if (b.l->grid != GRID_NONE) {
+        open_factors(&b, &l);
+        SKF_TRY(skf_factors_get(w, r, &b.factors, RANK_MAX));
+        mark_guessed(w, &b);
+    }
     uint32_t n_same;
     SKF_TRY(close_up(w, &b, &n_same));
     for (unsigned k = b.l->n_scales; k < b.l->n_fields; k++)

@@ -57,7 +57,7 @@ enum skf_err skf_int_put(struct skf_work *w, enum skf_type t, uint64_t row_bytes
         return SKF_ERR_ARG;
     if (!width)
         return skf_blocks_put(w, t, row_bytes, old, neu, n, out);
-    struct skf_words o = {old, (uint8_t *)(uintptr_t)neu, (uint32_t)(n / width), width, exponent_at, row_bytes};
+    struct skf_words o = {old, (uint8_t *)(uintptr_t)neu, (uint32_t)(n / width), width, exponent_at, row_bytes, t};
     return skf_words_put(w, &o, out);
 }
 
@@ -70,7 +70,7 @@ enum skf_err skf_int_get(struct skf_work *w, enum skf_type t, uint64_t row_bytes
     if (!grain || n % grain || n == 0 || n > SKF_CHUNK_MAX)
         return SKF_ERR_FORMAT;
     if (width) {
-        struct skf_words o = {old, neu, (uint32_t)(n / width), width, exponent_at, row_bytes};
+        struct skf_words o = {old, neu, (uint32_t)(n / width), width, exponent_at, row_bytes, t};
         SKF_TRY(skf_words_get(w, &r, &o));
     } else {
         SKF_TRY(skf_blocks_get(w, &r, t, row_bytes, old, neu, n));

@@ -29,6 +29,7 @@ struct skf_words {
     unsigned width;       /* 1, 2, 4 or 8 bytes */
     unsigned exponent_at; /* floats: the bit where the exponent begins; integers: 0 */
     uint64_t row_bytes;
+    enum skf_type type;
 };
 SKF_MUST enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *o, struct skf_buf *out);
 SKF_MUST enum skf_err skf_words_get(struct skf_work *w, struct skf_reader *r, const struct skf_words *o);

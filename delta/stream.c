@@ -151,18 +151,26 @@ static inline bool take(struct skf_bits_in *raw, const struct skf_stream *s, uns
     return true;
 }
 
-static enum skf_err get_dense(struct skf_work *w, struct skf_reader *r, const struct skf_stream *s)
+static SKF_LOOPS enum skf_err get_dense(struct skf_work *w, struct skf_reader *r, const struct skf_stream *s)
 {
     struct skf_bits_in raw;
     SKF_TRY(skf_area_need(&w->sym, s->n));
     SKF_TRY(spread_keys(&w->symkey, s, 1, s->n));
     SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, w->symkey.p, s->n}));
     SKF_TRY(skf_raw_get(r, &raw));
-    for (uint32_t i = 0; i < s->n; i++)
-        if (!take(&raw, s, s->width, i, w->sym.p[i]))
+    const uint8_t *sym = w->sym.p;
+    uint8_t *val = s->val;
+    for (uint32_t i = 0, n = s->n; s->width == 1 && i < n; i++)
+        val[i] = (uint8_t)(sym[i] >> 1 ^ -(sym[i] & 1));
+    for (uint32_t i = 0, n = s->n; i < n; i++)
+        if ((s->width != 1 || sym[i] >= SKF_SMALL) && !take(&raw, s, s->width, i, sym[i]))
             return SKF_ERR_FORMAT;
     return is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
 }
+
+/* Bits set in a byte. */
+static const uint8_t ones4[16] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
+static inline uint32_t ones(uint8_t b) { return (uint32_t)ones4[b & 15] + ones4[b >> 4]; }
 
 /* How many elements are set, and the context of each. */
 static enum skf_err count_set(struct skf_work *w, const struct skf_stream *s, unsigned group, uint32_t n, uint32_t *set)
@@ -171,7 +179,7 @@ static enum skf_err count_set(struct skf_work *w, const struct skf_stream *s, un
     uint32_t many = 0;
     uint8_t seen = 0;
     for (uint32_t i = 0; i < n; i++) {
-        many += (uint32_t)__builtin_popcount(mask[i]);
+        many += ones(mask[i]);
         seen |= mask[i];
     }
     uint32_t rest = s->n & (group - 1);
@@ -182,8 +190,12 @@ static enum skf_err count_set(struct skf_work *w, const struct skf_stream *s, un
     uint8_t *key = w->symkey.p;
     uint32_t at = 0;
     for (uint32_t i = 0; i < n; i++) { /* eight are written, those of them that are meant stay */
+        if (n - i >= 8 && !skf_le64(mask + i)) {
+            i += 7;
+            continue;
+        }
         memset(key + at, mkey[i], 8);
-        at += (uint32_t)__builtin_popcount(mask[i]);
+        at += ones(mask[i]);
     }
     *set = many;
     return SKF_OK;

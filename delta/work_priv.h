@@ -7,6 +7,13 @@
 #include "base/util.h"
 #include "delta/zpack_priv.h"
 
+/* Plain loops over arrays that the compiler should turn into vectors. */
+#if defined __GNUC__ && !defined __clang__
+#define SKF_LOOPS __attribute__((optimize("O3")))
+#else
+#define SKF_LOOPS
+#endif
+
 struct skf_area {
     uint8_t *p;
     size_t cap;
@@ -24,6 +31,7 @@ struct skf_work { /* of one thread, encoding or decoding */
     struct skf_area tables, words, hist; /* rans.c */
     struct skf_area sym, symkey, mask, maskkey, raw; /* stream.c */
     struct skf_area val, key, level, flag, part, ref, same; /* words.c, blocks.c */
+    struct skf_area factor, sample; /* factor.c */
 };
 SKF_MUST enum skf_err skf_work_init(struct skf_work *w);
 void skf_work_free(struct skf_work *w); /* a zeroed one is fine */
