@@ -227,7 +227,7 @@ bench-%: all
 	$(Q)$(PYTHON) bench/run.py --build $(BUILD) $*
 .PHONY: valgrind
 valgrind: unit-bins ## unit tests of store and delta under valgrind
-	$(Q)$(PYTHON) tests/run.py --build $(BUILD) --unit --match store,delta --wrap 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' --slow 20
+	$(Q)$(PYTHON) tests/run.py --build $(BUILD) --unit --match unit/store,unit/delta,fault/store_full,fault/delta --wrap 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' --slow 20
 asan: ## the whole test command under AddressSanitizer and UBSan (build-asan/)
 	$(Q)$(MAKE) --no-print-directory SAN=asan all unit-bins
 	$(Q)ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 $(PYTHON) tests/run.py --build build-asan --slow 4
