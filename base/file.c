@@ -1,6 +1,7 @@
 /* Mapped files, and files that are there whole or not at all (file.h). */
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -200,6 +201,19 @@ void skf_draft_abort(struct skf_draft *take_d)
             (void)unlink(take_d->temp);
     }
     skf_free(take_d);
+}
+
+void skf_draft_sweep(const char *dir)
+{
+    char path[PATH_MAX];
+    DIR *d = opendir(dir);
+    for (struct dirent *f; d && (f = readdir(d));) {
+        size_t n = strlen(f->d_name);
+        if (n > 5 && strcmp(f->d_name + n - 5, ".part") == 0 && skf_path(path, sizeof path, dir, f->d_name) == SKF_OK)
+            (void)unlink(path);
+    }
+    if (d)
+        (void)closedir(d);
 }
 
 enum skf_err skf_file_write(const char *path, const void *p, size_t n, unsigned mode, struct skf_why *why)

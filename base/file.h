@@ -35,6 +35,9 @@ SKF_MUST enum skf_err skf_draft_write_at(struct skf_draft *d, uint64_t off, cons
 SKF_MUST enum skf_err skf_draft_commit(struct skf_draft *take_d, struct skf_why *why);
 void skf_draft_abort(struct skf_draft *take_d); /* removes the temporary; NULL is fine */
 
+/* Removes what drafts of killed processes left in this folder (names that end in ".part"). Nobody may be writing there. */
+void skf_draft_sweep(const char *dir);
+
 /* Makes a folder and its parents (existing ones are fine). */
 SKF_MUST enum skf_err skf_mkdirs(const char *path, unsigned mode, struct skf_why *why);
 /* Joins with one slash; SKF_ERR_LIMIT when it does not fit. */

@@ -142,7 +142,10 @@ static enum skf_err open_stores(struct skf_centre *c, unsigned jobs, struct skf_
     SKF_TRY(sub(c, "tuf", a));
     SKF_TRY(sub(c, "keys", b));
     SKF_TRY(skf_signer_open(a, b, &c->signer, why));
+    SKF_TRY(sub(c, "content", a));
+    skf_draft_sweep(a); /* the registry's lock says that we are the only one; what a kill leaves here is as large as a model */
     SKF_TRY(sub(c, "deltas", a));
+    skf_draft_sweep(a);
     struct skf_builder_opts o = {.registry = c->registry,
                                  .chunks = c->chunks,
                                  .signer = c->signer,

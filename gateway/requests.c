@@ -298,8 +298,8 @@ void skf_gw_link_up_(struct gw_link *l)
     skf_gw_pause_over_(g, l);
     for (struct gw_req *r = g->reqs, *next; r; r = next) {
         next = r->next;
-        if (!r->link && !is_dispatched_(g, r))
-            continue;
+        if (!r->link)
+            (void)is_dispatched_(g, r);
     }
     pthread_cond_broadcast(&g->changed);
 }

@@ -96,6 +96,8 @@ struct skf_view; /* one version under one read transaction; any thread may read 
 SKF_MUST enum skf_err skf_view_open(struct skf_store *s, const char *model, const char *version, struct skf_view **v,
                                     struct skf_why *why);
 void skf_view_close(struct skf_view *v);
+/* Lets go of what was freed since the view was opened; pointers stay valid, and other threads may read meanwhile. After a failure
+ * nothing may be read through the view any more: close it. */
 SKF_MUST enum skf_err skf_view_renew(struct skf_view *v, struct skf_why *why);
 const struct skf_store_version *skf_view_version(const struct skf_view *v);
 struct skf_source skf_view_source(const struct skf_view *v); /* the version's bytes, in place */

@@ -31,12 +31,15 @@ static enum skf_err place_chunks(struct skf_view *v, bool is_again, struct skf_w
         if (is_again && p != v->at[i])
             return skf_fail(why, SKF_ERR_INTERNAL, "%s %s: chunk %llu moved under a reader", v->model, v->version,
                             (unsigned long long)i);
-        v->at[i] = p;
-        v->start[i] = off;
+        if (!is_again) { /* readers may be at work during a renewal: nothing is written then */
+            v->at[i] = p;
+            v->start[i] = off;
+        }
         if (!is_add_ok(off, n, &off))
             return skf_fail(why, SKF_ERR_FORMAT, "%s %s: damaged lengths", v->model, v->version);
     }
-    v->start[v->v.n_chunks] = off;
+    if (!is_again)
+        v->start[v->v.n_chunks] = off;
     if (off != v->v.size)
         return skf_fail(why, SKF_ERR_FORMAT, "%s %s: its chunks have %llu bytes, not %llu", v->model, v->version,
                         (unsigned long long)off, (unsigned long long)v->v.size);

@@ -153,6 +153,13 @@ static void test_file_is_old_or_new(void **state)
     uint8_t *p;
     size_t n;
     assert_int_equal(skf_file_read(path, 2, &p, &n, NULL), SKF_ERR_LIMIT);
+    /* What a process that was killed leaves is swept, and nothing else. */
+    char left[80];
+    (void)snprintf(left, sizeof left, "%s.17.0.part", path);
+    assert_int_equal(skf_file_write(left, "ne", 2, 0600, NULL), SKF_OK);
+    skf_draft_sweep(dir);
+    assert_int_equal(access(left, F_OK), -1);
+    assert_int_equal(access(path, F_OK), 0);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(rmdir(dir), 0); /* nothing was left beside it */
 }
