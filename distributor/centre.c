@@ -182,7 +182,8 @@ static enum skf_err open_enrolment(struct skf_centre *c, const char *listen, str
     SKF_TRY(sub(c, "tls/distributor.crt", crt));
     SKF_TRY(sub(c, "tls/distributor.key", key));
     struct skf_wire_method m = {.path = "/skiff.v1.Enrolment/Enrol", .unary = skf_enrol_unary, .ctx = c->dir};
-    struct skf_wire_server_opts o = {.listen = listen, .tls = {NULL, crt, key}, .threads = 1, .max_streams = 100};
+    struct skf_wire_server_opts o = {
+        .listen = listen, .tls = {NULL, crt, key}, .threads = 1, .max_message = SKF_ENROL_MESSAGE, .max_streams = 100};
     return skf_wire_server_open(&o, &m, 1, &c->enrol_server, why);
 }
 

@@ -18,7 +18,6 @@
 #include "trust/tuf.h"
 
 #define TOKENS_MAX  (16u << 20)
-#define REQUEST_MAX (64u << 10)
 #define CERT_DAYS   365
 
 /* [A-Za-z0-9._-]{1,64} */
@@ -180,7 +179,7 @@ static enum skf_err answer_to(const char *dir, const Skiff__V1__EnrolRequest *q,
     /* Nothing is signed for a stranger; and everything that can fail comes before the token is used up. */
     SKF_GO(e, skf_enrol_use(dir, q->name, q->token, q->csr, true, why));
     SKF_GO(e, skf_ca_sign_csr(ca_dir, q->csr, q->name, CERT_DAYS, crt, sizeof crt, why));
-    SKF_GO(e, skf_file_read(ca_crt, REQUEST_MAX, &ca, &ca_len, why));
+    SKF_GO(e, skf_file_read(ca_crt, SKF_ENROL_MESSAGE, &ca, &ca_len, why));
     SKF_GO(e, first_root(dir, &root, why));
     SKF_GO(e, skf_enrol_use(dir, q->name, q->token, q->csr, false, why));
     r.certificate = crt;
@@ -197,7 +196,7 @@ enum skf_err skf_enrol_unary(void *ctx, const char *identity, const uint8_t *p, 
                              size_t *answer_len, struct skf_why *why)
 {
     Skiff__V1__EnrolRequest *q = NULL;
-    SKF_TRY(SKF_UNPACK(skiff__v1__enrol_request, Skiff__V1__EnrolRequest, p, n, REQUEST_MAX, &q, why));
+    SKF_TRY(SKF_UNPACK(skiff__v1__enrol_request, Skiff__V1__EnrolRequest, p, n, SKF_ENROL_MESSAGE, &q, why));
     enum skf_err e = is_device_name(q->name) ? answer_to(ctx, q, answer, answer_len, why)
                                              : skf_fail(why, SKF_ERR_REFUSED, "not a device's name");
     skf_msg_free(&q->base);

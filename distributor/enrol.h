@@ -11,7 +11,8 @@
 
 #include "base/err.h"
 
-#define SKF_TOKEN 65 /* 64 hex digits and a NUL */
+#define SKF_TOKEN         65          /* 64 hex digits and a NUL */
+#define SKF_ENROL_MESSAGE (64u << 10) /* bytes of a request: anybody may send one */
 
 /* Makes a new token for the device (an older one for it is void). */
 SKF_MUST enum skf_err skf_enrol_token(const char *dir, const char *name, char token[SKF_TOKEN], struct skf_why *why);

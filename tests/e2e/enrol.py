@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 
+import grpc
+
 import fleet as fl
 from tap import check, done
 
@@ -32,6 +34,18 @@ def refused(box, what, text):
         pass
     check(box.p.returncode == 1 and text in box.tail(1), what, box.p.returncode, box.tail(3))
     check(not os.path.exists(os.path.join(box.dir, "tls", "device.crt")), "and nothing is written")
+
+
+def flood(fleet, enrol):
+    """The port that asks for no certificate takes no large message, whatever is in it."""
+    with open(fleet.path("ca", "ca.crt"), "rb") as f, grpc.secure_channel(enrol, grpc.ssl_channel_credentials(f.read())) as c:
+        codes = []
+        for n in (1000, 100000, 3000000):
+            try:
+                c.unary_unary("/skiff.v1.Enrolment/Enrol")(b"\x0a" * n, timeout=30 * fl.SLOW)
+            except grpc.RpcError as e:
+                codes.append(e.code().name)
+    check(codes[0] != "RESOURCE_EXHAUSTED" and codes[1:] == ["RESOURCE_EXHAUSTED"] * 2, "a message over 64 KiB is refused unread", codes)
 
 
 def main():
@@ -65,6 +79,7 @@ def main():
         fleet.wait("box-1", version="1.0", phase="confirmed", online=True)
         check(box.chat("Hello", 4)[1] == "1.0", "a second start enrols no more")
 
+        flood(fleet, enrol)
         refused(bare(fleet, "box-2", enrol, good), "another box's token is refused", "enrolment")
         refused(bare(fleet, "box-3", enrol, "0" * 64), "a wrong token is refused", "enrolment")
         box = bare(fleet, "box-4", enrol, token("box-4"))
