@@ -22,6 +22,7 @@ struct field {
 };
 /* How codes follow from scales: value = d * code + m, d * (code - 8), d * code. */
 enum grid { GRID_NONE, GRID_Q4_0, GRID_Q4_1, GRID_Q8_0 };
+#define BLOCK 32 /* elements of a block on a grid */
 #define MAX_FIELDS 5
 struct layout {
     enum skf_type type;
@@ -65,9 +66,7 @@ uint32_t skf_blocks_grain(enum skf_type t)
 #define STRIPE_MIN 4
 #define MIDDLE 22
 #define CELL_PARTS 16
-/* Elements of a block on a grid; the most factors that codes are worth. */
-#define BLOCK 32
-#define RANK_MAX 2
+#define RANK_MAX 2 /* the most factors that codes are worth */
 
 struct blocks {
     const struct layout *l;
@@ -81,51 +80,66 @@ struct blocks {
 
 static float half_at(const uint8_t *p) { return skf_f16_to_f32(skf_le16(p)); }
 
-/* The code on the new grid that lies next to the old value, and which part of its cell that value falls in. Single
- * multiplications, additions and divisions of float32 are the same everywhere; what is not finite predicts the old code. */
-static inline int predict(enum grid grid, const float scale[4], int code, float guess, uint8_t *part)
+/* The codes of a block as numbers, in the order of its elements: the lower halves of all bytes come first. */
+static SKF_LOOPS void codes_of(const struct field *f, const uint8_t *restrict p, int16_t *restrict code)
 {
-    float d_old = scale[0], d_new = scale[1], x;
-    int low = 0, high = 15;
-    *part = 0;
-    switch (grid) {
-    case GRID_Q4_0:
-        x = (d_old * (float)(code - 8) + guess) / d_new + 8.0f;
-        break;
-    case GRID_Q4_1:
-        x = d_old * (float)code + scale[2];
-        x = (x + guess - scale[3]) / d_new;
-        break;
-    case GRID_Q8_0:
-        x = (d_old * (float)code + guess) / d_new;
-        low = -128;
-        high = 127;
-        break;
-    default:
-        return code;
+    unsigned n = f->count;
+    for (unsigned i = 0; i < n && f->kind == FIELD_BYTE; i++)
+        code[i] = (int8_t)p[i];
+    for (unsigned i = 0; i < n && f->kind != FIELD_BYTE; i++) {
+        code[i] = p[i] & 15;
+        code[i + n] = p[i] >> 4;
     }
-    if (!(x > -1000.0f && x < 1000.0f)) /* a new scale of nothing, infinities, what is no number */
-        return code;
-    float cell = floorf(x + 0.5f);
-    *part = (uint8_t)((int)((x + 0.5f - cell) * CELL_PARTS) & (CELL_PARTS - 1));
-    int q = (int)cell;
-    return q < low ? low : q > high ? high : q;
 }
 
-/* The predictions for one block's codes: `count` bytes as they would stand in the result; contexts of its elements. */
-static inline void predict_block(const struct blocks *b, const struct field *f, const uint8_t *old, const uint8_t *neu,
-                          const float *guess, uint8_t *out, uint8_t *part)
+/* The codes on the new grid that lie next to the old values (with their guesses), and which parts of their cells these fall in.
+ * Single multiplications, additions and divisions of float32 are the same everywhere; what is not finite predicts the old code. */
+static SKF_LOOPS void predict(enum grid grid, const float scale[4], const float *restrict guess, int16_t *restrict code,
+                              uint8_t *restrict part)
 {
-    const uint8_t *codes = old + f->offset;
+    const float d_old = scale[0], d_new = scale[1], m_old = scale[2], m_new = scale[3];
+    const int low = grid == GRID_Q8_0 ? -128 : 0, high = grid == GRID_Q8_0 ? 127 : 15;
+    float x[BLOCK];
+    if (grid == GRID_Q4_1)
+        for (unsigned e = 0; e < BLOCK; e++)
+            x[e] = (d_old * (float)code[e] + m_old + guess[e] - m_new) / d_new;
+    else if (grid == GRID_Q4_0)
+        for (unsigned e = 0; e < BLOCK; e++)
+            x[e] = (d_old * (float)(code[e] - 8) + guess[e]) / d_new + 8.0f;
+    else
+        for (unsigned e = 0; e < BLOCK; e++)
+            x[e] = (d_old * (float)code[e] + guess[e]) / d_new;
+    for (unsigned e = 0; e < BLOCK; e++) {
+        bool is_near = x[e] > -1000.0f && x[e] < 1000.0f;
+        float y = is_near ? x[e] + 0.5f : 0;
+        int q = (int)y;
+        q -= y < (float)q; /* what floor() is, without a call */
+        part[e] = (uint8_t)(is_near ? (int)((y - (float)q) * CELL_PARTS) & (CELL_PARTS - 1) : 0);
+        q = q < low ? low : q > high ? high : q;
+        code[e] = (int16_t)(is_near ? q : code[e]);
+    }
+}
+
+/* The predictions for one block's codes: `count` bytes as they would stand in the result; contexts of its elements, as they lie. */
+static SKF_LOOPS void predict_block(const struct blocks *b, const struct field *f, const uint8_t *old, const uint8_t *neu,
+                                    const float *guess, uint8_t *restrict out, uint8_t *restrict part)
+{
+    int16_t code[BLOCK];
+    uint8_t in[BLOCK];
     bool has_min = b->l->n_scales > 1;
     const float scale[4] = {half_at(old), half_at(neu), has_min ? half_at(old + 2) : 0, has_min ? half_at(neu + 2) : 0};
-    const enum grid grid = b->l->grid;
-    for (unsigned i = 0; i < f->count; i++) {
-        if (f->kind == FIELD_BYTE)
-            out[i] = (uint8_t)predict(grid, scale, (int8_t)codes[i], guess[i], &part[i]);
-        else /* elements 0 to 15 are the lower halves */
-            out[i] = (uint8_t)(predict(grid, scale, codes[i] & 15, guess[i], &part[2 * i]) |
-                               predict(grid, scale, codes[i] >> 4, guess[i + f->count], &part[2 * i + 1]) << 4);
+    codes_of(f, old + f->offset, code);
+    predict(b->l->grid, scale, guess, code, in);
+    if (f->kind == FIELD_BYTE) {
+        for (unsigned i = 0; i < BLOCK; i++)
+            out[i] = (uint8_t)code[i];
+        memcpy(part, in, BLOCK);
+        return;
+    }
+    for (unsigned i = 0; i < BLOCK / 2; i++) {
+        out[i] = (uint8_t)(code[i] | code[i + BLOCK / 2] << 4);
+        part[2 * i] = in[i];
+        part[2 * i + 1] = in[i + BLOCK / 2];
     }
 }
 
@@ -452,32 +466,31 @@ static struct blocks blocks_of(enum skf_type t, uint64_t row_bytes, const uint8_
 }
 
 /* ---- guesses ---------------------------------------------------------------------------------------------------------------- */
-static float value_of(const struct blocks *b, const uint8_t *p, unsigned e)
+/* The numbers that a block stands for. */
+static SKF_LOOPS void values_of(enum grid grid, const uint8_t *restrict p, float *restrict out)
 {
-    unsigned code = 0;
-    switch (b->l->grid) {
-    case GRID_Q4_0:
-        code = p[2 + e % 16] >> (e < 16 ? 0 : 4) & 15;
-        return half_at(p) * (float)((int)code - 8);
-    case GRID_Q4_1:
-        code = p[4 + e % 16] >> (e < 16 ? 0 : 4) & 15;
-        return half_at(p) * (float)code + half_at(p + 2);
-    case GRID_Q8_0:
-        return half_at(p) * (float)(int8_t)p[2 + e];
-    default:
-        return 0;
+    float d = half_at(p), m = grid == GRID_Q4_1 ? half_at(p + 2) : grid == GRID_Q4_0 ? d * -8.0f : 0;
+    const uint8_t *codes = p + (grid == GRID_Q4_1 ? 4 : 2);
+    for (unsigned e = 0; e < BLOCK && grid == GRID_Q8_0; e++)
+        out[e] = d * (float)(int8_t)codes[e];
+    for (unsigned e = 0; e < BLOCK / 2 && grid != GRID_Q8_0; e++) {
+        out[e] = d * (float)(codes[e] & 15) + m;
+        out[e + BLOCK / 2] = d * (float)(codes[e] >> 4) + m;
     }
 }
 
-static void row_change(const void *ctx, uint32_t row, float *out)
+static SKF_LOOPS void row_change(const void *ctx, uint32_t row, float *out)
 {
     const struct blocks *b = ctx;
     uint32_t in_row = b->factors.columns / BLOCK;
     memset(out, 0, b->factors.columns * sizeof *out);
     for (uint32_t i = row * in_row, end = SKF_MIN(b->n, i + in_row); i < end; i++) {
         size_t at = (size_t)i * b->bytes;
+        float was[BLOCK], is[BLOCK];
+        values_of(b->l->grid, b->old + at, was);
+        values_of(b->l->grid, b->neu + at, is);
         for (unsigned e = 0; e < BLOCK; e++, out++) {
-            float d = value_of(b, b->neu + at, e) - value_of(b, b->old + at, e);
+            float d = is[e] - was[e];
             *out = d > -1e15f && d < 1e15f ? d : 0;
         }
     }

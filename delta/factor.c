@@ -4,9 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-/* Numbers of a sample; rounds of iteration; and what the best direction must hold of the change to be worth looking closer. */
+/* Numbers of a sample; rounds of iteration on a quarter of it, then on all; and what the best direction must hold of the change to be worth looking closer. */
 #define SAMPLE (1u << 18)
-#define ROUNDS 6
+#define ROUNDS 4
+#define LAST_ROUNDS 2
 #define WORTH 0.06
 /* Bits that one number of v and u takes, about; and the step of u against the mean change of a row's element. */
 #define V_BITS 6.5
@@ -151,6 +152,8 @@ enum skf_err skf_factors_find(struct skf_work *w, struct skf_factors *f, skf_row
     if (!(all > 0 && all < 1e30) || energy[0] < all * WORTH)
         return SKF_OK;
     for (unsigned k = 0; k < ROUNDS; k++)
+        turn(sample, SKF_MAX(rows / 4, few), columns, most, v, next);
+    for (unsigned k = 0; k < LAST_ROUNDS; k++)
         turn(sample, rows, columns, most, v, next);
     all = held(sample, rows, columns, most, v, energy);
     f->rank = earning(f, energy, all, most, gain);
