@@ -14,6 +14,9 @@
 
 #include "base/alloc.h"
 
+/* Not held up by a named pipe that nobody writes to: what is no regular file is refused once it is open. */
+#define FOR_READING (O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+
 static int (*hook_fn)(void *ctx, const char *step, const char *path);
 static void *hook_ctx;
 
@@ -29,7 +32,7 @@ static int hooked(const char *step, const char *path) { return hook_fn ? hook_fn
 enum skf_err skf_map_open(const char *path, struct skf_map *m, struct skf_why *why)
 {
     *m = (struct skf_map){NULL, 0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, FOR_READING);
     if (fd < 0)
         return skf_fail_errno(why, errno, "%s", path);
     struct stat st;
@@ -73,7 +76,7 @@ static enum skf_err read_all(int fd, const char *path, uint8_t *p, size_t n, str
 
 enum skf_err skf_file_read(const char *path, size_t limit, uint8_t **data, size_t *len, struct skf_why *why)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, FOR_READING);
     if (fd < 0)
         return skf_fail_errno(why, errno, "%s", path);
     enum skf_err e;
@@ -124,6 +127,17 @@ static enum skf_err sync_folder(const char *path, struct skf_why *why)
     return sys ? skf_fail_errno(why, sys, "%s: cannot be synced", dir) : SKF_OK;
 }
 
+/* A rename puts a file in the place of whatever has the name: root could lose a device so, /dev/null for one. */
+static bool is_replaceable(const char *path)
+{
+    struct stat st;
+    if (lstat(path, &st) != 0)
+        return true; /* nothing there, or what opening the temporary will say */
+    if (S_ISLNK(st.st_mode) && stat(path, &st) != 0)
+        return true; /* leads nowhere */
+    return S_ISREG(st.st_mode);
+}
+
 enum skf_err skf_draft_open(const char *path, uint64_t size, unsigned mode, struct skf_draft **d, struct skf_why *why)
 {
     static atomic_uint serial;
@@ -136,6 +150,8 @@ enum skf_err skf_draft_open(const char *path, uint64_t size, unsigned mode, stru
     n->fd = -1;
     if (a < 0 || b < 0 || (size_t)b >= sizeof n->temp)
         e = skf_fail(why, SKF_ERR_LIMIT, "%s: path too long", path);
+    else if (!is_replaceable(path))
+        e = skf_fail(why, SKF_ERR_ARG, "%s: is there and not a regular file; it is not overwritten", path);
     else if ((n->fd = open(n->temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode)) < 0)
         e = skf_fail_errno(why, errno, "%s: cannot be written", path);
     else if (size > 0) {

@@ -57,6 +57,9 @@ far = write(at("far.gguf"), good[:offset] + struct.pack("<Q", 1 << 40) + good[of
 refused("tensor offset past the end", run("run", "-m", far, "-p", "x"), "far.gguf", "output_norm")
 refused("a model that is not there", run("run", "-m", at("none.gguf"), "-p", "x"), "none.gguf", "no such file")
 refused("a folder as a model", run("show", TMP), TMP)
+os.mkfifo(at("pipe"), 0o600)
+refused("a named pipe as a model", run("show", at("pipe")), "pipe", "regular")
+refused("a named pipe as a key", run("sign", "--key", at("pipe"), old), "pipe", "regular")
 
 # ---- deltas
 r = run("diff", old, new, "-o", at("d.skd"))
@@ -92,6 +95,14 @@ refused("a foreign certificate", run("devices", "--centre", "127.0.0.1:1", "--tl
 late = dict(os.environ, SKF_NOW=str(int(time.time()) + 10 * 86400))
 refused("an expired certificate", run("devices", "--centre", "127.0.0.1:1", "--tls", at("ann"), env=late), "operator.crt", "expired")
 refused("no distributor there", run("devices", "--centre", "127.0.0.1:1", "--tls", at("ann")), "127.0.0.1:1")
+
+# ---- an output that is no file: a rename would put one in its place
+for what, make in (("a named pipe", os.mkfifo), ("a folder", os.mkdir), ("a link to a device", lambda p: os.symlink("/dev/null", p))):
+    out = at("out-" + what.replace(" ", "-"))
+    make(out)
+    before = os.lstat(out)
+    refused(f"{what} as an output", run("diff", old, new, "-o", out), os.path.basename(out), "not a regular file")
+    check(os.lstat(out).st_ino == before.st_ino and not [f for f in os.listdir(TMP) if f.endswith(".part")], f"{what} stays as it is, alone")
 
 # ---- a port in use
 with socket.socket() as s:
