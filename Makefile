@@ -5,6 +5,10 @@
 # Build files go to $(BUILD), never beside the sources; nothing is written there that is not listed here.
 
 MAKEFLAGS += --no-builtin-rules --no-builtin-variables
+# As many jobs as processors, unless the caller said otherwise: `make demo` alone should not compile on one core.
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
 .DELETE_ON_ERROR:
 .SECONDARY:
 SHELL := /bin/bash
