@@ -172,6 +172,9 @@ struct skf_worker {
     uint64_t next, started, ready, deadline;
     uint64_t probe_sent; /* 0: none under way */
     bool has_probed, is_probe_ok;
+    uint64_t ping_sent, next_ping, minded; /* ping_sent 0: none under way; minded: the last look at it */
+    uint64_t silent, idle, cpu; /* nanoseconds since it owes an answer, of them without work; its processor time at the last look */
+    bool is_hung;      /* killed for not answering */
     char error[400];   /* why it died or what its probe said */
     struct skf_tap tap;
 };

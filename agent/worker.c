@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -18,6 +19,10 @@
 #define LEAVE_WAIT (600 * SKF_SECOND) /* for the streams that it still answers */
 #define LONG_LIFE  (30 * SKF_SECOND)  /* a worker that served this long was not started in vain */
 #define FRAME_WAIT 1000               /* ms for the rest of a frame whose first bytes are here */
+#define PING_EACH  (3 * SKF_SECOND)
+#define HANG_IDLE  (10 * SKF_SECOND)  /* owes an answer and does nothing: it never will */
+#define HANG_BUSY  (300 * SKF_SECOND) /* owes an answer and works: a long step, or a self-check that reads a slow disk */
+#define WORK_LEAST 200                /* of this many parts of the time one in use is work */
 
 struct skf_worker *skf_worker_new(const char *model, const char *version, unsigned number, bool is_kept)
 {
@@ -37,7 +42,7 @@ static void hang_up(struct skf_worker *w)
     if (w->fd >= 0)
         (void)close(w->fd);
     w->fd = -1;
-    w->probe_sent = 0;
+    w->probe_sent = w->ping_sent = 0;
 }
 
 void skf_worker_free(struct skf_worker *w)
@@ -82,7 +87,9 @@ void skf_worker_exited(struct skf_worker *w, int status, uint64_t now)
 {
     skf_tap_close(&w->tap);
     if (w->state != SKF_WORKER_LEAVING) {
-        if (WIFSIGNALED(status))
+        if (WIFSIGNALED(status) && w->is_hung)
+            (void)snprintf(w->error, sizeof w->error, "the worker did not answer and was ended");
+        else if (WIFSIGNALED(status))
             (void)snprintf(w->error, sizeof w->error, "the worker was ended by signal %d", WTERMSIG(status));
         else
             (void)snprintf(w->error, sizeof w->error, "the worker ended with status %d%s%s", WEXITSTATUS(status),
@@ -109,6 +116,7 @@ static void start(struct skf_worker *w, uint64_t now, unsigned threads)
     }
     args[n] = NULL;
     w->started = now;
+    w->is_hung = false;
     if (skf_spawn("skiff-worker", args, &w->pid, NULL, &w->tap, &why) == SKF_OK) {
         w->state = SKF_WORKER_STARTING;
         return;
@@ -122,7 +130,9 @@ static void start(struct skf_worker *w, uint64_t now, unsigned threads)
 
 static void on_health(struct skf_worker *w, const Skiff__V1__Health *h, uint64_t now)
 {
-    if (w->probe_sent) {
+    w->ping_sent = 0;
+    w->next_ping = now + PING_EACH;
+    if (w->probe_sent && h->id == w->probe_sent) {
         w->probe_sent = 0;
         w->has_probed = true;
         w->is_probe_ok = h->ok;
@@ -177,17 +187,24 @@ static bool is_sent(struct skf_worker *w, Skiff__V1__ToWorker *m)
     return ok;
 }
 
-void skf_worker_probe(struct skf_worker *w, uint64_t now)
+static void ask(struct skf_worker *w, uint64_t now, bool is_light)
 {
     Skiff__V1__ToWorker m = SKIFF__V1__TO_WORKER__INIT;
     Skiff__V1__Probe probe = SKIFF__V1__PROBE__INIT;
     probe.id = now;
+    probe.is_light = is_light;
     m.kind_case = SKIFF__V1__TO_WORKER__KIND_PROBE;
     m.probe = &probe;
-    w->has_probed = w->is_probe_ok = false;
-    w->probe_sent = now;
+    *(is_light ? &w->ping_sent : &w->probe_sent) = now;
+    w->silent = w->idle = 0;
     if (!is_sent(w, &m))
-        hang_up(w); /* connected anew by the next turn, which probes again */
+        hang_up(w); /* connected anew by the next turn, which asks again */
+}
+
+void skf_worker_probe(struct skf_worker *w, uint64_t now)
+{
+    w->has_probed = w->is_probe_ok = false;
+    ask(w, now, false);
 }
 
 void skf_worker_quit(struct skf_worker *w, uint64_t now)
@@ -206,21 +223,62 @@ void skf_worker_quit(struct skf_worker *w, uint64_t now)
 
 /* ---- its life ------------------------------------------------------------------------------------------------------------ */
 
-static bool is_turned(struct skf_worker *w, uint64_t now)
+static uint64_t cpu_of(pid_t pid)
+{
+    clockid_t clock;
+    struct timespec t;
+    if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &t) != 0)
+        return 0;
+    return (uint64_t)t.tv_sec * SKF_SECOND + (uint64_t)t.tv_nsec;
+}
+
+/* Asks every while whether it still steps; one that owes an answer and does nothing is ended, so that its requests go to another.  Time
+ * counts by our own turns: where the whole machine stood still, the worker is not to blame. */
+static void mind(struct skf_worker *w, uint64_t now)
+{
+    uint64_t cpu = cpu_of(w->pid), turn = SKF_MIN(now - w->minded, SKF_SECOND);
+    bool works = cpu - w->cpu > turn / WORK_LEAST;
+    w->minded = now;
+    w->cpu = cpu;
+    if (w->is_hung || w->fd < 0)
+        return;
+    if (!w->ping_sent && !w->probe_sent) {
+        if (now >= w->next_ping)
+            ask(w, now, true);
+        return;
+    }
+    w->silent += turn;
+    w->idle = works ? 0 : w->idle + turn;
+    if (w->idle <= HANG_IDLE && w->silent <= HANG_BUSY)
+        return;
+    w->is_hung = true;
+    skf_worker_kill(w);
+}
+
+/* Takes what came; true when that was anything. Without a connection when that is gone. */
+static bool is_drained(struct skf_worker *w, uint64_t now)
 {
     bool got = false, changed = false;
-    if (w->fd < 0 && skf_unix_connect(w->socket, &w->fd, NULL) != SKF_OK)
-        w->fd = -1;
     do {
         if (w->fd >= 0 && !is_read(w, now, &got)) {
             hang_up(w);
             got = false;
-            if (w->state == SKF_WORKER_READY)
-                w->state = SKF_WORKER_STARTING; /* it must greet us again */
             changed = true;
         }
         changed = changed || got;
     } while (got && w->fd >= 0);
+    return changed;
+}
+
+static bool is_turned(struct skf_worker *w, uint64_t now)
+{
+    if (w->fd < 0 && skf_unix_connect(w->socket, &w->fd, NULL) != SKF_OK)
+        w->fd = -1;
+    bool changed = is_drained(w, now);
+    if (w->fd < 0 && w->state == SKF_WORKER_READY)
+        w->state = SKF_WORKER_STARTING; /* it must greet us again */
+    if (w->state == SKF_WORKER_READY)
+        mind(w, now);
     if (w->state == SKF_WORKER_STARTING && now - w->started > START_WAIT && !w->ready) {
         (void)snprintf(w->error, sizeof w->error, "the worker did not become ready");
         skf_worker_kill(w);
@@ -241,6 +299,8 @@ bool is_worker_changed(struct skf_worker *w, uint64_t now, unsigned threads)
     case SKF_WORKER_READY:
         return is_turned(w, now);
     case SKF_WORKER_LEAVING:
+        (void)is_drained(w, now);
+        mind(w, now);
         if (now > w->deadline)
             skf_worker_kill(w);
         return false;

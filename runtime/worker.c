@@ -81,19 +81,21 @@ static enum skf_err open_ends(struct worker *w, const struct skf_worker_opts *o,
 static void answer_probes(struct worker *w)
 {
     struct skf_why why = {{0}};
-    bool any = false;
+    bool any = false, is_light = true;
     pthread_mutex_lock(&w->lock);
-    for (const struct worker_conn *c = w->conns; c; c = c->next)
+    for (const struct worker_conn *c = w->conns; c; c = c->next) {
         any = any || c->has_probe;
+        is_light = is_light && !(c->has_probe && !c->is_probe_light);
+    }
     pthread_mutex_unlock(&w->lock);
     if (!any)
         return;
-    enum skf_err e = skf_engine_check(w->engine, &why);
+    enum skf_err e = is_light ? SKF_OK : skf_engine_check(w->engine, &why);
     if (e == SKF_ERR_BUSY) /* every slot generates, and each step checks its numbers as this would */
         e = SKF_OK;
     pthread_mutex_lock(&w->lock);
     for (struct worker_conn *c = w->conns; c; c = c->next) {
-        if (!c->has_probe)
+        if (!c->has_probe || (is_light && !c->is_probe_light)) /* came while this looked */
             continue;
         c->has_probe = false;
         skf_worker_say_health_(c, false, c->probe, e, e == SKF_OK ? "" : why.text);

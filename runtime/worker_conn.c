@@ -274,6 +274,7 @@ static enum skf_err take_message(struct worker_conn *c, const struct skf_buf *b,
     } else if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_PROBE) {
         pthread_mutex_lock(&w->lock);
         c->probe = m->probe->id;
+        c->is_probe_light = m->probe->is_light;
         c->has_probe = true;
         pthread_mutex_unlock(&w->lock);
         skf_engine_wake(w->engine);

@@ -42,7 +42,7 @@ struct worker_conn {
     pthread_t writer;
     pthread_cond_t work;
     uint64_t probe; /* number of the probe that waits for an answer */
-    bool has_probe;
+    bool has_probe, is_probe_light;
 };
 
 struct worker {

@@ -80,8 +80,8 @@ class Peer:
             elif kind is None:
                 return started, text, tokens, None
 
-    def probe(self, number):
-        self.send(probe=self.pb.Probe(id=number))
+    def probe(self, number, is_light=False):
+        self.send(probe=self.pb.Probe(id=number, is_light=is_light))
         while True:
             m = self.read()
             if m is None or m.WhichOneof("kind") == "health":
@@ -136,6 +136,8 @@ def test_cancel(pb, peer):
     peer.send(cancel=pb.CancelGenerate(id=999))
     h = peer.probe(11)
     check(h.ok and h.id == 11 and h.active == 0, "a probe is answered; nothing is active", h)
+    h = peer.probe(12, is_light=True)
+    check(h.ok and h.id == 12, "and one that only asks whether it steps", h)
 
 
 def test_lost_peers(pb, peer):

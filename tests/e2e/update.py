@@ -82,6 +82,16 @@ def dying_worker(fleet, box):
     check(box.chat(QUESTION, 8)[1] == "2.0", "so is the gateway, at the same address")
 
 
+def hung_worker(fleet, box):
+    """It neither works nor ends, with requests in it that have had no byte yet: another worker answers them."""
+    pid = box.children("skiff-worker")[0]
+    os.kill(pid, signal.SIGSTOP)
+    clients = fl.Clients(box, 2, 8).start()
+    fl.wait_for("a worker that hangs is replaced", 60, lambda: clients.answers >= 2)
+    clients.stop()
+    check(not clients.failed and pid not in box.children("skiff-worker"), "a worker that hangs is replaced, and its requests are answered", *clients.failed[:3])
+
+
 def boot_loop(fleet, box):
     """Version 2 dies again and again: three times are enough."""
     killed = set()
@@ -125,6 +135,7 @@ def main():
         check(status == 503, "without a version the box says that it cannot answer")
         before = first_version(fleet, box)
         second_version(fleet, box, before)
+        hung_worker(fleet, box)
         pin_and_back(fleet, box, before)
         what_cannot_run(fleet, box)
         dying_worker(fleet, box)
