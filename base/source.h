@@ -9,7 +9,8 @@
 
 struct skf_source {
     uint64_t size;
-    /* Gives the longest contiguous run that starts at `off` (off < size): *len > 0. The pointer lives as long as the
+    /* Gives the longest contiguous run that starts at `off` (off < size): *len > 0. It may be said to go on behind `size`: there is
+     * nothing to be read there, so callers cut it to what they want. The pointer lives as long as the
      * object behind `ctx`. Thread-safe: any number of threads may ask at once. */
     enum skf_err (*span)(void *ctx, uint64_t off, const uint8_t **p, uint64_t *len);
     void *ctx;

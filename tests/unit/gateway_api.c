@@ -185,6 +185,7 @@ static void test_errors(void **state)
             fail_msg("%s %s gives\n%s", bad[i].path, bad[i].body, got);
     }
     assert_int_equal(client_ask(skf_gw_port(gw), "POST", "/v1/completions", "Content-Type: text/plain\r\n", "{}", got, sizeof got), 415);
+    assert_int_equal(client_ask(skf_gw_port(gw), "POST", "/v1/completions", NULL, "{}", got, sizeof got), 415);
     assert_int_equal(metric("skiff_requests_failed_total"), 3); /* 503 and twice internal */
 }
 
