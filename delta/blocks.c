@@ -346,7 +346,8 @@ static enum skf_err choose_levels(struct skf_work *w, const struct blocks *b, st
     SKF_TRY(skf_levels_cost(w, &try, &side));
     set_base(b, &try);
     SKF_TRY(make_keys(w, b, &try));
-    if (mask_cost(w, b, set, each) + side < plain) {
+    /* Twice: what levels tell, masks of neighbours tell in part by themselves. */
+    if (mask_cost(w, b, set, each) + 2 * side < plain) {
         *l = try;
         return SKF_OK;
     }

@@ -10,7 +10,7 @@ enum stream_mode { MODE_ZERO, MODE_DENSE, MODE_MASK4, MODE_MASK8, MODE_COUNT };
 static const unsigned group_of[MODE_COUNT] = {[MODE_DENSE] = 1, [MODE_MASK4] = 4, [MODE_MASK8] = 8};
 /* Elements that are not 0, of a hundred, up to which groups pay. */
 #define MASK4_PERCENT 25
-#define MASK8_PERCENT 2
+#define MASK8_PERCENT 12
 
 bool skf_bucket_get(struct skf_bits_in *b, uint8_t sym, unsigned width, int64_t *d)
 {
@@ -85,7 +85,7 @@ static enum skf_err spread_keys(struct skf_area *a, const struct skf_stream *s, 
     return SKF_OK;
 }
 
-static unsigned choose(const struct skf_stream *s)
+static uint32_t count_nonzero(const struct skf_stream *s)
 {
     uint32_t set = 0;
     if (s->width == 1)
@@ -94,11 +94,41 @@ static unsigned choose(const struct skf_stream *s)
     else
         for (uint32_t i = 0; i < s->n; i++)
             set += value_at(s, i) != 0;
-    if (set == 0)
-        return MODE_ZERO;
-    if (s->per % 8 == 0 && set <= s->n / 100 * MASK8_PERCENT)
-        return MODE_MASK8;
-    return s->per % 4 == 0 && set <= s->n / 100 * MASK4_PERCENT ? MODE_MASK4 : MODE_DENSE;
+    return set;
+}
+
+/* In w->mask and w->maskkey. */
+static enum skf_err make_masks(struct skf_work *w, const struct skf_stream *s, unsigned group, struct skf_syms *syms)
+{
+    uint32_t n = (s->n + group - 1) / group;
+    SKF_TRY(skf_area_need(&w->mask, n));
+    SKF_TRY(spread_keys(&w->maskkey, s, group, n));
+    memset(w->mask.p, 0, n);
+    for (uint32_t i = 0; i < s->n; i++)
+        if (value_at(s, i))
+            w->mask.p[i / group] |= (uint8_t)(1u << (i & (group - 1)));
+    *syms = (struct skf_syms){w->mask.p, w->maskkey.p, n};
+    return SKF_OK;
+}
+
+/* Larger groups see what neighbours have in common, and are fewer; but their tables are larger. */
+static enum skf_err choose(struct skf_work *w, const struct skf_stream *s, unsigned *mode)
+{
+    double four, eight;
+    struct skf_syms syms;
+    uint32_t set = count_nonzero(s);
+    *mode = set == 0 ? MODE_ZERO : MODE_DENSE;
+    if (set == 0 || s->per % 4 || set > s->n / 100 * MASK4_PERCENT)
+        return SKF_OK;
+    *mode = MODE_MASK4;
+    if (s->per % 8 || set > s->n / 100 * MASK8_PERCENT)
+        return SKF_OK;
+    SKF_TRY(make_masks(w, s, 4, &syms));
+    SKF_TRY(skf_syms_cost(w, &syms, &four));
+    SKF_TRY(make_masks(w, s, 8, &syms));
+    SKF_TRY(skf_syms_cost(w, &syms, &eight));
+    *mode = eight < four ? MODE_MASK8 : MODE_MASK4;
+    return SKF_OK;
 }
 
 /* Symbols of the elements that are not 0 (of all when mask is NULL), with the context of each. */
@@ -110,13 +140,15 @@ static enum skf_err put_values(struct skf_work *w, const struct skf_stream *s, b
     SKF_TRY(skf_area_need(&w->sym, s->n));
     SKF_TRY(skf_area_need(&w->symkey, s->n));
     uint8_t *sym = w->sym.p, *key = w->symkey.p;
+    bool is_down = false; /* the change before this one was negative */
     for (uint32_t i = 0, k = 0; i < s->n; k++) {
         for (uint32_t end = SKF_MIN(s->n, i + s->per); i < end; i++) {
             int64_t d = value_at(s, i);
             if (!d && !is_all)
                 continue;
             key[n] = s->key[k];
-            sym[n++] = skf_bucket_put(&raw, d);
+            sym[n++] = skf_bucket_put(&raw, is_down ? -d : d);
+            is_down = !is_all && d < 0;
         }
     }
     SKF_TRY(skf_syms_put(w, &(struct skf_syms){sym, key, n}, out));
@@ -125,19 +157,15 @@ static enum skf_err put_values(struct skf_work *w, const struct skf_stream *s, b
 
 enum skf_err skf_stream_put(struct skf_work *w, const struct skf_stream *s, struct skf_buf *out)
 {
-    unsigned mode = choose(s), group = group_of[mode];
+    unsigned mode;
+    struct skf_syms syms;
+    SKF_TRY(choose(w, s, &mode));
     SKF_TRY(skf_buf_u8(out, (uint8_t)mode));
     if (mode == MODE_ZERO)
         return SKF_OK;
     if (mode != MODE_DENSE) {
-        uint32_t n = (s->n + group - 1) / group;
-        SKF_TRY(skf_area_need(&w->mask, n));
-        SKF_TRY(spread_keys(&w->maskkey, s, group, n));
-        memset(w->mask.p, 0, n);
-        for (uint32_t i = 0; i < s->n; i++)
-            if (value_at(s, i))
-                w->mask.p[i / group] |= (uint8_t)(1u << (i & (group - 1)));
-        SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->mask.p, w->maskkey.p, n}, out));
+        SKF_TRY(make_masks(w, s, group_of[mode], &syms));
+        SKF_TRY(skf_syms_put(w, &syms, out));
     }
     return put_values(w, s, mode == MODE_DENSE, out);
 }
@@ -147,6 +175,19 @@ static inline bool take(struct skf_bits_in *raw, const struct skf_stream *s, uns
     int64_t d = skf_unzigzag(sym);
     if (sym >= SKF_SMALL && !skf_bucket_get(raw, sym, width, &d))
         return false;
+    value_set(s->val, width, i, d);
+    return true;
+}
+
+/* The same where the change before turns this one round. */
+static inline bool take_turned(struct skf_bits_in *raw, const struct skf_stream *s, unsigned width, uint32_t i,
+                               uint8_t sym, bool *is_down)
+{
+    int64_t d = skf_unzigzag(sym), turn = -(int64_t)*is_down;
+    if (sym >= SKF_SMALL && !skf_bucket_get(raw, sym, width, &d))
+        return false;
+    d = (d ^ turn) - turn;
+    *is_down = (width == 1 ? (int8_t)d : (int16_t)d) < 0;
     value_set(s->val, width, i, d);
     return true;
 }
@@ -206,13 +247,14 @@ static inline __attribute__((always_inline)) bool scatter(const struct skf_work 
                                                           struct skf_bits_in *raw)
 {
     const uint8_t *mask = w->mask.p, *sym = w->sym.p;
+    bool is_down = false;
     for (uint32_t i = 0; i < n; i++) {
         if (n - i >= 8 && !skf_le64(mask + i)) {
             i += 7;
             continue;
         }
         for (unsigned m = mask[i]; m; m &= m - 1)
-            if (!take(raw, s, width, i * group + (unsigned)__builtin_ctz(m), *sym++))
+            if (!take_turned(raw, s, width, i * group + (unsigned)__builtin_ctz(m), *sym++, &is_down))
                 return false;
     }
     return true;

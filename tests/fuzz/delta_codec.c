@@ -5,7 +5,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 
 static const enum skf_type types[] = {SKF_T_BF16, SKF_T_F32, SKF_T_F64, SKF_T_I8,   SKF_T_Q4_0, SKF_T_Q4_1,
                                       SKF_T_Q5_1, SKF_T_Q8_0, SKF_T_Q4_K, SKF_T_Q6_K, SKF_T_MXFP4};
-static uint8_t old[210 * 256], out[sizeof old];
+static uint8_t old[34 * 256 * 16], out[sizeof old]; /* rows enough for guesses where types have them */
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
@@ -13,10 +13,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
     if (n < 2 || skf_work_init(&w) != SKF_OK)
         return 0;
     enum skf_type t = types[p[0] % (sizeof types / sizeof types[0])];
-    size_t bytes = (size_t)skf_int_grain(t) * (1 + p[1]);
+    size_t grain = skf_int_grain(t), bytes = grain * (1 + p[1]) * (grain <= 34 ? 16 : 1);
     for (size_t i = 0; i < bytes; i++)
         old[i] = (uint8_t)(i * 167 + (i >> 8));
-    enum skf_err e = skf_int_get(&w, t, (uint64_t)skf_int_grain(t) * (1 + p[1] / 4), p + 2, n - 2, old, out, bytes);
+    enum skf_err e = skf_int_get(&w, t, (uint64_t)grain * (1 + p[1] / 4), p + 2, n - 2, old, out, bytes);
     if (e != SKF_OK && e != SKF_ERR_FORMAT && e != SKF_ERR_NOMEM)
         __builtin_trap();
     skf_work_free(&w);
