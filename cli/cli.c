@@ -156,11 +156,17 @@ int skf_cli_print_json(skf_json *take_j)
     skf_json_free(take_j);
     if (e != SKF_OK)
         return skf_cli_fail(e, NULL);
-    int status = puts(text) < 0 || fflush(stdout) != 0 ? SKF_EXIT_FAILED : SKF_EXIT_OK;
+    (void)puts(text);
     skf_free(text);
-    if (status != SKF_EXIT_OK)
-        (void)fprintf(stderr, "skiff: standard output: cannot be written\n");
-    return status;
+    return skf_cli_flush(SKF_EXIT_OK);
+}
+
+int skf_cli_flush(int status)
+{
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || status != SKF_EXIT_OK)
+        return status;
+    (void)fprintf(stderr, "skiff: standard output: cannot be written\n");
+    return SKF_EXIT_FAILED;
 }
 
 const char *skf_human_bytes(uint64_t n, char buf[16])

@@ -43,6 +43,8 @@ bool is_cli_parsed(const struct skf_usage *u, int argc, char **argv, int *status
 /* Prints `skiff: <what>` on stderr and returns SKF_EXIT_FAILED; the text of `why`, or the error's name when it is empty. */
 int skf_cli_fail(enum skf_err e, const struct skf_why *why);
 int skf_cli_print_json(skf_json *take_j); /* one line on stdout */
+/* The verb's status, or that standard output lost something of what was printed, which is said. */
+int skf_cli_flush(int status);
 /* A progress line on stderr when it is a terminal, and SIGINT/SIGTERM as cancel; label is kept by reference. */
 struct skf_progress skf_cli_progress(const char *label);
 void skf_cli_progress_end(void);

@@ -32,15 +32,15 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         usage(stdout);
-        return SKF_EXIT_OK;
+        return skf_cli_flush(SKF_EXIT_OK);
     }
     if (strcmp(argv[1], "--version") == 0) {
         (void)printf("skiff %s\n", SKF_VERSION);
-        return SKF_EXIT_OK;
+        return skf_cli_flush(SKF_EXIT_OK);
     }
     for (size_t i = 0; i < SKF_COUNT(verbs); i++)
         if (strcmp(argv[1], verbs[i].name) == 0)
-            return verbs[i].run(argc - 1, argv + 1);
+            return skf_cli_flush(verbs[i].run(argc - 1, argv + 1));
     (void)fprintf(stderr, "skiff: %s: no such verb; `skiff --help` lists them\n", argv[1]);
     return SKF_EXIT_USAGE;
 }

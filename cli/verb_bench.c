@@ -62,7 +62,7 @@ static int report(const struct bench *b)
     for (unsigned i = 0; i < b->n_batches; i++)
         (void)printf("%u streams together: %.1f tokens/s\n", b->batches[i], batch_rate(b, i));
     (void)printf("%u thread%s, %s\n", threads, threads == 1 ? "" : "s", skf_engine_isa(b->engine.e));
-    return fflush(stdout) ? SKF_EXIT_FAILED : SKF_EXIT_OK;
+    return skf_cli_flush(SKF_EXIT_OK);
 }
 
 /* "1,8": false when it is no such list. */

@@ -30,7 +30,7 @@ static int report(const struct perplexity *p)
     if (!p->is_json) {
         (void)printf("perplexity %.4f over %llu tokens in %llu windows\n", value, (unsigned long long)p->scored,
                      (unsigned long long)p->done);
-        return fflush(stdout) ? SKF_EXIT_FAILED : SKF_EXIT_OK;
+        return skf_cli_flush(SKF_EXIT_OK);
     }
     skf_json *o = skf_json_obj();
     enum skf_err e = skf_json_set(o, "perplexity", skf_json_real(value));

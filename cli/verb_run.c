@@ -77,7 +77,8 @@ static int print_tokens(struct run *r, const int32_t *ids, size_t n)
     if (!r->is_json) {
         for (size_t i = 0; i < n; i++)
             (void)printf(i ? " %d" : "%d", ids[i]);
-        return puts("") < 0 || fflush(stdout) ? SKF_EXIT_FAILED : SKF_EXIT_OK;
+        (void)puts("");
+        return skf_cli_flush(SKF_EXIT_OK);
     }
     enum skf_err e = SKF_OK;
     for (size_t i = 0; i < n && e == SKF_OK; i++)

@@ -148,5 +148,5 @@ int skf_verb_show(int argc, char **argv)
         return skf_cli_print_json(o);
     print_text(o);
     skf_json_free(o);
-    return fflush(stdout) == 0 ? SKF_EXIT_OK : SKF_EXIT_FAILED;
+    return skf_cli_flush(SKF_EXIT_OK);
 }

@@ -104,6 +104,13 @@ for what, make in (("a named pipe", os.mkfifo), ("a folder", os.mkdir), ("a link
     refused(f"{what} as an output", run("diff", old, new, "-o", out), os.path.basename(out), "not a regular file")
     check(os.lstat(out).st_ino == before.st_ino and not [f for f in os.listdir(TMP) if f.endswith(".part")], f"{what} stays as it is, alone")
 
+# ---- what is printed to nowhere
+with open("/dev/full", "w") as full:
+    for args in (["--help"], ["--version"], ["diff", "--help"], ["show", old], ["show", old, "--json"], ["run", "-m", old, "-p", "x", "--max-tokens", "4"]):
+        r = subprocess.run([SKIFF, *args], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        lines = r.stderr.strip().splitlines()
+        check(r.returncode == 1 and len(lines) == 1 and "standard output" in lines[0], "no room for what is printed: " + " ".join(map(os.path.basename, args)), r.returncode, r.stderr)
+
 # ---- a port in use
 with socket.socket() as s:
     s.bind(("127.0.0.1", 0))
