@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "delta/delta.h"
 
-#define APPLY_JOBS 16 /* threads; each needs about 3 MiB */
+#define APPLY_JOBS 8 /* threads; each needs up to 8 MiB */
 
 struct apply {
     const char *old_path, *skd_path;

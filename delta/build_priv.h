@@ -9,7 +9,7 @@
 #include "delta/skd_priv.h"
 
 /* Threads that encode, and zstd contexts with large tables among them: together with the areas of each they stay in 64 MiB. */
-#define BUILD_JOBS 8
+#define BUILD_JOBS 4
 #define BUILD_HEAVY 4
 
 /* Payloads in the order in which threads finish them, in a file that has no name. */
