@@ -41,6 +41,5 @@ struct rans {
 /* Decodes groups of RANS_MANY symbols while whole groups and at least as many words are left; returns the symbols done. */
 uint32_t rans_run_avx2(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n);
 uint32_t rans_run_avx512(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n);
-uint32_t rans_run_neon(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n);
 
 #endif
