@@ -53,22 +53,19 @@ static void on_finish(void *ctx, const struct skf_finish *f)
     r->is_done = true;
 }
 
-/* The text that is turned into tokens: the prompt as it is, or the model's chat form of it. *owned is freed by the caller. */
-static enum skf_err full_text(struct run *r, char **owned, const char **text, size_t *n)
+/* The tokens of the prompt as it is, or of the model's chat form of it. */
+static enum skf_err prompt_ids(struct run *r, int32_t **ids, size_t *n_ids)
 {
     struct skf_chat msgs[2];
     size_t count = 0;
-    *text = r->prompt;
-    *n = r->prompt_len;
     if (r->is_raw || r->is_tokenize)
-        return SKF_OK;
+        return skf_engine_tokenize(r->engine.e, r->prompt, r->prompt_len, !r->is_tokenize, ids, n_ids, &r->why);
     if (strlen(r->prompt) != r->prompt_len)
         return skf_fail(&r->why, SKF_ERR_ARG, "the prompt holds a NUL byte; only --raw takes that");
     if (r->system)
         msgs[count++] = (struct skf_chat){"system", r->system};
     msgs[count++] = (struct skf_chat){"user", r->prompt};
-    enum skf_err e = skf_engine_chat(r->engine.e, msgs, count, owned, n, &r->why);
-    *text = *owned;
+    enum skf_err e = skf_engine_chat(r->engine.e, msgs, count, ids, n_ids, &r->why);
     return e == SKF_OK ? e : skf_fail_prefix(&r->why, e, "%s: chat template", r->engine.model);
 }
 
@@ -145,16 +142,12 @@ static enum skf_err generate(struct run *r, const int32_t *ids, size_t n)
 
 static int run(struct run *r)
 {
-    char *owned = NULL;
-    const char *text = NULL;
     int32_t *ids = NULL;
-    size_t n = 0, n_ids = 0;
+    size_t n_ids = 0;
     int status = SKF_EXIT_OK;
     if (!is_engine_open("run", &r->engine, 1, &status))
         return status;
-    enum skf_err e = full_text(r, &owned, &text, &n);
-    if (e == SKF_OK)
-        e = skf_engine_tokenize(r->engine.e, text, n, !r->is_tokenize, &ids, &n_ids, &r->why);
+    enum skf_err e = prompt_ids(r, &ids, &n_ids);
     if (e == SKF_OK && r->is_tokenize) {
         status = print_tokens(r, ids, n_ids);
     } else if (e == SKF_OK) {
@@ -164,7 +157,6 @@ static int run(struct run *r)
         if (e == SKF_OK && r->is_json)
             status = print_result(r);
     }
-    skf_free(owned);
     skf_free(ids);
     return e == SKF_OK ? status : skf_cli_fail(e, &r->why);
 }

@@ -2,14 +2,8 @@
 #include "runtime/engine_priv.h"
 
 #include "base/alloc.h"
-#include "runtime/template.h"
 
 #define CONTEXT_MOST 4096u /* unless a caller asks for more */
-#define CHAT_LIMIT (8u << 20)
-
-static const char chatml[] = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
-                             "'<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ "
-                             "'<|im_start|>assistant\\n' }}{% endif %}";
 
 static enum skf_err open_lock(struct skf_engine *e)
 {
@@ -128,22 +122,3 @@ enum skf_err skf_engine_tokenize(const struct skf_engine *e, const char *text, s
 const char *skf_engine_token(const struct skf_engine *e, int32_t id, size_t *n) { return skf_tokenizer_text(e->tk, id, n); }
 
 bool is_engine_stop(const struct skf_engine *e, int32_t id) { return is_tokenizer_stop(e->tk, id); }
-
-enum skf_err skf_engine_chat(const struct skf_engine *e, const struct skf_chat *msgs, size_t n, char **text, size_t *len,
-                             struct skf_why *why)
-{
-    struct skf_buf out = SKF_BUF_INIT(CHAT_LIMIT);
-    const char *s = NULL;
-    bool is_own = e->template.n > 0;
-    enum skf_err err = skf_template_render(is_own ? e->template.p : chatml, is_own ? e->template.n : sizeof chatml - 1, msgs, n,
-                                           skf_tokenizer_bos(e->tk), skf_tokenizer_eos(e->tk), true, &out, why);
-    if (err == SKF_OK) {
-        err = skf_buf_cstr(&out, &s);
-        if (err != SKF_OK)
-            err = skf_fail(why, err, "no memory for a chat of %zu messages", n);
-    }
-    if (err == SKF_OK)
-        *text = (char *)skf_buf_steal(&out, len);
-    skf_buf_free(&out);
-    return err;
-}

@@ -36,9 +36,10 @@ bool is_engine_stop(const struct skf_engine *e, int32_t id); /* end of text or o
 struct skf_chat {
     const char *role, *content;
 };
-/* The file's chat template (or ChatML where it has none) over these messages, ready for the assistant's turn. */
-SKF_MUST enum skf_err skf_engine_chat(const struct skf_engine *e, const struct skf_chat *msgs, size_t n, char **text,
-                                      size_t *len, struct skf_why *why);
+/* The tokens of the file's chat template (or ChatML where it has none) over these messages, ready for the assistant's turn. What a
+ * message says is text: a control token that it spells, such as an end of turn, is not taken as one. *ids with skf_free. */
+SKF_MUST enum skf_err skf_engine_chat(const struct skf_engine *e, const struct skf_chat *msgs, size_t n, int32_t **ids,
+                                      size_t *n_ids, struct skf_why *why);
 
 /* ---- generation ------------------------------------------------------------------------------------------------------------ */
 struct skf_sampling {

@@ -13,14 +13,15 @@ void skf_tokenizer_free(struct skf_tokenizer *tk)
     skf_free(tk);
 }
 
-/* The longest special token at p, or NULL. */
-static const struct special *special_at(const struct skf_tokenizer *tk, const char *p, size_t n)
+/* The longest special token at p that no cut goes through, or NULL. */
+static const struct special *special_at(const struct skf_tokenizer *tk, const char *p, size_t n, const uint8_t *cut)
 {
     uint32_t i = tk->first[(unsigned char)*p];
     if (i == 0)
         return NULL;
     for (i--; i < tk->n_special && tk->special[i].p[0] == *p; i++)
-        if (tk->special[i].n <= n && memcmp(tk->special[i].p, p, tk->special[i].n) == 0)
+        if (tk->special[i].n <= n && memcmp(tk->special[i].p, p, tk->special[i].n) == 0 &&
+            !(cut && memchr(cut + 1, 1, tk->special[i].n - 1)))
             return &tk->special[i];
     return NULL;
 }
@@ -40,6 +41,18 @@ static enum skf_err encode_plain(const struct skf_tokenizer *tk, struct skf_bpe 
 enum skf_err skf_tokenizer_encode(const struct skf_tokenizer *tk, const char *text, size_t n, bool add_bos, int32_t **out,
                                   size_t *n_out, struct skf_why *why)
 {
+    return skf_tokenizer_encode_cut(tk, text, n, NULL, add_bos, out, n_out, why);
+}
+
+bool is_tokenizer_control_at(const struct skf_tokenizer *tk, const char *p, size_t n)
+{
+    const struct special *s = n ? special_at(tk, p, n, NULL) : NULL;
+    return s && tk->tokens[s->id].type == SKF_TOKEN_CONTROL;
+}
+
+enum skf_err skf_tokenizer_encode_cut(const struct skf_tokenizer *tk, const char *text, size_t n, const uint8_t *cut, bool add_bos,
+                                      int32_t **out, size_t *n_out, struct skf_why *why)
+{
     enum skf_err e = SKF_ERR_NOMEM;
     size_t n_ids = 0, from = 0;
     struct skf_bpe *b = skf_bpe_new();
@@ -47,12 +60,12 @@ enum skf_err skf_tokenizer_encode(const struct skf_tokenizer *tk, const char *te
     if (!b || !ids)
         goto out;
     if (add_bos && tk->is_bos_added) {
-        const struct special *s = n ? special_at(tk, text, n) : NULL;
+        const struct special *s = n ? special_at(tk, text, n, cut) : NULL;
         if (!s || s->id != tk->bos) /* a template may have put it there already */
             ids[n_ids++] = tk->bos;
     }
     for (size_t at = 0; at < n;) {
-        const struct special *s = special_at(tk, text + at, n - at);
+        const struct special *s = special_at(tk, text + at, n - at, cut ? cut + at : NULL);
         if (!s) {
             at++;
             continue;

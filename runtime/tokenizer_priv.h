@@ -26,6 +26,10 @@ void skf_tokenizer_free(struct skf_tokenizer *tk); /* NULL is fine */
 /* Any number of threads may encode at once. *ids is freed with skf_free; *n_ids may be 0. Bytes that no token spells are left out. */
 SKF_MUST enum skf_err skf_tokenizer_encode(const struct skf_tokenizer *tk, const char *text, size_t n, bool add_bos,
                                            int32_t **ids, size_t *n_ids, struct skf_why *why);
+/* The same; cut[i] says that no special token may reach over the place before byte i. NULL: none is cut. */
+SKF_MUST enum skf_err skf_tokenizer_encode_cut(const struct skf_tokenizer *tk, const char *text, size_t n, const uint8_t *cut,
+                                               bool add_bos, int32_t **ids, size_t *n_ids, struct skf_why *why);
+bool is_tokenizer_control_at(const struct skf_tokenizer *tk, const char *p, size_t n); /* does one begin here? */
 uint32_t skf_tokenizer_size(const struct skf_tokenizer *tk);
 /* The bytes of a token; NULL for an id out of range. Lives as long as tk. */
 const char *skf_tokenizer_text(const struct skf_tokenizer *tk, int32_t id, size_t *n);

@@ -50,16 +50,11 @@ static enum skf_err prompt_of(struct worker *w, const Skiff__V1__Generate *g, in
     if (!g->is_chat)
         return skf_engine_tokenize(w->engine, g->prompt, strlen(g->prompt), true, ids, n, why);
     struct skf_chat *msgs = skf_calloc(g->n_messages ? g->n_messages : 1, sizeof *msgs);
-    char *text = NULL;
-    size_t len = 0;
     if (!msgs)
         return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     for (size_t i = 0; i < g->n_messages; i++)
         msgs[i] = (struct skf_chat){g->messages[i]->role, g->messages[i]->content};
-    enum skf_err e = skf_engine_chat(w->engine, msgs, g->n_messages, &text, &len, why);
-    if (e == SKF_OK) /* the template has written what stands in front */
-        e = skf_engine_tokenize(w->engine, text, len, false, ids, n, why);
-    skf_free(text);
+    enum skf_err e = skf_engine_chat(w->engine, msgs, g->n_messages, ids, n, why);
     skf_free(msgs);
     return e;
 }

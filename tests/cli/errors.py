@@ -106,7 +106,7 @@ for what, make in (("a named pipe", os.mkfifo), ("a folder", os.mkdir), ("a link
 
 # ---- what is printed to nowhere
 with open("/dev/full", "w") as full:
-    for args in (["--help"], ["--version"], ["diff", "--help"], ["show", old], ["show", old, "--json"], ["run", "-m", old, "-p", "x", "--max-tokens", "4"]):
+    for args in (["--help"], ["--version"], ["diff", "--help"], ["show", old], ["show", old, "--json"], ["run", "-m", old, "-p", "x", "-n", "4"]):
         r = subprocess.run([SKIFF, *args], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
         lines = r.stderr.strip().splitlines()
         check(r.returncode == 1 and len(lines) == 1 and "standard output" in lines[0], "no room for what is printed: " + " ".join(map(os.path.basename, args)), r.returncode, r.stderr)
