@@ -185,6 +185,7 @@ static void turn_children(struct skf_agent *a, uint64_t now)
         if (a->o->listening)
             a->o->listening(a->o->ctx, a->gateway.listen);
     }
+    skf_gateway_mind(&a->gateway, now);
     for (size_t i = 0; i < a->n_box; i++) {
         if (a->box[i].active)
             (void)is_worker_changed(a->box[i].active, now, a->o->threads);

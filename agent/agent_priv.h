@@ -202,6 +202,7 @@ struct skf_gateway {
     bool is_listening;
     unsigned bad;
     uint64_t next, started;
+    uint64_t next_look; /* at whether it still answers */
     uint64_t last_id;
     char line[160];
     size_t line_len;
@@ -212,6 +213,7 @@ void skf_gateway_init(struct skf_gateway *g, const char *listen);
 /* Starts it, reads its first line, connects to it. True when it became usable just now (routes must be set). */
 bool is_gateway_up_now(struct skf_gateway *g, uint64_t now);
 bool is_gateway_usable(const struct skf_gateway *g);
+void skf_gateway_mind(struct skf_gateway *g, uint64_t now); /* asks it every while; one that hangs is ended, as by any question */
 void skf_gateway_exited(struct skf_gateway *g, int status, uint64_t now);
 void skf_gateway_stop(struct skf_gateway *g);
 /* Blocks up to a few seconds; the connection is dropped (and made anew later) when it fails. */

@@ -18,6 +18,7 @@
 #define START_WAIT (20 * SKF_SECOND)
 #define LONG_LIFE  (30 * SKF_SECOND)
 #define ANSWER_MS  5000
+#define LOOK_EACH  (5 * SKF_SECOND)
 
 void skf_gateway_init(struct skf_gateway *g, const char *listen)
 {
@@ -199,4 +200,18 @@ enum skf_err skf_gateway_status(struct skf_gateway *g, const struct skf_route *r
     }
     skf_msg_free(&answer->base);
     return SKF_OK;
+}
+
+void skf_gateway_mind(struct skf_gateway *g, uint64_t now)
+{
+    Skiff__V1__ToGateway m = SKIFF__V1__TO_GATEWAY__INIT;
+    Skiff__V1__GetStatus get = SKIFF__V1__GET_STATUS__INIT;
+    Skiff__V1__FromGateway *answer;
+    if (now < g->next_look || !is_gateway_usable(g))
+        return;
+    g->next_look = now + LOOK_EACH;
+    m.kind_case = SKIFF__V1__TO_GATEWAY__KIND_GET_STATUS;
+    m.get_status = &get;
+    if (ask(g, &m, &answer, NULL) == SKF_OK)
+        skf_msg_free(&answer->base);
 }

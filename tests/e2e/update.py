@@ -80,6 +80,11 @@ def dying_worker(fleet, box):
     os.kill(box.children("skiff-gateway")[0], signal.SIGKILL)
     box.ready()
     check(box.chat(QUESTION, 8)[1] == "2.0", "so is the gateway, at the same address")
+    hung = box.children("skiff-gateway")[0]
+    os.kill(hung, signal.SIGSTOP)
+    fl.wait_for("a gateway that hangs is replaced", 60, lambda: box.children("skiff-gateway") not in ([], [hung]))
+    box.ready()
+    check(box.chat(QUESTION, 8)[1] == "2.0", "a gateway that hangs is replaced too")
 
 
 def hung_worker(fleet, box):
