@@ -4,9 +4,12 @@
  */
 #include "wire/wire_priv.h"
 
+#include <sys/stat.h>
+
 #include "base/alloc.h"
 #include "base/digest.h"
 #include "base/file.h"
+#include "base/util.h"
 
 #define PEM_MAX (1u << 20)
 
@@ -37,6 +40,14 @@ static void pems_free(struct pems *p)
     skf_free(p->ca);
 }
 
+/* Said, not refused: a box that has served with it is not to fall silent over it. */
+static void look_at_mode(const char *key)
+{
+    struct stat st;
+    if (stat(key, &st) == 0 && (st.st_mode & 077))
+        skf_log(SKF_LOG_WARN, "%s: others can read this key: chmod 600 it", key);
+}
+
 static enum skf_err pems_read(const struct skf_wire_tls *t, struct pems *p, struct skf_why *why)
 {
     size_t n;
@@ -48,6 +59,7 @@ static enum skf_err pems_read(const struct skf_wire_tls *t, struct pems *p, stru
     if (t->cert_path) {
         SKF_TRY(read_pem(t->cert_path, "CERTIFICATE-----", &p->cert, &n, why));
         SKF_TRY(read_pem(t->key_path, "PRIVATE KEY-----", &p->key, &p->key_len, why));
+        look_at_mode(t->key_path);
     }
     return SKF_OK;
 }
