@@ -16,7 +16,7 @@
 #define TRIES      3u /* of one chunk whose payload is wrong */
 #define SILENCES   5u
 
-enum { HAVE, TODO, WAITS, ASKED /* + number of the question */ };
+enum { HAVE, LACKS, WAITS, ASKED /* + number of the question */ };
 
 struct item {
     uint64_t number;
@@ -31,7 +31,7 @@ struct fetch {
     const struct skf_skd *skd;
     const struct skf_source *source;
     uint8_t *state, *tries; /* a byte a chunk */
-    uint64_t cursor;        /* no TODO below it */
+    uint64_t cursor;        /* no LACKS below it */
     uint64_t left;          /* chunks that are not HAVE */
     uint64_t window;        /* bytes asked for and not here */
     uint64_t asks[ASKS];    /* chunks a question still waits for */
@@ -73,7 +73,7 @@ static enum skf_err mark(struct fetch *f, uint64_t *bytes, struct skf_why *why)
             continue;
         if (has_store_chunk(f->in->store, c->digest))
             continue;
-        f->state[order[i]] = TODO;
+        f->state[order[i]] = LACKS;
         f->left++;
         *bytes += c->length;
     }
@@ -113,7 +113,7 @@ static enum skf_err settle(struct fetch *f, struct skf_why *why)
         if (it->err == SKF_OK) {
             puts[n++] = (struct skf_store_put){c->digest, it->out, c->length};
         } else if (it->err == SKF_ERR_DIGEST && it->payload && ++f->tries[it->number] < TRIES) {
-            f->state[it->number] = TODO;
+            f->state[it->number] = LACKS;
             f->cursor = SKF_MIN(f->cursor, it->number);
         } else if (e == SKF_OK) {
             e = skf_fail(why, it->err, "%s: chunk %llu: %s", f->in->assign.delta, (unsigned long long)it->number,
@@ -167,7 +167,7 @@ static enum skf_err ask(struct fetch *f, unsigned slot, struct skf_why *why)
     size_t n = 0;
     uint64_t bytes = 0, i = f->cursor, count = 0;
     for (; i < f->plan->n_chunks && bytes < WINDOW / 2; i++) {
-        if (f->state[i] != TODO)
+        if (f->state[i] != LACKS)
             continue;
         if (n && ranges[n - 1].first + ranges[n - 1].count == i)
             ranges[n - 1].count++;
@@ -219,7 +219,7 @@ static void forget(struct fetch *f)
 {
     for (uint64_t i = 0; i < f->plan->n_chunks; i++)
         if (f->state[i] >= ASKED)
-            f->state[i] = TODO;
+            f->state[i] = LACKS;
     f->cursor = f->window = 0;
     memset(f->asks, 0, sizeof f->asks);
 }
@@ -257,7 +257,7 @@ static enum skf_err receive(struct fetch *f, struct skf_why *why)
 static enum skf_err copy(struct fetch *f, struct skf_why *why)
 {
     for (uint64_t i = 0; i < f->plan->n_chunks; i++) {
-        if (f->state[i] != TODO || payload_of(f, i))
+        if (f->state[i] != LACKS || payload_of(f, i))
             continue;
         if (atomic_load(f->in->cancel))
             return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");

@@ -19,7 +19,7 @@ enum skf_coding { /* how a chunk of the result is made; never renumbered */
     SKF_CODE_RAW = 1,   /* the payload is the chunk */
     SKF_CODE_ZSTD = 2,  /* payload is zstd of the chunk, nothing of the source */
     SKF_CODE_PATCH = 3, /* zstd with a range of the source as its prefix (--patch-from) */
-    SKF_CODE_INT = 4,   /* integer difference of elements or block fields, byte planes, zstd */
+    SKF_CODE_INT = 4,   /* differences of elements or block fields, coded by rANS in the context of the old ones */
     SKF_CODE_COUNT
 };
 const char *skf_coding_name(enum skf_coding c); /* copy, raw, zstd, patch, int */
