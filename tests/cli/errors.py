@@ -71,8 +71,9 @@ refused("an output in no folder", run("apply", old, at("d.skd"), "-o", at("no", 
 # ---- full disk: a small tmpfs, as root or in a user namespace
 disk = at("disk")
 os.makedirs(disk)
-script = f'mount -t tmpfs -o size=64k tmpfs {disk} && {SKIFF} apply {old} {at("d.skd")} -o {disk}/n.gguf; s=$?; ls -A {disk} >&1; exit $s'
-r = subprocess.run(["unshare", *(["-m"] if os.geteuid() == 0 else ["-rm"]), "bash", "-c", script], capture_output=True, text=True)
+script = f'mount -t tmpfs -o size=64k tmpfs {disk} && {SKIFF} apply {old} {at("d.skd")} -o {disk}/n.gguf; s=$?; ls -A {disk}; umount {disk}; exit $s'
+# In a changed root (a container, a build tree) the propagation of mounts cannot be changed.
+r = subprocess.run(["unshare", "--propagation", "unchanged", "-m" if os.geteuid() == 0 else "-rm", "bash", "-c", script], capture_output=True, text=True)
 if "unshare" in r.stderr or "mount" in r.stderr:
     skip("a full disk", "no tmpfs to be had here")
 else:
