@@ -14,6 +14,7 @@ from tap import check, done  # noqa: E402
 BUILD, TMP, SLOW = os.environ["SKF_BUILD"], os.environ["SKF_TMP"], float(os.environ.get("SKF_SLOW", "1"))
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WORKER = os.path.join(BUILD, "skiff-worker")
+TRIES = 200  # the tiny model ends 250 tokens in 2 ms: what must meet a generation under way is tried until it does
 MODEL, SOCKET = os.path.join(TMP, "tiny.gguf"), os.path.join(TMP, "w.sock")
 
 
@@ -119,20 +120,25 @@ def test_generations(pb, peer):
     check((f.reason, f.error_class) == ("error", "limit") and "context" in f.error, "a prompt over the context", f)
     peer.generate(5, messages=[])
     check(peer.until_finished(5)[3] is not None, "no message at all is answered somehow")
-    peer.generate(6, "the", max_tokens=100, temperature=1.0)
-    peer.generate(6, "the", max_tokens=100)
-    f = peer.until_finished(6)[3]
-    check((f.reason, f.error_class) == ("error", "argument"), "a number that runs already is refused", f)
-    peer.until_finished(6)
+    for _ in range(TRIES):
+        peer.generate(6, "the", max_tokens=250, temperature=1.0)
+        peer.generate(6, "the", max_tokens=250)
+        ends = [peer.until_finished(6)[3] for _ in range(2)]
+        if any((f.reason, f.error_class) == ("error", "argument") for f in ends):
+            break
+    check(any((f.reason, f.error_class) == ("error", "argument") for f in ends), "a number that runs already is refused", ends)
 
 
 def test_cancel(pb, peer):
-    peer.generate(10, "the", max_tokens=250, temperature=1.0, seed=1, has_seed=True)
-    while peer.read().WhichOneof("kind") != "token":
-        pass
-    peer.send(cancel=pb.CancelGenerate(id=10))
-    f = peer.until_finished(10)[3]
-    check(f.reason in ("cancelled", "stop"), "a generation is cancelled", f)
+    for attempt in range(TRIES):
+        peer.generate(10, "the", max_tokens=250, temperature=1.0, seed=attempt, has_seed=True)
+        while peer.read().WhichOneof("kind") != "token":
+            pass
+        peer.send(cancel=pb.CancelGenerate(id=10))
+        f = peer.until_finished(10)[3]
+        if f.reason == "cancelled":
+            break
+    check(f.reason == "cancelled", "a generation is cancelled", f)
     peer.send(cancel=pb.CancelGenerate(id=999))
     h = peer.probe(11)
     check(h.ok and h.id == 11 and h.active == 0, "a probe is answered; nothing is active", h)
