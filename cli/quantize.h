@@ -1,0 +1,36 @@
+/*
+ * skiff quantize, between its files: what was asked, and the ways of doing it.
+ *
+ * The quantizer itself lives in model/; the searches that need a running model (budgets, calibration) live here.
+ */
+#ifndef SKF_CLI_QUANTIZE_H
+#define SKF_CLI_QUANTIZE_H
+
+#include "base/json.h"
+#include "base/util.h"
+#include "model/tensor.h"
+
+struct quantize_args {
+    const char *in, *out;
+    enum skf_type type;    /* wanted for matrices */
+    const char *base;      /* the old version, on whose grid the new one is written; NULL: a plain quantization */
+    const char *calibrate; /* text the model is run on to weigh errors; NULL: none */
+    const char *text;      /* text on which quality is measured (--text); NULL: `calibrate` serves */
+    double budget;         /* the perplexity on `text` may exceed the plain quantization's by this share (0.002); negative: none */
+    uint64_t bytes;        /* the delta from `base` must not be larger; 0: no such bound */
+    double gain;           /* this share of the change's gain must be kept (0.9); 0: no such bound */
+    const char *method;    /* of a lossy float version: uniform, sign, topk, lowrank; NULL: the best */
+    uint64_t seed;         /* of stochastic rounding */
+    unsigned jobs;
+    bool is_json;
+    struct skf_progress progress;
+};
+
+/* Each fills `report` (an object it may add to, printed by the verb) and writes args->out whole or not at all. */
+
+/* --base without --calibrate: the new weights on the old grid, within budget or bytes (requantize.c). */
+SKF_MUST enum skf_err skf_cli_requantize(const struct quantize_args *a, skf_json *report, struct skf_why *why);
+/* --base with --calibrate (calibrate.c). */
+SKF_MUST enum skf_err skf_cli_quantize_calibrated(const struct quantize_args *a, skf_json *report, struct skf_why *why);
+
+#endif
