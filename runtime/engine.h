@@ -76,6 +76,14 @@ void skf_engine_wake(struct skf_engine *e);
 /* Natural-log probabilities of ids[i] given those before it, for i in 1..n-1 (out has n - 1 places). Not while stepping. */
 SKF_MUST enum skf_err skf_engine_logprobs(struct skf_engine *e, const int32_t *ids, size_t n, double *out,
                                           struct skf_why *why);
+/* What each matrix is multiplied with while ids[n] (at most the context) are computed as one sequence: for every tensor of a product, in
+ * the graph's order, its name and x[rows][columns], float32 as it is before it is quantized; the tokens come in order, in portions of some
+ * dozens, each going through all tensors before the next. Tensors that take the same input are told of one after another with the same x.
+ * The output matrix (token_embd.weight where it is tied) is told of last and not multiplied. Equal to the bit on every instruction
+ * set and thread count. Called from the caller's thread. Not while stepping. */
+typedef void skf_observe_fn(void *ctx, const char *tensor, const float *x, size_t rows, size_t columns);
+SKF_MUST enum skf_err skf_engine_observe(struct skf_engine *e, const int32_t *ids, size_t n, skf_observe_fn *fn, void *ctx,
+                                         struct skf_why *why);
 /* The publisher-independent self-check: loads every tensor's shape, runs a few tokens, checks that logits are finite. Not while stepping:
  * call it from the stepping thread. */
 SKF_MUST enum skf_err skf_engine_check(struct skf_engine *e, struct skf_why *why);

@@ -32,6 +32,7 @@ struct skf_graph {
     bool is_blocks;
     struct product products[3];
     uint32_t n_products;
+    const struct skf_graph_watch *watch;
 };
 
 /* ---- keys and values --------------------------------------------------------------------------------------------------------------- */
@@ -155,6 +156,15 @@ static void multiply_rows(void *ctx, unsigned worker, uint32_t task)
     }
 }
 
+/* Whether anybody wants the products. */
+static bool is_wanted(const struct skf_graph *g)
+{
+    bool is_any = !g->watch;
+    for (uint32_t i = 0; g->watch && i < g->n_products; i++)
+        is_any |= g->watch->fn(g->watch->ctx, g->products[i].w, g->acts.x, g->acts.m, g->acts.n);
+    return is_any;
+}
+
 /* products of `in` ([m][n], rows ld_in apart; through g->h when normed); all take the same n. */
 static void multiply(struct skf_graph *g, const float *in, const float *norm, uint32_t m, const struct product *p, uint32_t count)
 {
@@ -174,6 +184,8 @@ static void multiply(struct skf_graph *g, const float *in, const float *norm, ui
         groups += (p[i].w->rows + GROUP - 1) / GROUP;
     }
     skf_pool_run(g->pool, m, prepare_token, g);
+    if (!is_wanted(g))
+        return;
     unsigned threads = skf_pool_threads(g->pool);
     g->n_tasks = threads == 1 ? 1 : (uint32_t)SKF_MIN(groups, threads * 4u);
     skf_pool_run(g->pool, g->n_tasks, multiply_rows, g);
@@ -257,6 +269,8 @@ static void layer(struct skf_graph *g)
     multiply(g, g->gate, NULL, g->m, (struct product[]){{&y->down, g->out}}, 1);
     add(g, g->out);
 }
+
+void skf_graph_watch(struct skf_graph *g, const struct skf_graph_watch *watch) { g->watch = watch; }
 
 /* ---- running --------------------------------------------------------------------------------------------------------------------------- */
 static void turns_up_to(struct skf_graph *g, uint32_t pos)

@@ -33,4 +33,12 @@ void skf_graph_close(struct skf_graph *g); /* NULL is fine */
 SKF_MUST enum skf_err skf_graph_run(struct skf_graph *g, const struct skf_item *items, uint32_t m, const uint32_t *want,
                                     uint32_t n_want, float *logits, struct skf_why *why);
 
+/* Told of what matrices are multiplied with, x[m][n] as float32 before it is quantized, in the order of the graph; several matrices
+ * may take the same x in turn. Says whether the products are wanted too: without them what follows computes with what was there. */
+struct skf_graph_watch {
+    bool (*fn)(void *ctx, const struct skf_weight *w, const float *x, uint32_t m, uint32_t n);
+    void *ctx;
+};
+void skf_graph_watch(struct skf_graph *g, const struct skf_graph_watch *watch); /* kept by reference; NULL: nobody */
+
 #endif
