@@ -101,6 +101,18 @@ static enum skf_err open_delta(struct apply *a, struct skf_why *why)
     return e == SKF_OK ? e : skf_fail_prefix(why, e, "%s", a->skd_path);
 }
 
+static enum skf_err put_sides(struct apply *a, struct skf_why *why)
+{
+    for (uint64_t k = 0; k < a->info->n_sides; k++) {
+        struct skf_skd_side s;
+        skf_skd_side(a->skd, k, &s);
+        enum skf_err e = skf_skd_put_side(a->skd, k, a->file.data + s.payload_offset, why);
+        if (e != SKF_OK)
+            return skf_fail_prefix(why, e, "%s", a->skd_path);
+    }
+    return SKF_OK;
+}
+
 static enum skf_err open_workers(struct apply *a, struct skf_why *why)
 {
     a->workers = skf_calloc(a->jobs, sizeof *a->workers);
@@ -141,6 +153,7 @@ static enum skf_err apply_all(struct apply *a, const char *out_path, struct skf_
         (void)snprintf(text, sizeof text, "has %llu bytes", (unsigned long long)a->old.size);
         return another_base(a, text, why);
     }
+    SKF_TRY(put_sides(a, why));
     a->jobs = SKF_MIN(a->jobs, APPLY_JOBS);
     SKF_TRY(open_workers(a, why));
     SKF_TRY(skf_draft_open(out_path, a->info->result_size, 0644, &a->draft, why));

@@ -509,8 +509,8 @@ static void mark_guessed(struct skf_work *w, const struct blocks *b)
         memset(w->flag.p, 1, b->n);
 }
 
-enum skf_err skf_blocks_put(struct skf_work *w, enum skf_type t, uint64_t row_bytes, const uint8_t *old,
-                            const uint8_t *neu, size_t n, struct skf_buf *out)
+enum skf_err skf_blocks_put(struct skf_work *w, enum skf_type t, uint64_t row_bytes, const uint8_t *side, size_t side_n,
+                            const uint8_t *old, const uint8_t *neu, size_t n, struct skf_buf *out)
 {
     struct blocks b = blocks_of(t, row_bytes, old, (uint8_t *)(uintptr_t)neu, n);
     struct skf_levels l;
@@ -535,7 +535,7 @@ enum skf_err skf_blocks_put(struct skf_work *w, enum skf_type t, uint64_t row_by
 }
 
 enum skf_err skf_blocks_get(struct skf_work *w, struct skf_reader *r, enum skf_type t, uint64_t row_bytes,
-                            const uint8_t *old, uint8_t *neu, size_t n)
+                            const uint8_t *side, size_t side_n, const uint8_t *old, uint8_t *neu, size_t n)
 {
     struct blocks b = blocks_of(t, row_bytes, old, neu, n);
     struct skf_levels l;

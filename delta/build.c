@@ -8,19 +8,57 @@
 #include "base/file.h"
 #include "delta/build_priv.h"
 
-static enum skf_err chunk_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+static enum skf_err no_memory(struct skf_why *why) { return skf_fail(why, SKF_ERR_NOMEM, "out of memory"); }
+
+/* ---- sides ----------------------------------------------------------------------------------------------------------------------- */
+
+enum skf_err build_add_side(struct build *b, uint32_t tensor, enum skf_coding coding, const uint8_t *p, size_t n,
+                            struct skf_why *why)
 {
-    return build_chunk(ctx, worker, i, why);
+    struct build_side *s = &b->sides[tensor];
+    if (n == 0 || n > SKF_SIDE_MAX || s->n)
+        return skf_fail(why, SKF_ERR_INTERNAL, "a side of %zu bytes", n);
+    if (!(s->p = skf_memdup(p, n)))
+        return no_memory(why);
+    s->n = (uint32_t)n;
+    s->coding = (uint8_t)coding;
+    skf_sha256(p, n, s->digest);
+    return build_spool_put(&b->spool, p, n, &s->spooled, why);
 }
 
-static enum skf_err no_memory(struct skf_why *why) { return skf_fail(why, SKF_ERR_NOMEM, "out of memory"); }
+const uint8_t *build_side_of(const struct build *b, uint32_t t, enum skf_coding coding, size_t *n)
+{
+    bool has = t != SKD_NO_TENSOR && b->sides[t].n && b->sides[t].coding == coding;
+    *n = has ? b->sides[t].n : 0;
+    return has ? b->sides[t].p : NULL;
+}
+
+static void chunk_done(struct build *b, uint64_t i)
+{
+    struct build_side *s = b->tensor_of[i] == SKD_NO_TENSOR ? NULL : &b->sides[b->tensor_of[i]];
+    if (!s || b->chunks[i].coding == SKF_CODE_COPY || atomic_fetch_sub(&s->left, 1) != 1)
+        return;
+    skf_free(s->p);
+    s->p = NULL;
+}
+
+static enum skf_err chunk_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+{
+    struct build *b = ctx;
+    SKF_TRY(build_chunk(b, worker, i, why));
+    chunk_done(b, i);
+    return SKF_OK;
+}
+
+/* ---- the plan -------------------------------------------------------------------------------------------------------------------- */
 
 /* Tensors of both models that are coded against each other: the same name, type and row. */
 static enum skf_err pair_tensors(struct build *b, struct skf_why *why)
 {
     b->tensors = skf_model_tensors(b->neu, &b->n_tensors);
     b->pairs = skf_calloc(b->n_tensors, sizeof *b->pairs);
-    if (!b->pairs)
+    b->sides = skf_calloc(b->n_tensors, sizeof *b->sides);
+    if (!b->pairs || !b->sides)
         return no_memory(why);
     for (size_t i = 0; i < b->n_tensors; i++) {
         const struct skf_tensor *t = &b->tensors[i], *o = skf_model_find(b->old, t->name);
@@ -61,6 +99,8 @@ static enum skf_err place_chunks(struct build *b, struct skf_why *why, bool *nee
             continue;
         }
         r->coding = SKF_CODE_RAW;
+        if (is_inside)
+            atomic_fetch_add(&b->sides[t].left, 1);
         *needs_anchors = *needs_anchors || !is_inside || !b->pairs[t];
     }
     skf_by_digest_free(&have);
@@ -108,13 +148,37 @@ static enum skf_err list_tensors(const struct build *b, struct skd_out_tensor **
     if (!*out)
         return no_memory(why);
     uint32_t last = SKD_NO_TENSOR;
+    struct skd_out_tensor *r = NULL;
     for (uint64_t i = 0; i < b->neu_cut.n; i++) {
-        if (b->chunks[i].coding != SKF_CODE_INT || b->tensor_of[i] == last)
+        if (b->chunks[i].coding != SKF_CODE_INT)
             continue;
-        last = b->tensor_of[i];
-        const struct skf_tensor *t = &b->tensors[last], *o = b->pairs[last];
-        (*out)[(*n)++] = (struct skd_out_tensor){t->name, strlen(t->name), t->type,   t->row_bytes,
-                                                 t->offset, t->bytes,      o->offset, o->bytes};
+        if (b->tensor_of[i] != last) {
+            last = b->tensor_of[i];
+            const struct skf_tensor *t = &b->tensors[last], *o = b->pairs[last];
+            r = &(*out)[(*n)++];
+            *r = (struct skd_out_tensor){.name = t->name, .name_len = strlen(t->name), .type = t->type,
+                                         .row_bytes = t->row_bytes, .offset = t->offset, .bytes = t->bytes,
+                                         .source_offset = o->offset, .source_bytes = o->bytes};
+        }
+        const struct build_side *s = &b->sides[last];
+        if (s->n && s->coding == b->chunks[i].coding) {
+            r->side_length = s->n;
+            r->side_coding = s->coding;
+            r->side_spooled = s->spooled;
+            memcpy(r->side_digest, s->digest, SKF_DIGEST);
+        }
+    }
+    return SKF_OK;
+}
+
+/* One payload from the spool to its place. */
+static enum skf_err move_payload(const struct build *b, struct skf_draft *d, uint8_t *piece, uint64_t spooled, uint64_t n,
+                                 uint64_t *at, struct skf_why *why)
+{
+    for (uint64_t k; n; n -= k, spooled += k, *at += k) {
+        k = SKF_MIN(n, (uint64_t)SKF_CHUNK_MAX);
+        SKF_TRY(build_spool_get(&b->spool, spooled, piece, k, why));
+        SKF_TRY(skf_draft_write_at(d, *at, piece, k, why));
     }
     return SKF_OK;
 }
@@ -140,6 +204,8 @@ static enum skf_err write_out(const struct build *b, const char *out_path, uint6
         goto out;
     }
     *size = index.len;
+    for (uint64_t i = 0; i < o.n_tensors; i++)
+        *size += tensors[i].side_length;
     for (uint64_t i = 0; i < o.n_chunks; i++)
         *size += b->chunks[i].payload_length;
     if (!out_path)
@@ -149,14 +215,10 @@ static enum skf_err write_out(const struct build *b, const char *out_path, uint6
     SKF_GO(e, skf_draft_open(out_path, *size, 0644, &d, why));
     SKF_GO(e, skf_draft_write_at(d, 0, index.data, index.len, why));
     uint64_t at = index.len;
-    for (uint64_t i = 0; i < o.n_chunks; i++) {
-        uint32_t n = b->chunks[i].payload_length;
-        if (n == 0)
-            continue;
-        SKF_GO(e, build_spool_get(&b->spool, b->spooled[i], piece, n, why));
-        SKF_GO(e, skf_draft_write_at(d, at, piece, n, why));
-        at += n;
-    }
+    for (uint64_t i = 0; i < o.n_tensors; i++)
+        SKF_GO(e, move_payload(b, d, piece, tensors[i].side_spooled, tensors[i].side_length, &at, why));
+    for (uint64_t i = 0; i < o.n_chunks; i++)
+        SKF_GO(e, move_payload(b, d, piece, b->spooled[i], b->chunks[i].payload_length, &at, why));
     struct skf_draft *done = d;
     d = NULL;
     e = skf_draft_commit(done, why);
@@ -239,6 +301,9 @@ enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model
     skf_free(b.spooled);
     skf_free(b.tensor_of);
     skf_free(b.pairs);
+    for (size_t i = 0; b.sides && i < b.n_tensors; i++)
+        skf_free(b.sides[i].p);
+    skf_free(b.sides);
     skf_cut_free(&b.old_cut);
     skf_cut_free(&b.neu_cut);
     for (unsigned i = 0; i < BUILD_HEAVY; i++)

@@ -27,6 +27,14 @@ struct build_heavy { /* a context with large tables, shared by the workers whose
     struct skf_zenc *enc;
     struct skf_area source;
 };
+struct build_side { /* of one tensor; zeroed when it has none */
+    uint8_t *p;             /* n bytes, here until the tensor's last chunk is coded */
+    uint32_t n;
+    uint8_t coding;         /* the chunks that it is for */
+    uint8_t digest[SKF_DIGEST];
+    uint64_t spooled;
+    atomic_uint_fast64_t left; /* chunks of the tensor that are not coded yet */
+};
 struct build_worker {
     struct skf_work work;
     struct skf_buf out;
@@ -39,6 +47,7 @@ struct build {
     const struct skf_tensor **pairs; /* for each tensor of neu: that of old it is coded against, or NULL */
     const struct skf_tensor *tensors;
     size_t n_tensors;
+    struct build_side *sides; /* one for each tensor */
     struct skd_out_chunk *chunks; /* one for each chunk of neu_cut */
     uint64_t *spooled;            /* where its payload lies in the spool */
     uint32_t *tensor_of;          /* its tensor's number, or SKD_NO_TENSOR */
@@ -51,6 +60,13 @@ struct build {
     const struct skf_progress *progress;
     atomic_uint_fast64_t done;
 };
+
+/* Gives the tensor (by its number) the payload that its chunks of this coding share: copied, at most one a tensor, before any of
+ * its chunks is coded. It is written only when some chunk was coded so. */
+SKF_MUST enum skf_err build_add_side(struct build *b, uint32_t tensor, enum skf_coding coding, const uint8_t *p, size_t n,
+                                     struct skf_why *why);
+/* The side that a chunk of tensor t takes when it is coded so; NULL and 0 when there is none. */
+const uint8_t *build_side_of(const struct build *b, uint32_t t, enum skf_coding coding, size_t *n);
 
 /* Chooses and makes the coding of chunk i (its record, spooled payload and digests). */
 SKF_MUST enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct skf_why *why);

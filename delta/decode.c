@@ -37,6 +37,7 @@ static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, c
                          const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out)
 {
     const uint8_t *old;
+    const struct skd_side *side = skd_side_of(skd, c);
     switch (c->coding) {
     case SKF_CODE_COPY:
         if (c->source_offset > source->size || c->source_length > source->size - c->source_offset)
@@ -52,8 +53,9 @@ static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, c
         return skf_zdec_run(s->work.dec, payload, c->payload_length, old, c->source_length, out, c->result_length);
     case SKF_CODE_INT:
         SKF_TRY(skf_area_view(source, c->source_offset, c->source_length, &s->source, &old));
-        return skf_int_get(&s->work, skd->tensors[c->tensor].type, skd->tensors[c->tensor].row_bytes, payload,
-                           c->payload_length, old, out, c->result_length);
+        return skf_int_get(&s->work, skd->tensors[c->tensor].type, skd->tensors[c->tensor].row_bytes,
+                           side ? side->payload : NULL, side ? side->payload_length : 0, payload, c->payload_length, old,
+                           out, c->result_length);
     default:
         return SKF_ERR_INTERNAL;
     }
@@ -66,7 +68,10 @@ enum skf_err skf_skd_decode(const struct skf_skd *skd, uint64_t i, const uint8_t
     if (i >= skd->info.n_chunks)
         return skf_fail(why, SKF_ERR_ARG, "the delta has no chunk %llu", (unsigned long long)i);
     const struct skd_chunk *c = &skd->chunks[i];
+    const struct skd_side *side = skd_side_of(skd, c);
     uint8_t digest[SKF_DIGEST];
+    if (side && !side->payload)
+        return skf_fail(why, SKF_ERR_ARG, "chunk %llu needs the side of its tensor", (unsigned long long)i);
     if (c->payload_length) {
         if (!payload)
             return skf_fail(why, SKF_ERR_ARG, "chunk %llu needs its payload", (unsigned long long)i);

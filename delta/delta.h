@@ -56,7 +56,7 @@ SKF_MUST enum skf_err skf_delta_apply(const char *old_path, const char *skd_path
 #define SKF_SKD_HEAD 128            /* bytes of the fixed head */
 #define SKF_SKD_INDEX_MAX (1u << 30) /* no index is larger */
 
-struct skf_skd; /* a parsed, checked index; immutable, any thread may read it */
+struct skf_skd; /* a parsed, checked index; immutable but for its sides' payloads; any thread may read it */
 
 struct skf_skd_info {
     uint8_t source_root[SKF_DIGEST], result_root[SKF_DIGEST];
@@ -64,17 +64,28 @@ struct skf_skd_info {
     uint64_t index_size;   /* head and index: the first payload byte stands here */
     uint64_t payload_size; /* all payloads; index_size + payload_size is the file's size */
     uint64_t n_chunks;     /* of the table; 0 for the identity (equal roots), whose result is the source as it stands */
+    uint64_t n_sides;
     uint32_t codec;        /* codec version */
+};
+/* A side: a payload that chunks of one tensor need beside their own. Sides stand in front of the chunks' payloads. On the wire
+ * the payload of chunk i is number i, that of side k is n_chunks + k. */
+#define SKF_SIDE_MAX (1u << 21)
+#define SKF_NO_SIDE UINT32_MAX
+struct skf_skd_side {
+    uint64_t payload_offset; /* from the file's start; contiguous in the order of sides */
+    uint32_t payload_length; /* 1 to SKF_SIDE_MAX */
+    uint8_t payload_digest[SKF_DIGEST];
 };
 struct skf_skd_chunk {
     uint64_t result_offset;
     uint32_t result_length;
     uint8_t result_digest[SKF_DIGEST];
     enum skf_coding coding;
-    uint64_t payload_offset; /* from the file's start; contiguous in chunk order */
+    uint64_t payload_offset; /* from the file's start; contiguous in chunk order, behind the sides */
     uint32_t payload_length; /* 0 for copies */
     uint8_t payload_digest[SKF_DIGEST];
     uint64_t source_offset, source_length; /* the range of the source it reads; 0, 0 for none */
+    uint32_t side;           /* the number of the side that it needs; SKF_NO_SIDE for none */
 };
 
 /* Bytes of head and index together, from the first SKF_SKD_HEAD bytes. */
@@ -85,13 +96,18 @@ SKF_MUST enum skf_err skf_skd_parse(const uint8_t *p, uint64_t n, struct skf_skd
 void skf_skd_free(struct skf_skd *skd);
 const struct skf_skd_info *skf_skd_info(const struct skf_skd *skd);
 void skf_skd_chunk(const struct skf_skd *skd, uint64_t i, struct skf_skd_chunk *c); /* i < n_chunks */
+void skf_skd_side(const struct skf_skd *skd, uint64_t k, struct skf_skd_side *s);   /* k < n_sides */
+/* Gives side k its payload (payload_length bytes, which the caller keeps where they are while chunks are decoded). SKF_ERR_DIGEST
+ * when they have not their digest. Not while any thread decodes. */
+SKF_MUST enum skf_err skf_skd_put_side(struct skf_skd *skd, uint64_t k, const uint8_t *payload, struct skf_why *why);
 
 /* Working memory of one decoding thread. */
 struct skf_delta_scratch;
 SKF_MUST enum skf_err skf_delta_scratch_new(struct skf_delta_scratch **s);
 void skf_delta_scratch_free(struct skf_delta_scratch *s);
 /* Checks the payload's digest, makes chunk i in `out` (result_length bytes) and checks its digest. `payload` may be NULL for a
- * copy. SKF_ERR_DIGEST for a wrong payload; SKF_ERR_BASE when the payload is right and the result is not. */
+ * copy. SKF_ERR_DIGEST for a wrong payload; SKF_ERR_BASE when the payload is right and the result is not; SKF_ERR_ARG for a chunk
+ * whose payload or side is not there. */
 SKF_MUST enum skf_err skf_skd_decode(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
                                      const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
                                      struct skf_why *why);

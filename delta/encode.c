@@ -24,9 +24,11 @@ static bool is_paired(const struct build *b, uint64_t i, const struct skf_tensor
     return *within < (*from)->bytes;
 }
 
-static enum skf_err try_int(struct build *b, struct build_worker *w, const struct skf_tensor *from, uint64_t within,
-                            const uint8_t *neu, size_t n, struct candidate *c)
+static enum skf_err try_int(struct build *b, struct build_worker *w, uint64_t i, const struct skf_tensor *from,
+                            uint64_t within, const uint8_t *neu, size_t n, struct candidate *c)
 {
+    size_t side_n;
+    const uint8_t *side = build_side_of(b, b->tensor_of[i], SKF_CODE_INT, &side_n);
     uint32_t grain = skf_int_grain(from->type);
     if (!grain || within % grain || n % grain || n > from->bytes - within)
         return SKF_OK;
@@ -34,13 +36,14 @@ static enum skf_err try_int(struct build *b, struct build_worker *w, const struc
     SKF_TRY(skf_area_view(b->old_source, from->offset + within, n, &w->old, &old));
     skf_buf_clear(&w->out);
     w->out.limit = n - 1;
-    enum skf_err e = n > 1 ? skf_int_put(&w->work, from->type, from->row_bytes, old, neu, n, &w->out) : SKF_ERR_LIMIT;
+    enum skf_err e = n > 1 ? skf_int_put(&w->work, from->type, from->row_bytes, side, side_n, old, neu, n, &w->out)
+                           : SKF_ERR_LIMIT;
     if (e == SKF_ERR_LIMIT)
         return SKF_OK;
     SKF_TRY(e);
     /* What is published must come out: a defect here would otherwise show on the boxes. */
     SKF_TRY(skf_area_need(&w->check, n));
-    e = skf_int_get(&w->work, from->type, from->row_bytes, w->out.data, w->out.len, old, w->check.p, n);
+    e = skf_int_get(&w->work, from->type, from->row_bytes, side, side_n, w->out.data, w->out.len, old, w->check.p, n);
     if (e == SKF_ERR_NOMEM)
         return e;
     if (e != SKF_OK || memcmp(w->check.p, neu, n) != 0)
@@ -132,7 +135,7 @@ enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct sk
     struct candidate c = {SKF_CODE_RAW, n, 0, 0};
     enum skf_err e = skf_area_view(b->neu_source, r->result_offset, n, &w->neu, &neu);
     if (e == SKF_OK && is_paired(b, i, &from, &within))
-        e = try_int(b, w, from, within, neu, n, &c);
+        e = try_int(b, w, i, from, within, neu, n, &c);
     if (e == SKF_OK && !IS_GOOD(c.n, n))
         e = try_zstd(b, worker, i, neu, n, &c);
     if (e != SKF_OK)

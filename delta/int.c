@@ -48,21 +48,22 @@ uint32_t skf_int_grain(enum skf_type t)
     return width ? width : skf_blocks_grain(t);
 }
 
-enum skf_err skf_int_put(struct skf_work *w, enum skf_type t, uint64_t row_bytes, const uint8_t *old,
-                         const uint8_t *neu, size_t n, struct skf_buf *out)
+enum skf_err skf_int_put(struct skf_work *w, enum skf_type t, uint64_t row_bytes, const uint8_t *side, size_t side_n,
+                         const uint8_t *old, const uint8_t *neu, size_t n, struct skf_buf *out)
 {
     unsigned exponent_at, width = word_of(t, &exponent_at);
     uint32_t grain = skf_int_grain(t);
     if (!grain || n % grain || n == 0 || n > SKF_CHUNK_MAX)
         return SKF_ERR_ARG;
     if (!width)
-        return skf_blocks_put(w, t, row_bytes, old, neu, n, out);
-    struct skf_words o = {old, (uint8_t *)(uintptr_t)neu, (uint32_t)(n / width), width, exponent_at, row_bytes, t};
+        return skf_blocks_put(w, t, row_bytes, side, side_n, old, neu, n, out);
+    struct skf_words o = {old, (uint8_t *)(uintptr_t)neu, (uint32_t)(n / width), width, exponent_at, row_bytes, t,
+                          side, side_n};
     return skf_words_put(w, &o, out);
 }
 
-enum skf_err skf_int_get(struct skf_work *w, enum skf_type t, uint64_t row_bytes, const uint8_t *payload,
-                         size_t payload_n, const uint8_t *old, uint8_t *neu, size_t n)
+enum skf_err skf_int_get(struct skf_work *w, enum skf_type t, uint64_t row_bytes, const uint8_t *side, size_t side_n,
+                         const uint8_t *payload, size_t payload_n, const uint8_t *old, uint8_t *neu, size_t n)
 {
     unsigned exponent_at, width = word_of(t, &exponent_at);
     struct skf_reader r = skf_reader_of(payload, payload_n);
@@ -70,10 +71,10 @@ enum skf_err skf_int_get(struct skf_work *w, enum skf_type t, uint64_t row_bytes
     if (!grain || n % grain || n == 0 || n > SKF_CHUNK_MAX)
         return SKF_ERR_FORMAT;
     if (width) {
-        struct skf_words o = {old, neu, (uint32_t)(n / width), width, exponent_at, row_bytes, t};
+        struct skf_words o = {old, neu, (uint32_t)(n / width), width, exponent_at, row_bytes, t, side, side_n};
         SKF_TRY(skf_words_get(w, &r, &o));
     } else {
-        SKF_TRY(skf_blocks_get(w, &r, t, row_bytes, old, neu, n));
+        SKF_TRY(skf_blocks_get(w, &r, t, row_bytes, side, side_n, old, neu, n));
     }
     return skf_reader_left(&r) == 0 ? SKF_OK : SKF_ERR_FORMAT;
 }

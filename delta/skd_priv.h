@@ -15,11 +15,12 @@
  *        source size, result size, tensors, chunks
  *        directory: a record for each tensor that a chunk refers to, in order of its place in the result
  *        table: a record for each chunk of the result's cut, in order
- *   payloads in order of the table, nothing between them
+ *   payloads of the sides in order of the directory, then those of the chunks in order of the table, nothing between them
  *
  * Tensor: shared (bytes its name has in common with the name before it), rest, the rest's bytes, type, row bytes,
  *         gap (from the end of the tensor before it), bytes, signed shift (source offset - result offset, less that of the tensor
- *         before it), signed growth (source bytes - bytes).
+ *         before it), signed growth (source bytes - bytes), side (payload length of its side; 0: none);
+ *         with a side: coding (1 byte: of which chunks), the side's payload digest.
  * Chunk:  coding (1 byte, the upper four bits 0), result length;
  *         COPY: signed source offset less the end of the copy before it (0 at first);
  *         PATCH: signed (source offset - result offset), source length;
@@ -41,7 +42,7 @@
 /* The most bytes of the source that a PATCH may refer to: what a receiver may have to gather in memory. */
 #define SKD_PATCH_MAX (4u << 20)
 /* The least a record may take, so that counts are checked against what is there before anything is sized by them. */
-#define SKD_TENSOR_MIN 8
+#define SKD_TENSOR_MIN 9
 #define SKD_CHUNK_MIN (2 + SKF_DIGEST)
 #define SKD_NO_TENSOR UINT32_MAX
 
@@ -49,6 +50,14 @@ struct skd_tensor {
     uint32_t name_at, name_len; /* in skf_skd.names */
     enum skf_type type;
     uint64_t row_bytes, offset, bytes, source_offset, source_bytes;
+    uint32_t side; /* SKF_NO_SIDE: none */
+};
+struct skd_side {
+    uint64_t payload_offset;
+    uint32_t payload_length;
+    uint8_t coding;           /* the chunks of its tensor that it is for */
+    const uint8_t *digest;    /* in the index */
+    const uint8_t *payload;   /* the caller's; NULL until it is put */
 };
 struct skd_chunk {
     uint64_t result_offset, payload_offset, source_offset;
@@ -62,9 +71,18 @@ struct skf_skd {
     uint8_t *index;
     struct skf_buf names;
     struct skd_tensor *tensors;
+    struct skd_side *sides;
     struct skd_chunk *chunks;
     uint64_t n_tensors;
 };
+/* The side that a chunk's coding takes of its tensor, or NULL. */
+static inline const struct skd_side *skd_side_of(const struct skf_skd *s, const struct skd_chunk *c)
+{
+    if (c->tensor == SKD_NO_TENSOR || s->tensors[c->tensor].side == SKF_NO_SIDE)
+        return NULL;
+    const struct skd_side *side = &s->sides[s->tensors[c->tensor].side];
+    return side->coding == c->coding ? side : NULL;
+}
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------- */
 struct skd_out_chunk { /* a record in the making */
@@ -78,6 +96,9 @@ struct skd_out_tensor {
     size_t name_len;
     enum skf_type type;
     uint64_t row_bytes, offset, bytes, source_offset, source_bytes;
+    uint32_t side_length; /* 0: it has none */
+    uint8_t side_coding, side_digest[SKF_DIGEST];
+    uint64_t side_spooled; /* the builder's */
 };
 struct skd_out {
     const uint8_t *source_root, *result_root;

@@ -63,6 +63,29 @@ static enum skf_err get_name(struct skf_skd *s, struct skf_reader *r, const stru
     return skf_buf_put(&s->names, p, rest);
 }
 
+/* The payload that the tensor's chunks share, if any: in front of all chunks' payloads, in the order of the directory. */
+static enum skf_err get_side(struct skf_skd *s, struct skf_reader *r, struct skd_tensor *t)
+{
+    uint64_t n, before = s->info.index_size;
+    struct skd_side *k = &s->sides[s->info.n_sides];
+    t->side = SKF_NO_SIDE;
+    SKF_TRY(skf_get_varint(r, &n));
+    if (n == 0)
+        return SKF_OK;
+    if (s->info.n_sides)
+        before = k[-1].payload_offset + k[-1].payload_length;
+    if (n > SKF_SIDE_MAX || n > s->info.payload_size - (before - s->info.index_size))
+        return SKF_ERR_FORMAT;
+    SKF_TRY(skf_get_u8(r, &k->coding));
+    if (k->coding != SKF_CODE_INT)
+        return SKF_ERR_FORMAT;
+    SKF_TRY(skf_get_bytes(r, SKF_DIGEST, &k->digest));
+    k->payload_offset = before;
+    k->payload_length = (uint32_t)n;
+    t->side = (uint32_t)s->info.n_sides++;
+    return SKF_OK;
+}
+
 static enum skf_err get_tensor(struct skf_skd *s, struct skf_reader *r, const struct skd_tensor *before,
                                struct skd_tensor *t)
 {
@@ -74,6 +97,7 @@ static enum skf_err get_tensor(struct skf_skd *s, struct skf_reader *r, const st
     SKF_TRY(skf_get_varint(r, &t->bytes));
     SKF_TRY(skf_get_svarint(r, &shift));
     SKF_TRY(skf_get_svarint(r, &growth));
+    SKF_TRY(get_side(s, r, t));
     const struct skf_type_info *info = type <= UINT32_MAX ? skf_type_info((uint32_t)type) : NULL;
     if (!info)
         return SKF_ERR_FORMAT;
@@ -178,8 +202,9 @@ static enum skf_err get_counts(struct skf_skd *s, struct skf_reader *r, struct s
         return damaged(why, "it claims more tensors or chunks than its index holds");
     s->names = SKF_BUF_INIT(SKF_MIN((size_t)UINT32_MAX / 2, 16 * (size_t)f->index_size));
     s->tensors = skf_calloc(s->n_tensors, sizeof *s->tensors);
+    s->sides = skf_calloc(s->n_tensors, sizeof *s->sides);
     s->chunks = skf_calloc(f->n_chunks, sizeof *s->chunks);
-    return s->tensors && s->chunks ? SKF_OK : skf_fail(why, SKF_ERR_NOMEM, "out of memory");
+    return s->tensors && s->sides && s->chunks ? SKF_OK : skf_fail(why, SKF_ERR_NOMEM, "out of memory");
 }
 
 /* What must hold once every record is read. */
@@ -208,6 +233,10 @@ static enum skf_err get_tables(struct skf_skd *s, struct skf_reader *r, struct s
             return skf_fail(why, e, "damaged delta: tensor %llu of its directory", (unsigned long long)i);
     }
     struct place at = {0, s->info.index_size, 0, 0};
+    if (s->info.n_sides) {
+        const struct skd_side *last = &s->sides[s->info.n_sides - 1];
+        at.payload = last->payload_offset + last->payload_length;
+    }
     struct skf_merkle m;
     skf_merkle_init(&m);
     for (uint64_t i = 0; i < s->info.n_chunks; i++) {
@@ -257,6 +286,7 @@ void skf_skd_free(struct skf_skd *skd)
         return;
     skf_buf_free(&skd->names);
     skf_free(skd->tensors);
+    skf_free(skd->sides);
     skf_free(skd->chunks);
     skf_free(skd->index);
     skf_free(skd);
@@ -274,7 +304,29 @@ void skf_skd_chunk(const struct skf_skd *skd, uint64_t i, struct skf_skd_chunk *
                                 .payload_length = k->payload_length,
                                 .source_offset = k->source_offset,
                                 .source_length = k->source_length};
+    const struct skd_side *side = skd_side_of(skd, k);
+    c->side = side ? skd->tensors[k->tensor].side : SKF_NO_SIDE;
     memcpy(c->result_digest, k->result_digest, SKF_DIGEST);
     if (k->payload_digest)
         memcpy(c->payload_digest, k->payload_digest, SKF_DIGEST);
+}
+
+void skf_skd_side(const struct skf_skd *skd, uint64_t k, struct skf_skd_side *s)
+{
+    *s = (struct skf_skd_side){.payload_offset = skd->sides[k].payload_offset,
+                               .payload_length = skd->sides[k].payload_length};
+    memcpy(s->payload_digest, skd->sides[k].digest, SKF_DIGEST);
+}
+
+enum skf_err skf_skd_put_side(struct skf_skd *skd, uint64_t k, const uint8_t *payload, struct skf_why *why)
+{
+    uint8_t digest[SKF_DIGEST];
+    if (k >= skd->info.n_sides)
+        return skf_fail(why, SKF_ERR_ARG, "the delta has no side %llu", (unsigned long long)k);
+    skf_sha256(payload, skd->sides[k].payload_length, digest);
+    if (memcmp(digest, skd->sides[k].digest, SKF_DIGEST) != 0)
+        return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: the payload of side %llu has not its digest",
+                        (unsigned long long)k);
+    skd->sides[k].payload = payload;
+    return SKF_OK;
 }

@@ -34,6 +34,11 @@ static enum skf_err put_tensors(const struct skd_out *o, struct skf_buf *b)
         SKF_TRY(skf_put_varint(b, t->bytes));
         SKF_TRY(skf_put_svarint(b, t->source_offset - t->offset - shift));
         SKF_TRY(skf_put_svarint(b, t->source_bytes - t->bytes));
+        SKF_TRY(skf_put_varint(b, t->side_length));
+        if (t->side_length) {
+            SKF_TRY(skf_buf_u8(b, t->side_coding));
+            SKF_TRY(skf_buf_put(b, t->side_digest, SKF_DIGEST));
+        }
         name = t->name;
         name_len = t->name_len;
         end = t->offset + t->bytes;
@@ -72,6 +77,8 @@ enum skf_err skd_write_index(const struct skd_out *o, struct skf_buf *b)
     uint64_t payload = 0;
     for (uint64_t i = 0; i < o->n_chunks; i++)
         payload += o->chunks[i].payload_length;
+    for (uint64_t i = 0; i < o->n_tensors; i++)
+        payload += o->tensors[i].side_length;
     SKF_TRY(skf_buf_put(b, head, sizeof head));
     SKF_TRY(skf_put_varint(b, o->source_size));
     SKF_TRY(skf_put_varint(b, o->result_size));

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
     size_t grain = skf_int_grain(t), bytes = grain * (1 + p[1]) * (grain <= 34 ? 16 : 1);
     for (size_t i = 0; i < bytes; i++)
         old[i] = (uint8_t)(i * 167 + (i >> 8));
-    enum skf_err e = skf_int_get(&w, t, (uint64_t)grain * (1 + p[1] / 4), p + 2, n - 2, old, out, bytes);
+    enum skf_err e = skf_int_get(&w, t, (uint64_t)grain * (1 + p[1] / 4), NULL, 0, p + 2, n - 2, old, out, bytes);
     if (e != SKF_OK && e != SKF_ERR_FORMAT && e != SKF_ERR_NOMEM)
         __builtin_trap();
     skf_work_free(&w);

@@ -294,14 +294,14 @@ static void test_every_type(void **unused)
             size_t n = grain * (1 + next() % (sizeof old / grain));
             uint64_t row = grain * (k % 2 ? 64 : n / grain);
             make_pair(old, neu, n, percents[k]);
-            assert_int_equal(skf_int_put(&w, types[t], row, old, neu, n, &out), SKF_OK);
+            assert_int_equal(skf_int_put(&w, types[t], row, NULL, 0, old, neu, n, &out), SKF_OK);
             memset(back, 0, n);
-            assert_int_equal(skf_int_get(&w, types[t], row, out.data, out.len, old, back, n), SKF_OK);
+            assert_int_equal(skf_int_get(&w, types[t], row, NULL, 0, out.data, out.len, old, back, n), SKF_OK);
             assert_memory_equal(back, neu, n);
             /* One byte more or less is refused. */
             assert_int_equal(skf_buf_u8(&out, 0), SKF_OK);
-            assert_int_equal(skf_int_get(&w, types[t], row, out.data, out.len, old, back, n), SKF_ERR_FORMAT);
-            assert_int_equal(skf_int_get(&w, types[t], row, out.data, out.len - 2, old, back, n), SKF_ERR_FORMAT);
+            assert_int_equal(skf_int_get(&w, types[t], row, NULL, 0, out.data, out.len, old, back, n), SKF_ERR_FORMAT);
+            assert_int_equal(skf_int_get(&w, types[t], row, NULL, 0, out.data, out.len - 2, old, back, n), SKF_ERR_FORMAT);
             skf_buf_free(&out);
         }
     }
@@ -334,28 +334,28 @@ static void test_guesses(void **unused)
         assert_int_equal(skf_quantize(guessed[t], to, neu, 256 * 256), SKF_OK);
         size_t row = 256 / info->block * info->block_bytes, n = 256 * row;
         struct skf_buf plain = SKF_BUF_INIT(1 << 20), out = SKF_BUF_INIT(1 << 20);
-        assert_int_equal(skf_int_put(&w, guessed[t], n, old, neu, n, &plain), SKF_OK); /* one row: nothing to guess from */
-        assert_int_equal(skf_int_put(&w, guessed[t], row, old, neu, n, &out), SKF_OK);
+        assert_int_equal(skf_int_put(&w, guessed[t], n, NULL, 0, old, neu, n, &plain), SKF_OK); /* one row: nothing to guess from */
+        assert_int_equal(skf_int_put(&w, guessed[t], row, NULL, 0, old, neu, n, &out), SKF_OK);
         assert_true(out.len < plain.len - plain.len / 10);
-        assert_int_equal(skf_int_get(&w, guessed[t], row, out.data, out.len, old, back, n), SKF_OK);
+        assert_int_equal(skf_int_get(&w, guessed[t], row, NULL, 0, out.data, out.len, old, back, n), SKF_OK);
         assert_memory_equal(back, neu, n);
         w.isa = SKF_ISA_REF;
         memset(back, 0, n);
-        assert_int_equal(skf_int_get(&w, guessed[t], row, out.data, out.len, old, back, n), SKF_OK);
+        assert_int_equal(skf_int_get(&w, guessed[t], row, NULL, 0, out.data, out.len, old, back, n), SKF_OK);
         assert_memory_equal(back, neu, n);
         /* Other rows than those it was made for: never more than wrong bytes. */
-        enum skf_err e = skf_int_get(&w, guessed[t], row * 2, out.data, out.len, old, back, n);
+        enum skf_err e = skf_int_get(&w, guessed[t], row * 2, NULL, 0, out.data, out.len, old, back, n);
         assert_true(e == SKF_OK || e == SKF_ERR_FORMAT);
-        assert_int_equal(skf_int_get(&w, guessed[t], n, out.data, out.len, old, back, n), SKF_ERR_FORMAT);
+        assert_int_equal(skf_int_get(&w, guessed[t], n, NULL, 0, out.data, out.len, old, back, n), SKF_ERR_FORMAT);
         if (info->block == 1) {
             assert_true(out.data[0] > 0 && out.data[0] <= 8);
             out.data[0] = 9; /* a rank that nobody sends */
-            assert_int_equal(skf_int_get(&w, guessed[t], row, out.data, out.len, old, back, n), SKF_ERR_FORMAT);
+            assert_int_equal(skf_int_get(&w, guessed[t], row, NULL, 0, out.data, out.len, old, back, n), SKF_ERR_FORMAT);
         }
         for (unsigned k = 0; k < 300; k++) {
             uint8_t was = out.data[k % 40], *at = &out.data[k % 40];
             *at = (uint8_t)next();
-            e = skf_int_get(&w, guessed[t], row, out.data, out.len, old, back, n);
+            e = skf_int_get(&w, guessed[t], row, NULL, 0, out.data, out.len, old, back, n);
             assert_true(e == SKF_OK || e == SKF_ERR_FORMAT);
             *at = was;
         }
@@ -377,8 +377,8 @@ static void test_no_byte_forgotten(void **unused)
             uint8_t old[256] = {0}, neu[256] = {0}, back[256];
             struct skf_buf out = SKF_BUF_INIT(1 << 12);
             neu[at] = 0x5a;
-            assert_int_equal(skf_int_put(&w, types[t], grain, old, neu, grain, &out), SKF_OK);
-            assert_int_equal(skf_int_get(&w, types[t], grain, out.data, out.len, old, back, grain), SKF_OK);
+            assert_int_equal(skf_int_put(&w, types[t], grain, NULL, 0, old, neu, grain, &out), SKF_OK);
+            assert_int_equal(skf_int_get(&w, types[t], grain, NULL, 0, out.data, out.len, old, back, grain), SKF_OK);
             assert_memory_equal(back, neu, grain);
             skf_buf_free(&out);
         }
@@ -397,14 +397,14 @@ static void test_broken_payloads(void **unused)
         struct skf_buf out = SKF_BUF_INIT(1 << 16);
         size_t grain = skf_int_grain(some[t]), n = sizeof old / grain * grain, row = 8 * grain;
         make_pair(old, neu, n, 3);
-        assert_int_equal(skf_int_put(&w, some[t], row, old, neu, n, &out), SKF_OK);
+        assert_int_equal(skf_int_put(&w, some[t], row, NULL, 0, old, neu, n, &out), SKF_OK);
         for (unsigned k = 0; k < 2000; k++) {
             uint8_t *copy = skf_memdup(out.data, out.len);
             assert_non_null(copy);
             for (unsigned m = 1 + next() % 3; m; m--)
                 copy[next() % (next() & 1 ? out.len : SKF_MIN(out.len, 24))] = (uint8_t)next();
             size_t len = next() % 4 ? out.len : next() % out.len;
-            enum skf_err e = skf_int_get(&w, some[t], row, copy, len, old, back, n);
+            enum skf_err e = skf_int_get(&w, some[t], row, NULL, 0, copy, len, old, back, n);
             assert_true(e == SKF_OK || e == SKF_ERR_FORMAT);
             skf_free(copy);
         }

@@ -179,14 +179,14 @@ static uint8_t source_root[SKF_DIGEST], result_root[SKF_DIGEST];
 
 static void fresh(enum skf_coding coding)
 {
-    tensor = (struct skd_out_tensor){"t", 1, SKF_T_BF16, 100, 1000, 2000, 500, 2000};
+    tensor = (struct skd_out_tensor){.name = "t", .name_len = 1, .type = SKF_T_BF16, .row_bytes = 100, .bytes = 2000,
+                                     .source_offset = 500, .source_bytes = 2000};
     chunk = (struct skd_out_chunk){.result_length = 1000, .payload_length = 300, .source_length = 1000,
                                    .coding = (uint8_t)coding, .source_offset = 100};
     if (coding == SKF_CODE_COPY)
         chunk.payload_length = 0;
     if (coding == SKF_CODE_RAW)
         chunk.payload_length = 1000;
-    tensor.offset = 0;
     out = (struct skd_out){source_root, result_root, 2500, 2000, &tensor, 1, NULL, 2};
     memset(source_root, 1, sizeof source_root);
 }
@@ -258,6 +258,54 @@ static void test_directory_lies(void **unused)
     REFUSED(SKF_CODE_INT, tensor.source_offset = UINT64_MAX);
     REFUSED(SKF_CODE_INT, (tensor.name = "a\0b", tensor.name_len = 3));
     REFUSED(SKF_CODE_INT, chunk.result_length = 999);        /* half a word */
+}
+
+/* A side of the tensor: its length and kind are held to bounds, its payload to its digest, its chunks wait for it. */
+static void test_sides(void **unused)
+{
+#define WITH_SIDE tensor.side_length = 400, tensor.side_coding = SKF_CODE_INT
+    REFUSED(SKF_CODE_INT, (WITH_SIDE, tensor.side_coding = SKF_CODE_COPY));
+    REFUSED(SKF_CODE_INT, (WITH_SIDE, tensor.side_coding = SKF_CODE_PATCH));
+    REFUSED(SKF_CODE_INT, (WITH_SIDE, tensor.side_coding = SKF_CODE_INT | 0x10));
+    REFUSED(SKF_CODE_INT, (WITH_SIDE, tensor.side_length = SKF_SIDE_MAX + 1));
+    fresh(SKF_CODE_INT);
+    uint8_t payload[400] = {7}, broken[400] = {7, 1}, body[1000];
+    WITH_SIDE;
+    skf_sha256(payload, sizeof payload, tensor.side_digest);
+    assert_int_equal(verdict(), SKF_OK);
+    struct skd_out_chunk both[2] = {chunk, chunk};
+    struct skf_buf b = SKF_BUF_INIT(1 << 20);
+    struct skf_skd *skd;
+    struct skf_delta_scratch *s;
+    out.chunks = both; /* as verdict() had it, root and all */
+    assert_int_equal(skd_write_index(&out, &b), SKF_OK);
+    assert_int_equal(skf_le64(b.data + 16), 400 + 2 * 300);
+    fix_ok(skf_skd_parse(b.data, b.len, &skd, why));
+    assert_int_equal(skf_skd_info(skd)->n_sides, 1);
+    struct skf_skd_side side;
+    struct skf_skd_chunk c;
+    skf_skd_side(skd, 0, &side);
+    assert_int_equal(side.payload_offset, b.len);
+    assert_int_equal(side.payload_length, 400);
+    assert_memory_equal(side.payload_digest, tensor.side_digest, SKF_DIGEST);
+    skf_skd_chunk(skd, 1, &c);
+    assert_int_equal(c.side, 0);
+    assert_int_equal(c.payload_offset, b.len + 400 + 300);
+    fix_ok(skf_delta_scratch_new(&s));
+    memset(body, 1, sizeof body);
+    fix_err(SKF_ERR_ARG, skf_skd_decode(skd, 0, body, &pair.old_source, s, body, why));
+    fix_err(SKF_ERR_DIGEST, skf_skd_put_side(skd, 0, broken, why));
+    fix_err(SKF_ERR_ARG, skf_skd_put_side(skd, 1, payload, why));
+    fix_err(SKF_ERR_ARG, skf_skd_decode(skd, 0, body, &pair.old_source, s, body, why));
+    fix_ok(skf_skd_put_side(skd, 0, payload, why));
+    fix_err(SKF_ERR_DIGEST, skf_skd_decode(skd, 0, body, &pair.old_source, s, body, why)); /* the chunk's own payload is next */
+    skf_delta_scratch_free(s);
+    skf_skd_free(skd);
+    /* A side that the payloads have no room for. */
+    skf_put_le64(b.data + 16, 399);
+    seal(b.data, b.len);
+    fix_err(SKF_ERR_FORMAT, parse(b.data, b.len, why));
+    skf_buf_free(&b);
 }
 
 /* Counts far over what the index could hold cost nothing. */
@@ -383,7 +431,7 @@ int main(void)
         cmocka_unit_test(test_head_lies),      cmocka_unit_test(test_table_lies),
         cmocka_unit_test(test_directory_lies), cmocka_unit_test(test_counts_lie),
         cmocka_unit_test(test_identity_lies),  cmocka_unit_test(test_sealed_noise),
-        cmocka_unit_test(test_broken_promise),
+        cmocka_unit_test(test_broken_promise), cmocka_unit_test(test_sides),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
