@@ -5,13 +5,13 @@
  *   box.c       one model's states: from an assignment to confirmed or returned
  *   swap.c      the later half of them: check, swap, watch, confirm, go back
  *   record.c    what of it survives a restart (the store's journal)
- *   install.c   receiving a version: verification; fetch.c: payloads into the store
+ *   install.c   receiving a version: verification; sides.c, fetch.c: payloads into the store
  *   session.c   the link to the distributor; inbox.c: what comes over it; report.c: Hello and State
  *   gateway.c   the gateway process and its control socket; worker.c: workers; spawn.c: fork and exec
  *   enrol.c     the first certificate
  *
  * Folders, relative to the agent's (its working folder, which also keeps socket paths short):
- *   tls/ tuf/ store/ run/ (sockets) incoming/ (manifest and index being installed, each as signed)
+ *   tls/ tuf/ store/ run/ (sockets) incoming/ (manifest and index being installed, each as signed; sides of the delta)
  */
 #ifndef SKF_AGENT_PRIV_H
 #define SKF_AGENT_PRIV_H
@@ -113,8 +113,14 @@ struct skf_plan { /* what the verified manifest says */
     uint64_t n_chunks, size;
     uint8_t root[SKF_DIGEST];
 };
-SKF_MUST enum skf_err skf_fetch_run(const struct skf_install *in, const struct skf_plan *plan, const struct skf_skd *skd,
+SKF_MUST enum skf_err skf_fetch_run(const struct skf_install *in, const struct skf_plan *plan, struct skf_skd *skd,
                                     const struct skf_source *source, struct skf_why *why);
+/* Brings the sides that are wanted (a byte a side) and puts them into `skd`; they lie in `map` (zeroed before), which stays open while
+ * chunks are decoded. */
+struct skf_map;
+SKF_MUST enum skf_err skf_sides_fetch(const struct skf_install *in, struct skf_skd *skd, const uint8_t *is_wanted,
+                                      struct skf_map *map, struct skf_why *why);
+void skf_sides_remove(const struct skf_install *in); /* what was kept of them: the version is whole */
 /* Is trying the same again later of any use? */
 bool is_transient(enum skf_err e);
 

@@ -6,6 +6,7 @@
 #include "agent/agent_priv.h"
 
 #include "base/alloc.h"
+#include "base/file.h"
 #include "delta/delta.h"
 
 #define WINDOW     (4u << 20) /* payload bytes under way */
@@ -28,8 +29,9 @@ struct item {
 struct fetch {
     const struct skf_install *in;
     const struct skf_plan *plan;
-    const struct skf_skd *skd;
+    struct skf_skd *skd;
     const struct skf_source *source;
+    struct skf_map sides;
     uint8_t *state, *tries; /* a byte a chunk */
     uint64_t cursor;        /* no LACKS below it */
     uint64_t left;          /* chunks that are not HAVE */
@@ -266,6 +268,23 @@ static enum skf_err copy(struct fetch *f, struct skf_why *why)
     return flush(f, why);
 }
 
+/* The sides of the chunks that are missing. */
+static enum skf_err bring_sides(struct fetch *f, struct skf_why *why)
+{
+    uint8_t *is_wanted = skf_calloc(skf_skd_info(f->skd)->n_sides + 1, 1);
+    if (!is_wanted)
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for the delta's sides");
+    for (uint64_t i = 0; i < f->plan->n_chunks; i++) {
+        struct skf_skd_chunk c;
+        skf_skd_chunk(f->skd, i, &c);
+        if (f->state[i] == LACKS && c.side != SKF_NO_SIDE)
+            is_wanted[c.side] = 1;
+    }
+    enum skf_err e = skf_sides_fetch(f->in, f->skd, is_wanted, &f->sides, why);
+    skf_free(is_wanted);
+    return e;
+}
+
 static enum skf_err set_up(struct fetch *f, struct skf_why *why)
 {
     f->jobs = SKF_MAX(1u, SKF_MIN(f->in->jobs, BATCH));
@@ -276,7 +295,7 @@ static enum skf_err set_up(struct fetch *f, struct skf_why *why)
     return ok ? SKF_OK : skf_fail(why, SKF_ERR_NOMEM, "no memory to decode a delta");
 }
 
-enum skf_err skf_fetch_run(const struct skf_install *in, const struct skf_plan *plan, const struct skf_skd *skd,
+enum skf_err skf_fetch_run(const struct skf_install *in, const struct skf_plan *plan, struct skf_skd *skd,
                            const struct skf_source *source, struct skf_why *why)
 {
     struct fetch f = {.in = in, .plan = plan, .skd = skd, .source = source, .flushed = skf_now_ns()};
@@ -292,9 +311,13 @@ enum skf_err skf_fetch_run(const struct skf_install *in, const struct skf_plan *
     }
     SKF_GO(e, skf_store_reserve(in->store, bytes, why));
     SKF_GO(e, set_up(&f, why));
+    SKF_GO(e, bring_sides(&f, why));
     SKF_GO(e, copy(&f, why));
     SKF_GO(e, receive(&f, why));
 out:
+    if (e == SKF_OK)
+        skf_sides_remove(in);
+    skf_map_close(&f.sides);
     for (size_t i = 0; i < f.n_batch; i++)
         skf_free(f.batch[i].payload);
     for (size_t i = 0; i < BATCH; i++)

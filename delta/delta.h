@@ -97,6 +97,8 @@ void skf_skd_free(struct skf_skd *skd);
 const struct skf_skd_info *skf_skd_info(const struct skf_skd *skd);
 void skf_skd_chunk(const struct skf_skd *skd, uint64_t i, struct skf_skd_chunk *c); /* i < n_chunks */
 void skf_skd_side(const struct skf_skd *skd, uint64_t k, struct skf_skd_side *s);   /* k < n_sides */
+/* Where the payload of this number on the wire stands (number < n_chunks + n_sides); length 0 for a chunk that has none. */
+void skf_skd_payload(const struct skf_skd *skd, uint64_t number, uint64_t *offset, uint32_t *length);
 /* Gives side k its payload (payload_length bytes, which the caller keeps where they are while chunks are decoded). SKF_ERR_DIGEST
  * when they have not their digest. Not while any thread decodes. */
 SKF_MUST enum skf_err skf_skd_put_side(struct skf_skd *skd, uint64_t k, const uint8_t *payload, struct skf_why *why);

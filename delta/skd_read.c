@@ -318,6 +318,15 @@ void skf_skd_side(const struct skf_skd *skd, uint64_t k, struct skf_skd_side *s)
     memcpy(s->payload_digest, skd->sides[k].digest, SKF_DIGEST);
 }
 
+void skf_skd_payload(const struct skf_skd *skd, uint64_t number, uint64_t *offset, uint32_t *length)
+{
+    bool is_chunk = number < skd->info.n_chunks;
+    const struct skd_chunk *c = &skd->chunks[is_chunk ? number : 0];
+    const struct skd_side *s = &skd->sides[is_chunk ? 0 : number - skd->info.n_chunks];
+    *offset = is_chunk ? c->payload_offset : s->payload_offset;
+    *length = is_chunk ? c->payload_length : s->payload_length;
+}
+
 enum skf_err skf_skd_put_side(struct skf_skd *skd, uint64_t k, const uint8_t *payload, struct skf_why *why)
 {
     uint8_t digest[SKF_DIGEST];

@@ -271,7 +271,8 @@ enum skf_err skf_feed_meta(struct skf_feed *feed, const Skiff__V1__GetMeta *m, s
 
 static enum skf_err take_ranges(struct item *i, const Skiff__V1__GetChunks *g)
 {
-    uint64_t n = skf_skd_info(i->file->skd)->n_chunks, end, sum = 0;
+    const struct skf_skd_info *info = skf_skd_info(i->file->skd);
+    uint64_t n = info->n_chunks + info->n_sides, end, sum = 0; /* sides are numbered behind the chunks */
     i->ranges = skf_calloc(g->n_ranges + 1, sizeof *i->ranges);
     if (!i->ranges)
         return SKF_ERR_NOMEM;
@@ -348,19 +349,19 @@ static enum skf_err send_chunk(struct item *i, struct skf_wire_stream *s, bool *
 {
     Skiff__V1__CentreMessage m = SKIFF__V1__CENTRE_MESSAGE__INIT;
     Skiff__V1__Chunk chunk = SKIFF__V1__CHUNK__INIT;
-    struct skf_skd_chunk c;
+    uint64_t offset;
+    uint32_t length;
     for (; i->range < i->n_ranges; i->range++, i->at = 0) {
         for (; i->at < i->ranges[i->range].count; i->at++) {
             uint64_t number = i->ranges[i->range].first + i->at;
-            skf_skd_chunk(i->file->skd, number, &c);
-            if (c.payload_length == 0)
+            skf_skd_payload(i->file->skd, number, &offset, &length);
+            if (length == 0)
                 continue;
             m.kind_case = SKIFF__V1__CENTRE_MESSAGE__KIND_CHUNK;
             m.chunk = &chunk;
             chunk.id = i->id;
             chunk.number = number;
-            chunk.payload =
-                (ProtobufCBinaryData){c.payload_length, (uint8_t *)(uintptr_t)(i->file->map.data + c.payload_offset)};
+            chunk.payload = (ProtobufCBinaryData){length, (uint8_t *)(uintptr_t)(i->file->map.data + offset)};
             SKF_TRY(send_message(s, &m));
             i->at++;
             return SKF_OK;

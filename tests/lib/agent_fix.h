@@ -319,14 +319,14 @@ static enum skf_err fix_chunk(void *ctx, const atomic_bool *cancel, struct skf_p
     assert_non_null(skd);
     uint64_t index;
     struct skf_skd *s;
-    struct skf_skd_chunk c;
+    uint64_t offset;
+    uint32_t length;
     fix_ok(skf_skd_index_size(skd->p, &index, why));
     enum skf_err e = skf_skd_parse(skd->p, index, &s, w);
     SKF_TRY(e);
-    skf_skd_chunk(s, f->asked[f->at++], &c);
+    skf_skd_payload(s, f->asked[f->at++], &offset, &length);
     skf_skd_free(s);
-    *out = (struct skf_payload){f->asked[f->at - 1], skf_memdup(skd->p + c.payload_offset, c.payload_length),
-                                c.payload_length};
+    *out = (struct skf_payload){f->asked[f->at - 1], skf_memdup(skd->p + offset, length), length};
     if (!out->data)
         return skf_fail(w, SKF_ERR_NOMEM, "no memory");
     if (f->flips) {
