@@ -1,285 +1,139 @@
 /*
- * Rows to and from float32.  The quantizers are ggml's reference ones (ggml-quants.c: quantize_row_*_ref) operation by
- * operation in float32, so that a file written here equals one written there.  Blocks of 32:
- *
- *   q8_0  f16 d, 32 x i8 q                   x = d q
- *   q4_0  f16 d, 16 bytes                    x = d (q - 8)      element i: low nibble of byte i, element i + 16: the high one
- *   q4_1  f16 d, f16 m, 16 bytes             x = d q + m
- *   q5_0  f16 d, u32 high bits, 16 bytes     x = d (q - 16)
- *   q5_1  f16 d, f16 m, u32 high bits, 16 bytes
+ * Rows to and from float32: which blocks a type is made of.  Quantizing is what ggml's reference quantizers do, bit for bit
+ * (quant_block.c, quant_k.c, quant_few.c).
  */
 #include "base/buf.h"
-#include "model/tensor.h"
+#include "model/quant.h"
+#include "model/quant_priv.h"
 
-enum { B = 32 };
+struct coder {
+    enum skf_type type;
+    void (*to)(const float *x, uint8_t *q);
+    void (*weighed)(const float *x, const float *importance, float mean_square, uint8_t *q);
+    void (*of)(const uint8_t *q, float *x);
+};
 
-static float load_f32(const uint8_t *p)
+/* NULL where we cannot; without a weighed form importance changes nothing, as in ggml. */
+static const struct coder coders[] = {
+    {SKF_T_Q8_0, skf_block_to_q8_0, NULL, skf_block_of_q8_0},
+    {SKF_T_Q4_0, skf_block_to_q4_0, skf_weighed_q4_0, skf_block_of_q4_0},
+    {SKF_T_Q4_1, skf_block_to_q4_1, skf_weighed_q4_1, skf_block_of_q4_1},
+    {SKF_T_Q5_0, skf_block_to_q5_0, skf_weighed_q5_0, skf_block_of_q5_0},
+    {SKF_T_Q5_1, skf_block_to_q5_1, skf_weighed_q5_1, skf_block_of_q5_1},
+    {SKF_T_Q2_K, skf_block_to_q2_k, skf_weighed_q2_k, skf_block_of_q2_k},
+    {SKF_T_Q3_K, skf_block_to_q3_k, skf_weighed_q3_k, skf_block_of_q3_k},
+    {SKF_T_Q4_K, skf_block_to_q4_k, skf_weighed_q4_k, skf_block_of_q4_k},
+    {SKF_T_Q5_K, skf_block_to_q5_k, skf_weighed_q5_k, skf_block_of_q5_k},
+    {SKF_T_Q6_K, skf_block_to_q6_k, skf_weighed_q6_k, skf_block_of_q6_k},
+    {SKF_T_IQ4_NL, skf_block_to_iq4_nl, skf_weighed_iq4_nl, skf_block_of_iq4_nl},
+    {SKF_T_IQ4_XS, NULL, NULL, skf_block_of_iq4_xs},
+    {SKF_T_TQ1_0, skf_block_to_tq1_0, NULL, skf_block_of_tq1_0},
+    {SKF_T_TQ2_0, skf_block_to_tq2_0, NULL, skf_block_of_tq2_0},
+    {SKF_T_MXFP4, skf_block_to_mxfp4, NULL, skf_block_of_mxfp4},
+    {SKF_T_NVFP4, NULL, NULL, skf_block_of_nvfp4},
+};
+
+static const struct coder *coder_of(enum skf_type t)
+{
+    for (size_t i = 0; i < sizeof coders / sizeof coders[0]; i++)
+        if (coders[i].type == t)
+            return &coders[i];
+    return NULL;
+}
+
+static bool is_plain(enum skf_type t) { return t == SKF_T_F32 || t == SKF_T_F16 || t == SKF_T_BF16; }
+
+bool is_dequantizable(enum skf_type t) { return is_plain(t) || coder_of(t); }
+
+bool is_quantizable(enum skf_type t)
+{
+    const struct coder *c = coder_of(t);
+    return is_plain(t) || (c && c->to);
+}
+
+bool is_weighable(enum skf_type t)
+{
+    const struct coder *c = coder_of(t);
+    return c && c->weighed;
+}
+
+static void plain_to_floats(enum skf_type t, const uint8_t *q, float *x, uint64_t n)
 {
     union {
         uint32_t u;
         float f;
-    } v = {.u = skf_le32(p)};
-    return v.f;
-}
-
-static void store_f32(uint8_t *p, float f)
-{
-    union {
-        float f;
-        uint32_t u;
-    } v = {.f = f};
-    skf_put_le32(p, v.u);
-}
-
-static float size_of(float f) { return f < 0 ? -f : f; }
-
-/* Truncates to [0, most]; what is no number gives 0. */
-static uint8_t clamp_code(float f, int most)
-{
-    if (!(f > 0))
-        return 0;
-    return f >= (float)most ? (uint8_t)most : (uint8_t)f;
-}
-
-/* To nearest, halves away from zero (roundf), for |f| up to 127 and a little. */
-static int8_t round_q8(float f)
-{
-    if (!(f > -128.0f && f < 128.0f)) /* only when 1 / d overflowed */
-        return f > 0 ? 127 : f < 0 ? -127 : 0;
-    int whole = (int)f;
-    float rest = f - (float)whole;
-    int q = rest >= 0.5f ? whole + 1 : rest <= -0.5f ? whole - 1 : whole;
-    return (int8_t)(q > 127 ? 127 : q < -128 ? -128 : q);
-}
-
-static void block_to_q8_0(const float *x, uint8_t *q)
-{
-    float most = 0;
-    for (int i = 0; i < B; i++)
-        most = size_of(x[i]) > most ? size_of(x[i]) : most;
-    float d = most / 127.0f, id = d != 0 ? 1.0f / d : 0.0f;
-    skf_put_le16(q, skf_f32_to_f16(d));
-    for (int i = 0; i < B; i++)
-        q[2 + i] = (uint8_t)round_q8(x[i] * id);
-}
-
-/* The value of the largest size, the first of equals. */
-static float extreme_of(const float *x)
-{
-    float most = 0, extreme = 0;
-    for (int i = 0; i < B; i++) {
-        if (size_of(x[i]) > most) {
-            most = size_of(x[i]);
-            extreme = x[i];
+    } v;
+    for (uint64_t i = 0; i < n; i++) {
+        if (t == SKF_T_F32) {
+            v.u = skf_le32(q + 4 * i);
+            x[i] = v.f;
+        } else {
+            x[i] = t == SKF_T_F16 ? skf_f16_to_f32(skf_le16(q + 2 * i)) : skf_bf16_to_f32(skf_le16(q + 2 * i));
         }
     }
-    return extreme;
 }
 
-static void range_of(const float *x, float *lo, float *hi)
+static void floats_to_plain(enum skf_type t, const float *x, uint8_t *q, uint64_t n)
 {
-    *lo = *hi = x[0];
-    for (int i = 1; i < B; i++) {
-        *lo = x[i] < *lo ? x[i] : *lo;
-        *hi = x[i] > *hi ? x[i] : *hi;
+    union {
+        float f;
+        uint32_t u;
+    } v;
+    for (uint64_t i = 0; i < n; i++) {
+        if (t == SKF_T_F32) {
+            v.f = x[i];
+            skf_put_le32(q + 4 * i, v.u);
+        } else {
+            skf_put_le16(q + 2 * i, t == SKF_T_F16 ? skf_f32_to_f16(x[i]) : skf_f32_to_bf16(x[i]));
+        }
     }
-}
-
-/* Codes of four or five bits: nibbles, and the fifth bits in `high` (NULL where there are none). */
-static void put_codes(const uint8_t *code, uint8_t *nibbles, uint8_t *high)
-{
-    uint32_t fifth = 0;
-    for (int i = 0; i < B; i++)
-        fifth |= (uint32_t)(code[i] >> 4 & 1) << i;
-    for (int i = 0; i < B / 2; i++)
-        nibbles[i] = (uint8_t)((code[i] & 15) | (code[i + B / 2] & 15) << 4);
-    if (high)
-        skf_put_le32(high, fifth);
-}
-
-/* x = d (q - half) */
-static void block_to_even(const float *x, int half, uint8_t *q, uint8_t *code)
-{
-    float d = extreme_of(x) / (float)-half, id = d != 0 ? 1.0f / d : 0.0f;
-    skf_put_le16(q, skf_f32_to_f16(d));
-    for (int i = 0; i < B; i++)
-        code[i] = clamp_code(x[i] * id + ((float)half + 0.5f), 2 * half - 1);
-}
-
-/* x = d q + m */
-static void block_to_uneven(const float *x, int most, uint8_t *q, uint8_t *code)
-{
-    float lo, hi;
-    range_of(x, &lo, &hi);
-    float d = (hi - lo) / (float)most, id = d != 0 ? 1.0f / d : 0.0f;
-    skf_put_le16(q, skf_f32_to_f16(d));
-    skf_put_le16(q + 2, skf_f32_to_f16(lo));
-    for (int i = 0; i < B; i++)
-        code[i] = clamp_code((x[i] - lo) * id + 0.5f, most);
-}
-
-static void block_to_q4_0(const float *x, uint8_t *q)
-{
-    uint8_t code[B];
-    block_to_even(x, 8, q, code);
-    put_codes(code, q + 2, NULL);
-}
-
-static void block_to_q4_1(const float *x, uint8_t *q)
-{
-    uint8_t code[B];
-    block_to_uneven(x, 15, q, code);
-    put_codes(code, q + 4, NULL);
-}
-
-static void block_to_q5_0(const float *x, uint8_t *q)
-{
-    uint8_t code[B];
-    block_to_even(x, 16, q, code);
-    put_codes(code, q + 6, q + 2);
-}
-
-static void block_to_q5_1(const float *x, uint8_t *q)
-{
-    uint8_t code[B];
-    block_to_uneven(x, 31, q, code);
-    put_codes(code, q + 8, q + 4);
-}
-
-static void block_of_q8_0(const uint8_t *q, float *x)
-{
-    float d = skf_f16_to_f32(skf_le16(q));
-    for (int i = 0; i < B; i++)
-        x[i] = d * (float)(int8_t)q[2 + i];
-}
-
-static void block_of_q4_0(const uint8_t *q, float *x)
-{
-    float d = skf_f16_to_f32(skf_le16(q));
-    for (int i = 0; i < B / 2; i++) {
-        x[i] = d * (float)((q[2 + i] & 15) - 8);
-        x[i + B / 2] = d * (float)((q[2 + i] >> 4) - 8);
-    }
-}
-
-static void block_of_q4_1(const uint8_t *q, float *x)
-{
-    float d = skf_f16_to_f32(skf_le16(q)), m = skf_f16_to_f32(skf_le16(q + 2));
-    for (int i = 0; i < B / 2; i++) {
-        x[i] = d * (float)(q[4 + i] & 15) + m;
-        x[i + B / 2] = d * (float)(q[4 + i] >> 4) + m;
-    }
-}
-
-/* The codes of a block of five bits. */
-static void get_codes(const uint8_t *nibbles, uint32_t high, int code[B])
-{
-    for (int i = 0; i < B / 2; i++) {
-        code[i] = (nibbles[i] & 15) | (int)(high >> i & 1) << 4;
-        code[i + B / 2] = nibbles[i] >> 4 | (int)(high >> (i + B / 2) & 1) << 4;
-    }
-}
-
-static void block_of_q5_0(const uint8_t *q, float *x)
-{
-    float d = skf_f16_to_f32(skf_le16(q));
-    int code[B];
-    get_codes(q + 6, skf_le32(q + 2), code);
-    for (int i = 0; i < B; i++)
-        x[i] = d * (float)(code[i] - 16);
-}
-
-static void block_of_q5_1(const uint8_t *q, float *x)
-{
-    float d = skf_f16_to_f32(skf_le16(q)), m = skf_f16_to_f32(skf_le16(q + 2));
-    int code[B];
-    get_codes(q + 8, skf_le32(q + 4), code);
-    for (int i = 0; i < B; i++)
-        x[i] = d * (float)code[i] + m;
 }
 
 enum skf_err skf_dequantize(enum skf_type t, const void *from, float *x, uint64_t n)
 {
     const uint8_t *q = from;
-    void (*block)(const uint8_t *q, float *x) = NULL;
-    switch (t) {
-    case SKF_T_F32:
-        for (uint64_t i = 0; i < n; i++)
-            x[i] = load_f32(q + 4 * i);
+    if (is_plain(t)) {
+        plain_to_floats(t, q, x, n);
         return SKF_OK;
-    case SKF_T_F16:
-        for (uint64_t i = 0; i < n; i++)
-            x[i] = skf_f16_to_f32(skf_le16(q + 2 * i));
-        return SKF_OK;
-    case SKF_T_BF16:
-        for (uint64_t i = 0; i < n; i++)
-            x[i] = skf_bf16_to_f32(skf_le16(q + 2 * i));
-        return SKF_OK;
-    case SKF_T_Q8_0:
-        block = block_of_q8_0;
-        break;
-    case SKF_T_Q4_0:
-        block = block_of_q4_0;
-        break;
-    case SKF_T_Q4_1:
-        block = block_of_q4_1;
-        break;
-    case SKF_T_Q5_0:
-        block = block_of_q5_0;
-        break;
-    case SKF_T_Q5_1:
-        block = block_of_q5_1;
-        break;
-    default:
-        return SKF_ERR_UNSUPPORTED;
     }
-    if (n % B)
+    const struct coder *c = coder_of(t);
+    if (!c)
+        return SKF_ERR_UNSUPPORTED;
+    const struct skf_type_info *ti = skf_type_info((uint32_t)t);
+    if (n % ti->block)
         return SKF_ERR_ARG;
-    uint32_t step = skf_type_info((uint32_t)t)->block_bytes;
-    for (uint64_t i = 0; i < n / B; i++)
-        block(q + i * step, x + i * B);
+    for (uint64_t i = 0; i < n / ti->block; i++)
+        c->of(q + i * ti->block_bytes, x + i * ti->block);
     return SKF_OK;
 }
 
-enum skf_err skf_quantize(enum skf_type t, const float *x, void *to, uint64_t n)
+enum skf_err skf_quantize_weighed(enum skf_type t, const float *x, const float *importance, void *to, uint64_t n)
 {
     uint8_t *q = to;
-    void (*block)(const float *x, uint8_t *q) = NULL;
-    switch (t) {
-    case SKF_T_F32:
-        for (uint64_t i = 0; i < n; i++)
-            store_f32(q + 4 * i, x[i]);
+    if (is_plain(t)) {
+        floats_to_plain(t, x, q, n);
         return SKF_OK;
-    case SKF_T_F16:
-        for (uint64_t i = 0; i < n; i++)
-            skf_put_le16(q + 2 * i, skf_f32_to_f16(x[i]));
-        return SKF_OK;
-    case SKF_T_BF16:
-        for (uint64_t i = 0; i < n; i++)
-            skf_put_le16(q + 2 * i, skf_f32_to_bf16(x[i]));
-        return SKF_OK;
-    case SKF_T_Q8_0:
-        block = block_to_q8_0;
-        break;
-    case SKF_T_Q4_0:
-        block = block_to_q4_0;
-        break;
-    case SKF_T_Q4_1:
-        block = block_to_q4_1;
-        break;
-    case SKF_T_Q5_0:
-        block = block_to_q5_0;
-        break;
-    case SKF_T_Q5_1:
-        block = block_to_q5_1;
-        break;
-    default:
-        return SKF_ERR_UNSUPPORTED;
     }
-    if (n % B)
+    const struct coder *c = coder_of(t);
+    if (!c || !c->to)
+        return SKF_ERR_UNSUPPORTED;
+    const struct skf_type_info *ti = skf_type_info((uint32_t)t);
+    if (n % ti->block)
         return SKF_ERR_ARG;
-    uint32_t step = skf_type_info((uint32_t)t)->block_bytes;
-    for (uint64_t i = 0; i < n / B; i++)
-        block(x + i * B, q + i * step);
+    bool is_weighed = importance && c->weighed;
+    float sum = 0;
+    for (uint64_t i = 0; is_weighed && i < n; i++)
+        sum += x[i] * x[i];
+    for (uint64_t i = 0; i < n / ti->block; i++) {
+        if (is_weighed)
+            c->weighed(x + i * ti->block, importance + i * ti->block, sum / (float)n, q + i * ti->block_bytes);
+        else
+            c->to(x + i * ti->block, q + i * ti->block_bytes);
+    }
     return SKF_OK;
+}
+
+enum skf_err skf_quantize(enum skf_type t, const float *x, void *q, uint64_t n)
+{
+    return skf_quantize_weighed(t, x, NULL, q, n);
 }

@@ -40,9 +40,9 @@ struct skf_tensor {
     uint64_t row_bytes;     /* bytes of dims[0] elements, never 0; rows = bytes / row_bytes */
 };
 
-/* Rows of `n` elements (a whole number of blocks) to and from float32. F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 (and
- * for dequantizing more where they are known); SKF_ERR_UNSUPPORTED for others. Rounding as ggml's reference quantizer, bit for
- * bit on every machine. */
+/* Rows of `n` elements (a whole number of blocks) to and from float32; quant.h says for which types, SKF_ERR_UNSUPPORTED for
+ * others. Rounding as the quantizers of the `gguf` package, or ggml's reference ones where that has none, bit for bit on every
+ * machine. */
 SKF_MUST enum skf_err skf_dequantize(enum skf_type t, const void *q, float *x, uint64_t n);
 SKF_MUST enum skf_err skf_quantize(enum skf_type t, const float *x, void *q, uint64_t n);
 

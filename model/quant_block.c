@@ -1,0 +1,239 @@
+/*
+ * Blocks of 32 to and from float32.  The quantizers are ggml's reference ones (ggml-quants.c: quantize_row_*_ref, and with
+ * importance quantize_row_*_impl) operation by operation in float32, so that a file written here equals one written there:
+ *
+ *   q8_0  f16 d, 32 x i8 q                   x = d q
+ *   q4_0  f16 d, 16 bytes                    x = d (q - 8)      element i: low nibble of byte i, element i + 16: the high one
+ *   q4_1  f16 d, f16 m, 16 bytes             x = d q + m
+ *   q5_0  f16 d, u32 high bits, 16 bytes     x = d (q - 16)
+ *   q5_1  f16 d, f16 m, u32 high bits, 16 bytes
+ */
+#include <math.h>
+
+#include "base/buf.h"
+#include "model/quant_priv.h"
+
+enum { B = 32 };
+
+static float size_of(float f) { return f < 0 ? -f : f; }
+
+/* Truncates to [0, most]; what is no number gives 0. */
+static uint8_t clamp_code(float f, int most)
+{
+    if (!(f > 0))
+        return 0;
+    return f >= (float)most ? (uint8_t)most : (uint8_t)f;
+}
+
+/* To nearest, halves away from zero (roundf), for |f| up to 127 and a little. */
+static int8_t round_q8(float f)
+{
+    if (!(f > -128.0f && f < 128.0f)) /* only when 1 / d overflowed */
+        return f > 0 ? 127 : f < 0 ? -127 : 0;
+    int whole = (int)f;
+    float rest = f - (float)whole;
+    int q = rest >= 0.5f ? whole + 1 : rest <= -0.5f ? whole - 1 : whole;
+    return (int8_t)(q > 127 ? 127 : q < -128 ? -128 : q);
+}
+
+void skf_block_to_q8_0(const float *x, uint8_t *q)
+{
+    float most = 0;
+    for (int i = 0; i < B; i++)
+        most = size_of(x[i]) > most ? size_of(x[i]) : most;
+    float d = most / 127.0f, id = d != 0 ? 1.0f / d : 0.0f;
+    skf_put_le16(q, skf_f32_to_f16(d));
+    for (int i = 0; i < B; i++)
+        q[2 + i] = (uint8_t)round_q8(x[i] * id);
+}
+
+/* The value of the largest size, the first of equals: of a block of zeros the first, whose sign the scale then has. */
+static float extreme_of(const float *x)
+{
+    float most = size_of(x[0]), extreme = x[0];
+    for (int i = 1; i < B; i++) {
+        if (size_of(x[i]) > most) {
+            most = size_of(x[i]);
+            extreme = x[i];
+        }
+    }
+    return extreme;
+}
+
+/* The last of equals, which only zeros can tell: gguf's way (ggml takes the first). */
+static void range_of(const float *x, float *lo, float *hi)
+{
+    *lo = *hi = x[0];
+    for (int i = 1; i < B; i++) {
+        *lo = x[i] <= *lo ? x[i] : *lo;
+        *hi = x[i] >= *hi ? x[i] : *hi;
+    }
+}
+
+/* Codes of four or five bits: nibbles, and the fifth bits in `high` (NULL where there are none). */
+static void put_codes(const uint8_t *code, uint8_t *nibbles, uint8_t *high)
+{
+    uint32_t fifth = 0;
+    for (int i = 0; i < B; i++)
+        fifth |= (uint32_t)(code[i] >> 4 & 1) << i;
+    for (int i = 0; i < B / 2; i++)
+        nibbles[i] = (uint8_t)((code[i] & 15) | (code[i + B / 2] & 15) << 4);
+    if (high)
+        skf_put_le32(high, fifth);
+}
+
+/* x = d (q - half) */
+static void block_to_even(const float *x, int half, uint8_t *q, uint8_t *code)
+{
+    float d = extreme_of(x) / (float)-half, id = d != 0 ? 1.0f / d : 0.0f;
+    skf_put_le16(q, skf_f32_to_f16(d));
+    for (int i = 0; i < B; i++)
+        code[i] = clamp_code(x[i] * id + ((float)half + 0.5f), 2 * half - 1);
+}
+
+/* x = d q + m */
+static void block_to_uneven(const float *x, int most, uint8_t *q, uint8_t *code)
+{
+    float lo, hi;
+    range_of(x, &lo, &hi);
+    float d = (hi - lo) / (float)most, id = d != 0 ? 1.0f / d : 0.0f;
+    skf_put_le16(q, skf_f32_to_f16(d));
+    skf_put_le16(q + 2, skf_f32_to_f16(lo));
+    for (int i = 0; i < B; i++)
+        code[i] = clamp_code((x[i] - lo) * id + 0.5f, most);
+}
+
+void skf_block_to_q4_0(const float *x, uint8_t *q)
+{
+    uint8_t code[B];
+    block_to_even(x, 8, q, code);
+    put_codes(code, q + 2, NULL);
+}
+
+void skf_block_to_q4_1(const float *x, uint8_t *q)
+{
+    uint8_t code[B];
+    block_to_uneven(x, 15, q, code);
+    put_codes(code, q + 4, NULL);
+}
+
+void skf_block_to_q5_0(const float *x, uint8_t *q)
+{
+    uint8_t code[B];
+    block_to_even(x, 16, q, code);
+    put_codes(code, q + 6, q + 2);
+}
+
+void skf_block_to_q5_1(const float *x, uint8_t *q)
+{
+    uint8_t code[B];
+    block_to_uneven(x, 31, q, code);
+    put_codes(code, q + 8, q + 4);
+}
+
+void skf_block_of_q8_0(const uint8_t *q, float *x)
+{
+    float d = skf_f16_to_f32(skf_le16(q));
+    for (int i = 0; i < B; i++)
+        x[i] = d * (float)(int8_t)q[2 + i];
+}
+
+void skf_block_of_q4_0(const uint8_t *q, float *x)
+{
+    float d = skf_f16_to_f32(skf_le16(q));
+    for (int i = 0; i < B / 2; i++) {
+        x[i] = d * (float)((q[2 + i] & 15) - 8);
+        x[i + B / 2] = d * (float)((q[2 + i] >> 4) - 8);
+    }
+}
+
+void skf_block_of_q4_1(const uint8_t *q, float *x)
+{
+    float d = skf_f16_to_f32(skf_le16(q)), m = skf_f16_to_f32(skf_le16(q + 2));
+    for (int i = 0; i < B / 2; i++) {
+        x[i] = d * (float)(q[4 + i] & 15) + m;
+        x[i + B / 2] = d * (float)(q[4 + i] >> 4) + m;
+    }
+}
+
+/* The codes of a block of five bits. */
+static void get_codes(const uint8_t *nibbles, uint32_t high, int code[B])
+{
+    for (int i = 0; i < B / 2; i++) {
+        code[i] = (nibbles[i] & 15) | (int)(high >> i & 1) << 4;
+        code[i + B / 2] = nibbles[i] >> 4 | (int)(high >> (i + B / 2) & 1) << 4;
+    }
+}
+
+void skf_block_of_q5_0(const uint8_t *q, float *x)
+{
+    float d = skf_f16_to_f32(skf_le16(q));
+    int code[B];
+    get_codes(q + 6, skf_le32(q + 2), code);
+    for (int i = 0; i < B; i++)
+        x[i] = d * (float)(code[i] - 16);
+}
+
+void skf_block_of_q5_1(const uint8_t *q, float *x)
+{
+    float d = skf_f16_to_f32(skf_le16(q)), m = skf_f16_to_f32(skf_le16(q + 2));
+    int code[B];
+    get_codes(q + 8, skf_le32(q + 4), code);
+    for (int i = 0; i < B; i++)
+        x[i] = d * (float)code[i] + m;
+}
+
+/* ---- with importance ---------------------------------------------------------------------------------------------------- */
+/* How much each element's error counts: its input's importance, more for what is large in its row. */
+static void weigh(const float *x, const float *importance, float mean_square, float w[B])
+{
+    for (int i = 0; i < B; i++)
+        w[i] = importance[i] * sqrtf(mean_square + x[i] * x[i]);
+}
+
+static void weighed_even(const float *x, const float *importance, float mean_square, int half, uint8_t *q, uint8_t *code)
+{
+    float w[B];
+    int8_t steps[B];
+    weigh(x, importance, mean_square, w);
+    skf_put_le16(q, skf_f32_to_f16(skf_fit_even(B, half, x, w, steps)));
+    for (int i = 0; i < B; i++)
+        code[i] = (uint8_t)steps[i];
+}
+
+static void weighed_uneven(const float *x, const float *importance, float mean_square, int most, uint8_t *q, uint8_t *code)
+{
+    float w[B], m;
+    weigh(x, importance, mean_square, w);
+    float d = skf_fit_uneven(B, most, x, w, &skf_fit_fine, code, &m);
+    skf_put_le16(q, skf_f32_to_f16(d));
+    skf_put_le16(q + 2, skf_f32_to_f16(-m));
+}
+
+void skf_weighed_q4_0(const float *x, const float *importance, float mean_square, uint8_t *q)
+{
+    uint8_t code[B];
+    weighed_even(x, importance, mean_square, 8, q, code);
+    put_codes(code, q + 2, NULL);
+}
+
+void skf_weighed_q4_1(const float *x, const float *importance, float mean_square, uint8_t *q)
+{
+    uint8_t code[B];
+    weighed_uneven(x, importance, mean_square, 15, q, code);
+    put_codes(code, q + 4, NULL);
+}
+
+void skf_weighed_q5_0(const float *x, const float *importance, float mean_square, uint8_t *q)
+{
+    uint8_t code[B];
+    weighed_even(x, importance, mean_square, 16, q, code);
+    put_codes(code, q + 6, q + 2);
+}
+
+void skf_weighed_q5_1(const float *x, const float *importance, float mean_square, uint8_t *q)
+{
+    uint8_t code[B];
+    weighed_uneven(x, importance, mean_square, 31, q, code);
+    put_codes(code, q + 8, q + 4);
+}

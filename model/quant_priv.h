@@ -1,0 +1,83 @@
+/*
+ * What the quantizer's files share: one block of each type to and from float32, and the searches for scales.
+ */
+#ifndef SKF_MODEL_QUANT_PRIV_H
+#define SKF_MODEL_QUANT_PRIV_H
+
+#include "model/tensor.h"
+
+/* One block: `q` has the type's block_bytes, `x` and `importance` its number of elements. mean_square is that of the row. */
+void skf_block_to_q8_0(const float *x, uint8_t *q);
+void skf_block_to_q4_0(const float *x, uint8_t *q);
+void skf_block_to_q4_1(const float *x, uint8_t *q);
+void skf_block_to_q5_0(const float *x, uint8_t *q);
+void skf_block_to_q5_1(const float *x, uint8_t *q);
+void skf_block_to_q2_k(const float *x, uint8_t *q);
+void skf_block_to_q3_k(const float *x, uint8_t *q);
+void skf_block_to_q4_k(const float *x, uint8_t *q);
+void skf_block_to_q5_k(const float *x, uint8_t *q);
+void skf_block_to_q6_k(const float *x, uint8_t *q);
+void skf_block_to_tq1_0(const float *x, uint8_t *q);
+void skf_block_to_tq2_0(const float *x, uint8_t *q);
+void skf_block_to_mxfp4(const float *x, uint8_t *q);
+void skf_block_to_iq4_nl(const float *x, uint8_t *q);
+
+void skf_weighed_q4_0(const float *x, const float *importance, float mean_square, uint8_t *q);
+void skf_weighed_q4_1(const float *x, const float *importance, float mean_square, uint8_t *q);
+void skf_weighed_q5_0(const float *x, const float *importance, float mean_square, uint8_t *q);
+void skf_weighed_q5_1(const float *x, const float *importance, float mean_square, uint8_t *q);
+void skf_weighed_q2_k(const float *x, const float *importance, float mean_square, uint8_t *q);
+void skf_weighed_q3_k(const float *x, const float *importance, float mean_square, uint8_t *q);
+void skf_weighed_q4_k(const float *x, const float *importance, float mean_square, uint8_t *q);
+void skf_weighed_q5_k(const float *x, const float *importance, float mean_square, uint8_t *q);
+void skf_weighed_q6_k(const float *x, const float *importance, float mean_square, uint8_t *q);
+void skf_weighed_iq4_nl(const float *x, const float *importance, float mean_square, uint8_t *q);
+
+void skf_block_of_q8_0(const uint8_t *q, float *x);
+void skf_block_of_q4_0(const uint8_t *q, float *x);
+void skf_block_of_q4_1(const uint8_t *q, float *x);
+void skf_block_of_q5_0(const uint8_t *q, float *x);
+void skf_block_of_q5_1(const uint8_t *q, float *x);
+void skf_block_of_q2_k(const uint8_t *q, float *x);
+void skf_block_of_q3_k(const uint8_t *q, float *x);
+void skf_block_of_q4_k(const uint8_t *q, float *x);
+void skf_block_of_q5_k(const uint8_t *q, float *x);
+void skf_block_of_q6_k(const uint8_t *q, float *x);
+void skf_block_of_tq1_0(const uint8_t *q, float *x);
+void skf_block_of_tq2_0(const uint8_t *q, float *x);
+void skf_block_of_mxfp4(const uint8_t *q, float *x);
+void skf_block_of_nvfp4(const uint8_t *q, float *x);
+void skf_block_of_iq4_nl(const uint8_t *q, float *x);
+void skf_block_of_iq4_xs(const uint8_t *q, float *x);
+
+/* ---- scales: least squares over at most 32 values, each with a weight (quant_fit.c) --------------------------------------- */
+/* Adding 1.5 * 2^23 leaves the nearest integer, ties to even, in the low bits; defined for every float, right below 2^22. */
+static inline int skf_nearest(float f)
+{
+    union {
+        float f;
+        int32_t i;
+    } v = {.f = f + 12582912.0f};
+    return (v.i & 0x007FFFFF) - 0x00400000;
+}
+static inline int skf_clamp(int v, int least, int most) { return v < least ? least : v > most ? most : v; }
+
+/* The grids that a search tries: (most + from + k * step) / range for k of 0..count. */
+struct skf_fit_tries {
+    float from, step;
+    int count;
+    bool is_absolute; /* the sum of sizes of errors instead of squares */
+};
+extern const struct skf_fit_tries skf_fit_fine; /* of every type when there is importance */
+
+/* x = scale * (code - half); codes 0..2 half - 1. w NULL: each value's square. */
+float skf_fit_even(int n, int half, const float *x, const float *w, int8_t *code);
+/* x = scale * (code - half), one code after the other moved to where it fits best; weights are the squares. */
+float skf_fit_even_moving(int n, int half, const float *x, int8_t *code);
+/* x = scale * code - min; codes 0..most, min >= 0. */
+float skf_fit_uneven(int n, int most, const float *x, const float *w, const struct skf_fit_tries *tries, uint8_t *code,
+                     float *min);
+/* x = scale * code for x >= 0; codes 0..most. */
+float skf_fit_positive(int n, int most, const float *x, const float *w, uint8_t *code);
+
+#endif
