@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "delta/build_priv.h"
+#include "delta/pair_priv.h"
 
 static enum skf_err no_memory(struct skf_why *why) { return skf_fail(why, SKF_ERR_NOMEM, "out of memory"); }
 
@@ -51,22 +52,6 @@ static enum skf_err chunk_step(void *ctx, unsigned worker, uint64_t i, struct sk
 }
 
 /* ---- the plan -------------------------------------------------------------------------------------------------------------------- */
-
-/* Tensors of both models that are coded against each other: the same name, type and row. */
-static enum skf_err pair_tensors(struct build *b, struct skf_why *why)
-{
-    b->tensors = skf_model_tensors(b->neu, &b->n_tensors);
-    b->pairs = skf_calloc(b->n_tensors, sizeof *b->pairs);
-    b->sides = skf_calloc(b->n_tensors, sizeof *b->sides);
-    if (!b->pairs || !b->sides)
-        return no_memory(why);
-    for (size_t i = 0; i < b->n_tensors; i++) {
-        const struct skf_tensor *t = &b->tensors[i], *o = skf_model_find(b->old, t->name);
-        if (o && o->type == t->type && o->row_bytes == t->row_bytes && strlen(t->name) <= SKD_NAME_MAX)
-            b->pairs[i] = o;
-    }
-    return SKF_OK;
-}
 
 /* Each chunk's record as far as it is known before coding: place, digest, copies; and the tensor it lies in. */
 static enum skf_err place_chunks(struct build *b, struct skf_why *why, bool *needs_anchors)
@@ -262,7 +247,10 @@ static enum skf_err build_all(struct build *b, const char *out_path, struct skf_
     if (memcmp(b->old_cut.root, b->neu_cut.root, SKF_DIGEST) == 0)
         return write_out(b, out_path, &stats->bytes, why);
     b->jobs = SKF_MIN(b->jobs, BUILD_JOBS);
-    SKF_TRY(pair_tensors(b, why));
+    b->tensors = skf_model_tensors(b->neu, &b->n_tensors);
+    SKF_TRY(skf_pairs_make(b->old, b->neu, &b->pairs, why));
+    if (!(b->sides = skf_calloc(b->n_tensors, sizeof *b->sides)))
+        return no_memory(why);
     SKF_TRY(place_chunks(b, why, &needs_anchors));
     if (needs_anchors && b->old_cut.size)
         SKF_TRY(skf_anchors_make(b->old_source, b->jobs, b->progress, &b->anchors, why));
