@@ -16,6 +16,14 @@ struct skf_map {
 };
 SKF_MUST enum skf_err skf_map_open(const char *path, struct skf_map *m, struct skf_why *why);
 void skf_map_close(struct skf_map *m); /* a zeroed or closed map is fine */
+/* Calls fn(ctx). When a mapped file became shorter, or its disk fails, under a read of this thread, fn is left where it stands and
+ * SKF_ERR_IO comes back, where otherwise the process would end by SIGBUS. So fn must hold no lock while it reads maps, and ctx must
+ * own what it allocates. Calls nest. Any thread. */
+SKF_MUST enum skf_err skf_map_guard(enum skf_err (*fn)(void *ctx, struct skf_why *why), void *ctx, struct skf_why *why);
+/* The file has fewer bytes by now than the map of it. */
+bool is_map_cut(const char *path, const struct skf_map *m);
+/* Bytes of the map that will be read soon: a hint. */
+void skf_map_soon(const struct skf_map *m, uint64_t off, uint64_t n);
 static inline struct skf_source skf_map_source(const struct skf_map *m) { return skf_source_of(m->data, m->size); }
 
 /* Reads a small file whole (caller frees with skf_free; a NUL stands behind the last byte); SKF_ERR_LIMIT over `limit`. */
@@ -23,20 +31,34 @@ SKF_MUST enum skf_err skf_file_read(const char *path, size_t limit, uint8_t **da
 /* Replaces `path` durably with these bytes. On failure the old file stands and nothing is left beside it. */
 SKF_MUST enum skf_err skf_file_write(const char *path, const void *p, size_t n, unsigned mode, struct skf_why *why);
 
-/* A file in the making: bytes go to a temporary beside `path`, which nobody sees until _commit.  Not thread-safe, but for
- * skf_draft_write_at, which any number of threads may call on ranges that do not overlap. */
+/* A file in the making: bytes go to a temporary beside `path` (NAME.*.part, locked while its process lives), which nobody sees
+ * until _commit.  Not thread-safe, but for skf_draft_write_at and _read_at, which any number of threads may call on ranges that
+ * do not overlap. */
 struct skf_draft;
 /* `size` > 0 reserves that much (SKF_ERR_FULL when the disk does not hold it); 0 for a size not known yet. */
 SKF_MUST enum skf_err skf_draft_open(const char *path, uint64_t size, unsigned mode, struct skf_draft **d,
                                      struct skf_why *why);
+/* The same under a name that the next run finds again (`tag`: hexadecimal digits that tell what is being written). *is_begun: a run
+ * that ended early left one there, and everything it wrote still stands in it, or does not: bytes are to be checked before they count.
+ * SKF_ERR_BUSY while another process is at it. */
+SKF_MUST enum skf_err skf_draft_resume(const char *path, const char *tag, uint64_t size, unsigned mode, struct skf_draft **d,
+                                       bool *is_begun, struct skf_why *why);
+const char *skf_draft_name(const struct skf_draft *d); /* of the temporary */
 SKF_MUST enum skf_err skf_draft_write_at(struct skf_draft *d, uint64_t off, const void *p, size_t n,
                                          struct skf_why *why);
+/* Reads back what an earlier run may have written; false when nothing was, or it cannot be read. */
+bool skf_draft_read_at(const struct skf_draft *d, uint64_t off, void *p, size_t n);
 /* Syncs, renames, syncs the folder, frees d. On failure nothing is left but what was there before; d is freed too. */
 SKF_MUST enum skf_err skf_draft_commit(struct skf_draft *take_d, struct skf_why *why);
 void skf_draft_abort(struct skf_draft *take_d); /* removes the temporary; NULL is fine */
+void skf_draft_leave(struct skf_draft *take_d); /* lets the temporary stand for the next skf_draft_resume; NULL is fine */
 
 /* Removes what drafts of killed processes left in this folder (names that end in ".part"). Nobody may be writing there. */
 void skf_draft_sweep(const char *dir);
+/* Removes what killed processes left of drafts of this file, but for the one named `keep` (may be NULL) and those being written. */
+void skf_draft_sweep_of(const char *path, const char *keep);
+/* Syncs the folder that `path` stands in, so that its being there (or not) lasts. */
+SKF_MUST enum skf_err skf_sync_folder(const char *path, struct skf_why *why);
 
 /* Makes a folder and its parents (existing ones are fine). */
 SKF_MUST enum skf_err skf_mkdirs(const char *path, unsigned mode, struct skf_why *why);

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/alloc.h"
 #include "base/util.h"
@@ -83,4 +84,16 @@ enum skf_err skf_par_for(unsigned jobs, uint64_t count,
     if (l.err != SKF_OK && why)
         *why = l.why;
     return l.err;
+}
+
+void skf_progress_rest(const struct skf_progress *p, uint64_t begun_ns)
+{
+    if (!p || !p->share || p->share >= 100)
+        return;
+    uint64_t now = skf_now_ns(), until = now + (now - begun_ns) * (100 - p->share) / p->share;
+    for (; now < until && !is_cancelled(p); now = skf_now_ns()) {
+        uint64_t left = SKF_MIN(until - now, 100000000u);
+        struct timespec t = {0, (long)left};
+        (void)nanosleep(&t, NULL);
+    }
 }

@@ -40,6 +40,7 @@ struct skf_progress {
     void (*fn)(void *ctx, uint64_t done, uint64_t total); /* from any thread; may be NULL */
     void *ctx;
     atomic_bool *cancel; /* may be NULL; set to true by anybody to stop the work with SKF_ERR_CANCELLED */
+    unsigned share;      /* percent of each thread's time that the work may take; 0 and 100: all */
 };
 static inline bool is_cancelled(const struct skf_progress *p)
 {
@@ -50,6 +51,9 @@ static inline void skf_progress_tell(const struct skf_progress *p, uint64_t done
     if (p && p->fn)
         p->fn(p->ctx, done, total);
 }
+/* To be called by a thread that has worked since `begun_ns` (skf_now_ns): gives the processor up for as long as the share asks
+ * for. */
+void skf_progress_rest(const struct skf_progress *p, uint64_t begun_ns);
 
 /* ---- processor -------------------------------------------------------------------------------------------------------- */
 enum skf_isa { SKF_ISA_REF, SKF_ISA_AVX2, SKF_ISA_AVX512, SKF_ISA_AMX, SKF_ISA_NEON };

@@ -121,7 +121,7 @@ out:
 
 static enum skf_err make(struct skf_builder *b, const struct pair *p, const char *path, struct skf_why *why)
 {
-    struct skf_progress progress = {tell, b, &b->cancel};
+    struct skf_progress progress = {.fn = tell, .ctx = b, .cancel = &b->cancel};
     struct skf_delta_opts opts = {.jobs = b->o.jobs, .progress = progress};
     struct skf_delta_stats stats;
     struct skf_model *old = NULL, *neu = NULL;

@@ -3,6 +3,7 @@
  * and a box come to the same chunks and the same root without asking each other.
  */
 #include "base/alloc.h"
+#include "base/file.h"
 #include "model/model_priv.h"
 #include "model/model.h"
 
@@ -71,15 +72,18 @@ struct hashing {
     atomic_uint_fast64_t done;
 };
 
-static enum skf_err hash_one(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+struct hash_one {
+    const struct hashing *h;
+    struct skf_chunk *chunk;
+};
+
+static enum skf_err hash_chunk(void *ctx, struct skf_why *why)
 {
-    struct hashing *h = ctx;
-    struct skf_chunk *c = &h->cut->chunks[i];
+    const struct hash_one *one = ctx;
+    const struct hashing *h = one->h;
+    struct skf_chunk *c = one->chunk;
     const uint8_t *p;
     uint64_t n;
-    (void)worker;
-    if (is_cancelled(h->progress))
-        return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
     SKF_TRY(h->src->span(h->src->ctx, c->offset, &p, &n));
     if (n >= c->length) {
         skf_sha256(p, c->length, c->digest);
@@ -93,6 +97,19 @@ static enum skf_err hash_one(void *ctx, unsigned worker, uint64_t i, struct skf_
         skf_free(copy);
         SKF_TRY(e);
     }
+    return SKF_OK;
+}
+
+static enum skf_err hash_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+{
+    struct hashing *h = ctx;
+    struct skf_chunk *c = &h->cut->chunks[i];
+    uint64_t begun = skf_now_ns();
+    (void)worker;
+    if (is_cancelled(h->progress))
+        return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
+    SKF_TRY(skf_map_guard(hash_chunk, &(struct hash_one){h, c}, why));
+    skf_progress_rest(h->progress, begun);
     skf_progress_tell(h->progress, atomic_fetch_add(&h->done, c->length) + c->length, h->cut->size);
     return SKF_OK;
 }
@@ -107,7 +124,7 @@ enum skf_err skf_cut_make(const struct skf_model *m, unsigned jobs, const struct
         return skf_fail(why, e, "no memory for the chunk table");
     }
     struct hashing h = {.src = skf_model_source(m), .cut = cut, .progress = progress};
-    e = skf_par_for(jobs, cut->n, hash_one, &h, why);
+    e = skf_par_for(jobs, cut->n, hash_step, &h, why);
     if (e != SKF_OK) {
         skf_cut_free(cut);
         return e;
