@@ -15,6 +15,9 @@
 #define SKF_HEX (2 * SKF_DIGEST + 1)
 
 void skf_sha256(const void *p, size_t n, uint8_t out[SKF_DIGEST]);
+/* Of n bytes and of m bytes at once, which takes less time than one after the other (best when they are about as many). */
+void skf_sha256_pair(const void *p, size_t n, uint8_t out_p[SKF_DIGEST], const void *q, size_t m,
+                     uint8_t out_q[SKF_DIGEST]);
 
 /* Incremental. An object lives between _new and _final or _free, on one thread at a time. */
 struct skf_sha256_ctx;

@@ -1,0 +1,191 @@
+/* base/: two digests at once, drafts that are found again and swept, maps that are cut short, work that rests. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/alloc.h"
+#include "base/digest.h"
+#include "base/file.h"
+#include "base/util.h"
+
+static char dir[64];
+static const char *at(const char *name)
+{
+    static char paths[4][128];
+    static unsigned k;
+    char *p = paths[k++ % 4];
+    (void)snprintf(p, sizeof paths[0], "%s/%s", dir, name);
+    return p;
+}
+
+static void test_pair_equals_one_by_one(void **state)
+{
+    static const size_t sizes[] = {0, 1, 55, 56, 63, 64, 65, 119, 120, 128, 1000, 4096, 70001};
+    uint8_t *p = malloc(70001), *q = malloc(70001), a[SKF_DIGEST], b[SKF_DIGEST], c[SKF_DIGEST], d[SKF_DIGEST];
+    assert_true(p && q);
+    for (size_t i = 0; i < 70001; i++) {
+        p[i] = (uint8_t)(i * 7 + (i >> 8));
+        q[i] = (uint8_t)(i * 13 + (i >> 7) + 1);
+    }
+    for (size_t i = 0; i < SKF_COUNT(sizes); i++) {
+        for (size_t k = 0; k < SKF_COUNT(sizes); k++) {
+            skf_sha256(p, sizes[i], a);
+            skf_sha256(q, sizes[k], b);
+            skf_sha256_pair(p, sizes[i], c, q, sizes[k], d);
+            assert_memory_equal(a, c, SKF_DIGEST);
+            assert_memory_equal(b, d, SKF_DIGEST);
+        }
+    }
+    skf_sha256_pair(NULL, 0, c, q, 64, d); /* as skf_sha256 takes it */
+    skf_sha256(NULL, 0, a);
+    assert_memory_equal(a, c, SKF_DIGEST);
+    free(p);
+    free(q);
+}
+
+static void test_draft_is_found_again(void **state)
+{
+    struct skf_draft *d, *other;
+    bool is_begun;
+    char got[4], name[128];
+    assert_int_equal(skf_draft_resume(at("f"), "ab12", 100, 0600, &d, &is_begun, NULL), SKF_OK);
+    assert_false(is_begun);
+    assert_false(skf_draft_read_at(d, 0, got, 4)); /* nothing was written there */
+    assert_int_equal(skf_draft_write_at(d, 40, "four", 4, NULL), SKF_OK);
+    struct skf_why why = {{0}};
+    assert_int_equal(skf_draft_resume(at("f"), "ab12", 100, 0600, &other, &is_begun, &why), SKF_ERR_BUSY);
+    assert_non_null(strstr(why.text, "another process"));
+    (void)snprintf(name, sizeof name, "%s", skf_draft_name(d));
+    skf_draft_leave(d);
+    assert_int_equal(access(at("f"), F_OK), -1);
+    assert_int_equal(access(name, F_OK), 0);
+    assert_int_equal(skf_draft_resume(at("f"), "ab12", 100, 0600, &d, &is_begun, NULL), SKF_OK);
+    assert_true(is_begun);
+    assert_true(skf_draft_read_at(d, 40, got, 4));
+    assert_memory_equal(got, "four", 4);
+    assert_int_equal(skf_draft_commit(d, NULL), SKF_OK);
+    assert_int_equal(access(name, F_OK), -1);
+    struct stat st;
+    assert_int_equal(stat(at("f"), &st), 0);
+    assert_int_equal(st.st_size, 100);
+    assert_int_equal(unlink(at("f")), 0);
+}
+
+/* What somebody else put under the name is not gone on with. */
+static void test_draft_is_no_trap(void **state)
+{
+    struct skf_draft *d;
+    bool is_begun;
+    assert_int_equal(skf_file_write(at("victim"), "precious", 8, 0600, NULL), SKF_OK);
+    assert_int_equal(symlink(at("victim"), at("f.ab12.part")), 0);
+    assert_int_equal(skf_draft_resume(at("f"), "ab12", 10, 0600, &d, &is_begun, NULL), SKF_OK);
+    assert_false(is_begun);
+    skf_draft_abort(d);
+    assert_int_equal(link(at("victim"), at("f.ab12.part")), 0);
+    assert_int_equal(skf_draft_resume(at("f"), "ab12", 10, 0600, &d, &is_begun, NULL), SKF_OK);
+    assert_false(is_begun);
+    skf_draft_abort(d);
+    uint8_t *p;
+    size_t n;
+    assert_int_equal(skf_file_read(at("victim"), 100, &p, &n, NULL), SKF_OK);
+    assert_int_equal(n, 8);
+    skf_free(p);
+    assert_int_equal(unlink(at("victim")), 0);
+}
+
+static void test_sweep_spares_the_living(void **state)
+{
+    static const char *const others[] = {"f.part", "f.x.part", "fg.1.part", "f.12", "f.12.party"};
+    struct skf_draft *mine, *kept;
+    bool is_begun;
+    for (size_t i = 0; i < SKF_COUNT(others); i++)
+        assert_int_equal(skf_file_write(at(others[i]), "x", 1, 0600, NULL), SKF_OK);
+    assert_int_equal(skf_file_write(at("f.0123abcd.part"), "x", 1, 0600, NULL), SKF_OK);
+    assert_int_equal(skf_file_write(at("f.17.0.part"), "x", 1, 0600, NULL), SKF_OK);
+    assert_int_equal(skf_draft_resume(at("f"), "cafe", 4, 0600, &kept, &is_begun, NULL), SKF_OK);
+    skf_draft_leave(kept);
+    assert_int_equal(skf_draft_open(at("f"), 4, 0600, &mine, NULL), SKF_OK);
+    skf_draft_sweep_of(at("f"), at("f.cafe.part"));
+    assert_int_equal(access(at("f.0123abcd.part"), F_OK), -1);
+    assert_int_equal(access(at("f.17.0.part"), F_OK), -1);
+    assert_int_equal(access(at("f.cafe.part"), F_OK), 0);
+    assert_int_equal(access(skf_draft_name(mine), F_OK), 0);
+    for (size_t i = 0; i < SKF_COUNT(others); i++) {
+        assert_int_equal(access(at(others[i]), F_OK), 0);
+        assert_int_equal(unlink(at(others[i])), 0);
+    }
+    skf_draft_abort(mine);
+    skf_draft_sweep_of(at("f"), NULL);
+    assert_int_equal(access(at("f.cafe.part"), F_OK), -1);
+}
+
+static enum skf_err read_last(void *ctx, struct skf_why *why)
+{
+    const struct skf_map *m = ctx;
+    volatile const uint8_t *p = m->data;
+    return p[m->size - 1] ? SKF_ERR_FORMAT : SKF_OK;
+}
+static enum skf_err read_guarded(void *ctx, struct skf_why *why)
+{
+    assert_int_equal(skf_map_guard(read_last, ctx, NULL), SKF_ERR_IO);
+    return skf_map_guard(read_last, ctx, why); /* again, and from inside another guard */
+}
+
+static void test_map_cut_short_is_an_error(void **state)
+{
+    struct skf_map m;
+    struct skf_why why = {{0}};
+    assert_int_equal(skf_file_write(at("m"), "", 0, 0600, NULL), SKF_OK);
+    assert_int_equal(truncate(at("m"), 1 << 20), 0);
+    assert_int_equal(skf_map_open(at("m"), &m, NULL), SKF_OK);
+    assert_int_equal(skf_map_guard(read_last, &m, NULL), SKF_OK);
+    assert_false(is_map_cut(at("m"), &m));
+    assert_int_equal(truncate(at("m"), 100), 0);
+    assert_true(is_map_cut(at("m"), &m));
+    assert_int_equal(skf_map_guard(read_guarded, &m, &why), SKF_ERR_IO);
+    assert_non_null(strstr(why.text, "shorter"));
+    skf_map_close(&m);
+    assert_int_equal(unlink(at("m")), 0);
+}
+
+static void test_rest_is_as_long_as_asked(void **state)
+{
+    struct skf_progress p = {.share = 25};
+    uint64_t begun = skf_now_ns();
+    skf_sleep_ms(10);
+    skf_progress_rest(&p, begun);
+    assert_true(skf_now_ns() - begun >= 39000000u);
+    atomic_bool stop = true;
+    p = (struct skf_progress){.share = 1, .cancel = &stop}; /* nobody waits for a rest that is not needed */
+    begun = skf_now_ns();
+    skf_sleep_ms(20);
+    skf_progress_rest(&p, begun);
+    assert_true(skf_now_ns() - begun < 1900000000u);
+    skf_progress_rest(NULL, begun);
+}
+
+static int setup(void **state)
+{
+    const char *base = getenv("SKF_TMP");
+    (void)snprintf(dir, sizeof dir, "%.40s/base-XXXXXX", base && strlen(base) <= 40 ? base : "/tmp");
+    return mkdtemp(dir) ? 0 : -1;
+}
+static int teardown(void **state) { return rmdir(dir); }
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pair_equals_one_by_one),   cmocka_unit_test(test_draft_is_found_again),
+        cmocka_unit_test(test_draft_is_no_trap),         cmocka_unit_test(test_sweep_spares_the_living),
+        cmocka_unit_test(test_map_cut_short_is_an_error), cmocka_unit_test(test_rest_is_as_long_as_asked),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
