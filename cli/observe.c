@@ -1,0 +1,108 @@
+/*
+ * A text's view of a model's matrices (quantize.h): importance, and the range of what each is multiplied with.
+ *
+ * Ranges are symmetric.  The moving average takes a tenth of each portion's largest value (the runtime tells of some dozens of
+ * tokens at once), so that one outlier does not set the scale of everything; min-max keeps it.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/file.h"
+#include "cli/quantize.h"
+#include "runtime/engine.h"
+
+enum { TEXT_MAX = 64 << 20, WINDOW = 512, RANGES_MAX = 1 << 14 };
+
+struct watching {
+    struct quantize_seen *seen;
+    enum skf_err err; /* the callback cannot fail: kept until it returns */
+};
+
+static struct seen_range *range_of(struct quantize_seen *s, const char *name)
+{
+    for (size_t i = 0; i < s->n_ranges; i++)
+        if (strcmp(s->ranges[i].name, name) == 0)
+            return &s->ranges[i];
+    if (s->n_ranges == s->cap_ranges) {
+        size_t cap = s->cap_ranges ? 2 * s->cap_ranges : 64;
+        struct seen_range *more = cap > RANGES_MAX ? NULL : skf_realloc(s->ranges, cap * sizeof *more);
+        if (!more)
+            return NULL;
+        s->ranges = more;
+        s->cap_ranges = cap;
+    }
+    struct seen_range *r = &s->ranges[s->n_ranges++];
+    *r = (struct seen_range){.average = -1};
+    (void)snprintf(r->name, sizeof r->name, "%s", name);
+    return r;
+}
+
+static void see(void *ctx, const char *tensor, const float *x, size_t rows, size_t columns)
+{
+    struct watching *w = ctx;
+    float most = 0;
+    if (w->err != SKF_OK || !tensor[0])
+        return;
+    struct seen_range *r = range_of(w->seen, tensor);
+    w->err = r ? skf_imatrix_add(w->seen->imatrix, tensor, x, rows, columns) : SKF_ERR_NOMEM;
+    if (w->err != SKF_OK)
+        return;
+    for (size_t i = 0; i < rows * columns; i++)
+        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    r->most = most > r->most ? most : r->most;
+    r->average = r->average < 0 ? most : r->average + 0.1f * (most - r->average);
+}
+
+static enum skf_err watch_all(struct skf_engine *e, const int32_t *ids, size_t n, const struct skf_progress *progress,
+                              struct quantize_seen *seen, struct skf_why *why)
+{
+    struct watching w = {.seen = seen};
+    for (size_t at = 0; at < n; at += WINDOW) {
+        size_t take = SKF_MIN(n - at, (size_t)WINDOW);
+        if (is_cancelled(progress))
+            return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
+        SKF_TRY(skf_engine_observe(e, ids + at, take, see, &w, why));
+        if (w.err != SKF_OK)
+            return skf_fail(why, w.err, "what it was multiplied with cannot be kept (%s)", skf_err_name(w.err));
+        seen->tokens += take;
+    }
+    return SKF_OK;
+}
+
+enum skf_err skf_cli_observe(const struct skf_model *m, const char *name, const char *path, unsigned jobs,
+                             const struct skf_progress *progress, struct quantize_seen *seen, struct skf_why *why)
+{
+    struct skf_engine_opts o = {.threads = jobs, .context = WINDOW, .slots = 1};
+    struct skf_engine *engine = NULL;
+    uint8_t *text = NULL;
+    int32_t *ids = NULL;
+    size_t n = 0, n_ids = 0;
+    *seen = (struct quantize_seen){0};
+    enum skf_err e = skf_file_read(path, TEXT_MAX, &text, &n, why);
+    if (e != SKF_OK)
+        return e;
+    e = skf_imatrix_new(&seen->imatrix);
+    if (e == SKF_OK)
+        e = skf_engine_open(m, &o, &engine, why);
+    if (e == SKF_OK)
+        e = skf_engine_tokenize(engine, (const char *)text, n, false, &ids, &n_ids, why);
+    if (e == SKF_OK && n_ids < 32)
+        e = skf_fail(why, SKF_ERR_ARG, "%s gives %zu tokens, too few to calibrate on", path, n_ids);
+    if (e == SKF_OK)
+        e = watch_all(engine, ids, n_ids, progress, seen, why);
+    skf_free(ids);
+    skf_engine_close(engine);
+    skf_free(text);
+    if (e == SKF_OK)
+        return e;
+    skf_cli_seen_free(seen);
+    return skf_fail_prefix(why, e, "%s", name);
+}
+
+void skf_cli_seen_free(struct quantize_seen *seen)
+{
+    skf_imatrix_close(seen->imatrix);
+    skf_free(seen->ranges);
+    *seen = (struct quantize_seen){0};
+}
