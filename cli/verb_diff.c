@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "cli/cli.h"
 #include "delta/delta.h"
+#include "model/adapter.h"
 
 /* Two names of one file: writing the output would destroy the input. */
 static bool is_same_file(const char *a, const char *b)
@@ -137,7 +138,7 @@ static int print_json(const struct skf_delta_stats *s)
 }
 
 struct want {
-    const char *out;
+    const char *out, *adapter;
     uint64_t jobs, level;
     bool is_plan, is_explained, is_json;
 };
@@ -145,6 +146,7 @@ struct want {
 static int diff(const char *old_path, const char *new_path, const struct want *w)
 {
     struct skf_model *old = NULL, *neu = NULL;
+    struct skf_adapter *adapter = NULL;
     struct table table = {0};
     struct skf_delta_stats stats;
     struct skf_why why = {{0}};
@@ -153,6 +155,10 @@ static int diff(const char *old_path, const char *new_path, const struct want *w
     enum skf_err e;
     SKF_GO(e, skf_model_open(old_path, &old, &why));
     SKF_GO(e, skf_model_open(new_path, &neu, &why));
+    if (w->adapter) {
+        SKF_GO(e, skf_adapter_open(w->adapter, old, old_path, &adapter, &why));
+        opts.adapter = adapter;
+    }
     if (w->is_explained) {
         SKF_GO(e, make_table(neu, &table));
         opts.chunk = take_chunk;
@@ -175,6 +181,7 @@ static int diff(const char *old_path, const char *new_path, const struct want *w
                  stats.seconds);
 out:
     skf_free(table.rows);
+    skf_adapter_close(adapter);
     skf_model_close(old);
     skf_model_close(neu);
     return e == SKF_OK ? status : skf_cli_fail(e, &why);
@@ -186,6 +193,7 @@ int skf_verb_diff(int argc, char **argv)
     const char *files[2];
     const struct skf_opt opts[] = {
         {.name = "--output", .letter = 'o', .value = "FILE.skd", .help = "where the delta goes", .text = &w.out},
+        {.name = "--adapter", .value = "LORA.gguf", .help = "NEW is OLD with this adapter merged, where it is", .text = &w.adapter},
         {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &w.jobs},
         {.name = "--level", .value = "N", .help = "zstd level of bytes that are no tensors, 1 to 19 (9)", .number = &w.level},
         {.name = "--plan", .help = "only tell what it would come to; nothing is written", .flag = &w.is_plan},

@@ -125,7 +125,7 @@ static void close_workers(struct build *b)
     }
 }
 
-/* The directory: tensors that some INT chunk refers to. */
+/* The directory: tensors that some INT or ADAPTER chunk refers to. */
 static enum skf_err list_tensors(const struct build *b, struct skd_out_tensor **out, uint64_t *n, struct skf_why *why)
 {
     *n = 0;
@@ -135,7 +135,7 @@ static enum skf_err list_tensors(const struct build *b, struct skd_out_tensor **
     uint32_t last = SKD_NO_TENSOR;
     struct skd_out_tensor *r = NULL;
     for (uint64_t i = 0; i < b->neu_cut.n; i++) {
-        if (b->chunks[i].coding != SKF_CODE_INT)
+        if (b->chunks[i].coding != SKF_CODE_INT && b->chunks[i].coding != SKF_CODE_ADAPTER)
             continue;
         if (b->tensor_of[i] != last) {
             last = b->tensor_of[i];
@@ -249,7 +249,9 @@ static enum skf_err build_all(struct build *b, const char *out_path, struct skf_
     b->jobs = SKF_MIN(b->jobs, BUILD_JOBS);
     b->tensors = skf_model_tensors(b->neu, &b->n_tensors);
     SKF_TRY(skf_pairs_make(b->old, b->neu, &b->pairs, why));
-    if (!(b->sides = skf_calloc(b->n_tensors, sizeof *b->sides)))
+    b->sides = skf_calloc(b->n_tensors, sizeof *b->sides);
+    b->adapted = skf_calloc(b->n_tensors, 1);
+    if (!b->sides || !b->adapted)
         return no_memory(why);
     SKF_TRY(place_chunks(b, why, &needs_anchors));
     if (needs_anchors && b->old_cut.size)
@@ -274,7 +276,9 @@ enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model
                       .spool = {.fd = -1},
                       .jobs = opts->jobs ? opts->jobs : skf_cpu_count(),
                       .level = opts->level ? opts->level : 9,
+                      .adapter = opts->adapter,
                       .progress = &opts->progress};
+    (void)pthread_mutex_init(&b.adapter_lock, NULL);
     for (unsigned i = 0; i < BUILD_HEAVY; i++)
         (void)pthread_mutex_init(&b.heavy[i].lock, NULL);
     *stats = (struct skf_delta_stats){0};
@@ -292,9 +296,11 @@ enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model
     for (size_t i = 0; b.sides && i < b.n_tensors; i++)
         skf_free(b.sides[i].p);
     skf_free(b.sides);
+    skf_free(b.adapted);
     skf_cut_free(&b.old_cut);
     skf_cut_free(&b.neu_cut);
     for (unsigned i = 0; i < BUILD_HEAVY; i++)
         (void)pthread_mutex_destroy(&b.heavy[i].lock);
+    (void)pthread_mutex_destroy(&b.adapter_lock);
     return e;
 }

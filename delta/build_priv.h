@@ -40,6 +40,11 @@ struct build_worker {
     struct skf_buf out;
     struct skf_area neu, old, best, check;
 };
+struct candidate { /* a way to code a chunk; its payload is in the worker's `best` */
+    uint8_t coding;
+    size_t n; /* payload bytes */
+    uint64_t source_offset, source_length;
+};
 struct build {
     const struct skf_model *old, *neu;
     const struct skf_source *old_source, *neu_source;
@@ -48,6 +53,9 @@ struct build {
     const struct skf_tensor *tensors;
     size_t n_tensors;
     struct build_side *sides; /* one for each tensor */
+    const struct skf_adapter *adapter; /* NULL for none */
+    uint8_t *adapted;         /* adapter_put.c: a byte a tensor, under adapter_lock */
+    pthread_mutex_t adapter_lock;
     struct skd_out_chunk *chunks; /* one for each chunk of neu_cut */
     uint64_t *spooled;            /* where its payload lies in the spool */
     uint32_t *tensor_of;          /* its tensor's number, or SKD_NO_TENSOR */
@@ -67,6 +75,11 @@ SKF_MUST enum skf_err build_add_side(struct build *b, uint32_t tensor, enum skf_
                                      struct skf_why *why);
 /* The side that a chunk of tensor t takes when it is coded so; NULL and 0 when there is none. */
 const uint8_t *build_side_of(const struct build *b, uint32_t t, enum skf_coding coding, size_t *n);
+
+/* Chunk i, `within` the tensor `from` of the source, as rows merged with the adapter, where that is less than *c. */
+SKF_MUST enum skf_err build_try_adapter(struct build *b, struct build_worker *w, uint64_t i, const struct skf_tensor *from,
+                                        uint64_t within, const uint8_t *neu, size_t n, struct candidate *c,
+                                        struct skf_why *why);
 
 /* Chooses and makes the coding of chunk i (its record, spooled payload and digests). */
 SKF_MUST enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct skf_why *why);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "delta/adapter_priv.h"
 #include "delta/int_priv.h"
 #include "delta/skd_priv.h"
 
@@ -56,6 +57,17 @@ static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, c
         return skf_int_get(&s->work, skd->tensors[c->tensor].type, skd->tensors[c->tensor].row_bytes,
                            side ? side->payload : NULL, side ? side->payload_length : 0, payload, c->payload_length, old,
                            out, c->result_length);
+    case SKF_CODE_ADAPTER: {
+        const struct skd_tensor *t = &skd->tensors[c->tensor];
+        struct adapter_chunk a = {.type = t->type, .row_bytes = t->row_bytes};
+        if (side) {
+            a.side = side->payload;
+            a.side_n = side->payload_length;
+            a.side_digest = side->digest;
+        }
+        SKF_TRY(skf_area_view(source, c->source_offset, c->source_length, &s->source, &old));
+        return adapter_get(&s->work, &a, payload, c->payload_length, old, out, c->result_length);
+    }
     default:
         return SKF_ERR_INTERNAL;
     }

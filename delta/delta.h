@@ -20,14 +20,17 @@ enum skf_coding { /* how a chunk of the result is made; never renumbered */
     SKF_CODE_ZSTD = 2,  /* payload is zstd of the chunk, nothing of the source */
     SKF_CODE_PATCH = 3, /* zstd with a range of the source as its prefix (--patch-from) */
     SKF_CODE_INT = 4,   /* differences of elements or block fields, coded by rANS in the context of the old ones */
+    SKF_CODE_ADAPTER = 5, /* rows of the source merged with a low-rank change, as `skiff merge` does it */
     SKF_CODE_COUNT
 };
-const char *skf_coding_name(enum skf_coding c); /* copy, raw, zstd, patch, int */
+const char *skf_coding_name(enum skf_coding c); /* copy, raw, zstd, patch, int, adapter */
 
 struct skf_skd_chunk;
+struct skf_adapter; /* model/adapter.h */
 struct skf_delta_opts {
     unsigned jobs; /* 0: one a processor */
     int level;     /* zstd level; 0 for our default */
+    const struct skf_adapter *adapter; /* building only: opened beside the source; NULL for none */
     struct skf_progress progress;
     /* Building only: told of every chunk in order once all are coded (digests and payload_offset are not set). May be NULL. */
     void (*chunk)(void *ctx, const struct skf_skd_chunk *c);

@@ -7,12 +7,6 @@
 /* A payload must be this much smaller than the chunk before we stop looking for another way. */
 #define IS_GOOD(n, of) ((n) <= (of) - (of) / 8)
 
-struct candidate {
-    uint8_t coding;
-    size_t n; /* payload bytes */
-    uint64_t source_offset, source_length;
-};
-
 /* The chunk's place in the tensor of the source that it is coded against. */
 static bool is_paired(const struct build *b, uint64_t i, const struct skf_tensor **from, uint64_t *within)
 {
@@ -35,8 +29,8 @@ static enum skf_err try_int(struct build *b, struct build_worker *w, uint64_t i,
     const uint8_t *old;
     SKF_TRY(skf_area_view(b->old_source, from->offset + within, n, &w->old, &old));
     skf_buf_clear(&w->out);
-    w->out.limit = n - 1;
-    enum skf_err e = n > 1 ? skf_int_put(&w->work, from->type, from->row_bytes, side, side_n, old, neu, n, &w->out)
+    w->out.limit = c->n - 1;
+    enum skf_err e = c->n > 1 ? skf_int_put(&w->work, from->type, from->row_bytes, side, side_n, old, neu, n, &w->out)
                            : SKF_ERR_LIMIT;
     if (e == SKF_ERR_LIMIT)
         return SKF_OK;
@@ -134,7 +128,10 @@ enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct sk
     uint64_t within;
     struct candidate c = {SKF_CODE_RAW, n, 0, 0};
     enum skf_err e = skf_area_view(b->neu_source, r->result_offset, n, &w->neu, &neu);
-    if (e == SKF_OK && is_paired(b, i, &from, &within))
+    bool has_pair = is_paired(b, i, &from, &within);
+    if (e == SKF_OK && has_pair)
+        e = build_try_adapter(b, w, i, from, within, neu, n, &c, why);
+    if (e == SKF_OK && has_pair && c.n > n / 32)
         e = try_int(b, w, i, from, within, neu, n, &c);
     if (e == SKF_OK && !IS_GOOD(c.n, n))
         e = try_zstd(b, worker, i, neu, n, &c);

@@ -24,8 +24,8 @@
  * Chunk:  coding (1 byte, the upper four bits 0), result length;
  *         COPY: signed source offset less the end of the copy before it (0 at first);
  *         PATCH: signed (source offset - result offset), source length;
- *         ZSTD, PATCH, INT: payload length; a RAW payload is as long as the result;
- *         result digest; ZSTD, PATCH, INT: payload digest (of RAW it is the result's).
+ *         ZSTD, PATCH, INT, ADAPTER: payload length; a RAW payload is as long as the result;
+ *         result digest; ZSTD, PATCH, INT, ADAPTER: payload digest (of RAW it is the result's).
  *
  * Equal roots make the identity: no tensors, no chunks, no payloads.
  */
@@ -62,7 +62,7 @@ struct skd_side {
 struct skd_chunk {
     uint64_t result_offset, payload_offset, source_offset;
     uint32_t result_length, payload_length, source_length;
-    uint32_t tensor;     /* of INT; otherwise SKD_NO_TENSOR */
+    uint32_t tensor;     /* of INT and ADAPTER; otherwise SKD_NO_TENSOR */
     uint8_t coding;
     const uint8_t *result_digest, *payload_digest; /* in the index; payload_digest NULL for copies */
 };

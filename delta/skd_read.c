@@ -6,13 +6,14 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "delta/adapter_priv.h"
 #include "delta/int_priv.h"
 #include "delta/skd_priv.h"
 #include "delta/stream_priv.h"
 
 const char *skf_coding_name(enum skf_coding c)
 {
-    static const char *const names[SKF_CODE_COUNT] = {"copy", "raw", "zstd", "patch", "int"};
+    static const char *const names[SKF_CODE_COUNT] = {"copy", "raw", "zstd", "patch", "int", "adapter"};
     return (unsigned)c < SKF_CODE_COUNT ? names[c] : "unknown";
 }
 
@@ -77,7 +78,7 @@ static enum skf_err get_side(struct skf_skd *s, struct skf_reader *r, struct skd
     if (n > SKF_SIDE_MAX || n > s->info.payload_size - (before - s->info.index_size))
         return SKF_ERR_FORMAT;
     SKF_TRY(skf_get_u8(r, &k->coding));
-    if (k->coding != SKF_CODE_INT)
+    if (k->coding != SKF_CODE_INT && k->coding != SKF_CODE_ADAPTER)
         return SKF_ERR_FORMAT;
     SKF_TRY(skf_get_bytes(r, SKF_DIGEST, &k->digest));
     k->payload_offset = before;
@@ -113,8 +114,8 @@ static enum skf_err get_tensor(struct skf_skd *s, struct skf_reader *r, const st
     return SKF_OK;
 }
 
-/* Where an INT chunk reads: the same place of its tensor in the source. `*tensor` only ever moves on. */
-static enum skf_err place_int(const struct skf_skd *s, struct skd_chunk *c, uint32_t *tensor)
+/* Where an INT or ADAPTER chunk reads: the same place of its tensor in the source. `*tensor` only ever moves on. */
+static enum skf_err place_in_tensor(const struct skf_skd *s, struct skd_chunk *c, uint32_t *tensor)
 {
     uint64_t end = c->result_offset + c->result_length;
     while (*tensor < s->n_tensors && s->tensors[*tensor].offset + s->tensors[*tensor].bytes < end)
@@ -122,8 +123,10 @@ static enum skf_err place_int(const struct skf_skd *s, struct skd_chunk *c, uint
     if (*tensor >= s->n_tensors)
         return SKF_ERR_FORMAT;
     const struct skd_tensor *t = &s->tensors[*tensor];
-    uint32_t grain = skf_int_grain(t->type);
     uint64_t within = c->result_offset - t->offset;
+    uint64_t grain = c->coding == SKF_CODE_INT                                        ? skf_int_grain(t->type)
+                     : is_adapter_shape(t->type, t->row_bytes, 0, t->row_bytes) ? t->row_bytes
+                                                                                      : 0;
     if (c->result_offset < t->offset || !grain || within % grain || c->result_length % grain ||
         within > t->source_bytes || c->result_length > t->source_bytes - within)
         return SKF_ERR_FORMAT;
@@ -141,8 +144,8 @@ struct place { /* what the records before leave behind */
 static enum skf_err get_source(const struct skf_skd *s, struct skf_reader *r, struct place *at, struct skd_chunk *c)
 {
     uint64_t d, n = c->result_length;
-    if (c->coding == SKF_CODE_INT)
-        return place_int(s, c, &at->tensor);
+    if (c->coding == SKF_CODE_INT || c->coding == SKF_CODE_ADAPTER)
+        return place_in_tensor(s, c, &at->tensor);
     if (c->coding != SKF_CODE_COPY && c->coding != SKF_CODE_PATCH)
         return SKF_OK;
     SKF_TRY(skf_get_svarint(r, &d));

@@ -25,6 +25,14 @@ void skf_area_free(struct skf_area *a);
 SKF_MUST enum skf_err skf_area_view(const struct skf_source *s, uint64_t off, size_t n, struct skf_area *a,
                                     const uint8_t **p);
 
+struct skf_low { /* adapter.c: what one thread knows of a low-rank change */
+    struct skf_area columns, rows, line, merged;
+    uint64_t rank, inputs;
+    float scale;
+    bool is_kept; /* `columns` are those of the side with this digest */
+    uint8_t digest[32];
+};
+
 struct skf_work { /* of one thread, encoding or decoding */
     struct skf_zdec *dec;
     enum skf_isa isa;
@@ -32,6 +40,7 @@ struct skf_work { /* of one thread, encoding or decoding */
     struct skf_area sym, symkey, mask, maskkey, raw; /* stream.c */
     struct skf_area val, key, level, flag, part, ref, same; /* words.c, blocks.c */
     struct skf_area factor, sample; /* factor.c */
+    struct skf_low low;
 };
 SKF_MUST enum skf_err skf_work_init(struct skf_work *w);
 void skf_work_free(struct skf_work *w); /* a zeroed one is fine */
