@@ -232,104 +232,148 @@ enum skf_err skf_syms_put(struct skf_work *w, const struct skf_syms *s, struct s
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------------------- */
-static enum skf_err get_tables(struct skf_work *w, struct skf_reader *r, unsigned bits)
+/* Contexts that share a table have one; those that do not occur have one of zeros: a key may name it all the same, which is
+ * harmless, and never random memory. */
+static enum skf_err get_tables(struct skf_area *area, struct skf_reader *in, struct rans *r)
 {
-    size_t size = (size_t)1 << bits;
-    SKF_TRY(skf_area_need(&w->tables, SKF_CONTEXTS * sizeof(uint32_t) << RANS_BITS_MAX));
-    struct skf_bits_in b = {.p = r->p, .end = r->end};
-    uint32_t *table = (uint32_t *)(void *)w->tables.p, *last = NULL;
-    for (unsigned c = 0; c < SKF_CONTEXTS; c++, table += size) {
+    size_t size = (size_t)1 << r->bits;
+    unsigned n = 0, zero = SKF_CONTEXTS;
+    SKF_TRY(skf_area_need(area, (SKF_CONTEXTS + 1) * sizeof(uint32_t) << RANS_BITS_MAX));
+    struct skf_bits_in b = {.p = in->p, .end = in->end};
+    uint32_t *tables = (uint32_t *)(void *)area->p;
+    bool has_one = false;
+    uint8_t last = 0;
+    for (unsigned c = 0; c < SKF_CONTEXTS; c++) {
         uint64_t kind;
-        if (!skf_bits_get(&b, 2, &kind))
+        if (!skf_bits_get(&b, 2, &kind) || kind > TABLE_NEW || (kind == TABLE_SAME && !has_one))
             return SKF_ERR_FORMAT;
-        if (kind == TABLE_NONE) {
-            memset(table, 0, size * sizeof *table); /* a key may name it all the same: harmless, and never random memory */
-        } else if (kind == TABLE_SAME) {
-            if (!last)
-                return SKF_ERR_FORMAT;
-            memcpy(table, last, size * sizeof *table);
-        } else {
-            if (kind != TABLE_NEW || !get_table(&b, bits, table))
-                return SKF_ERR_FORMAT;
-            last = table;
+        if (kind == TABLE_NONE && zero == SKF_CONTEXTS) {
+            zero = n++;
+            memset(tables + zero * size, 0, size * sizeof *tables);
         }
+        if (kind == TABLE_NEW) {
+            last = (uint8_t)n++;
+            if (!get_table(&b, r->bits, tables + last * size))
+                return SKF_ERR_FORMAT;
+            has_one = true;
+        }
+        r->table[c] = kind == TABLE_NONE ? (uint8_t)zero : last;
     }
     if (b.acc != 0)
         return SKF_ERR_FORMAT;
-    r->p = b.p;
+    in->p = b.p;
+    r->tables = tables;
     return SKF_OK;
 }
 
-static enum skf_err run_scalar(struct rans *r, unsigned lanes, uint8_t *sym, const uint8_t *key, uint32_t from, uint32_t n)
+static inline uint32_t step(const struct rans *r, uint32_t v, uint8_t key, uint8_t *sym)
 {
-    const uint32_t mask = (1u << r->bits) - 1, *tables = r->tables;
-    const unsigned bits = r->bits;
-    const uint8_t *p = r->p, *end = r->end;
-    uint32_t x[RANS_MANY];
-    memcpy(x, r->x, sizeof x);
-    for (uint32_t i = from; i < n; i++) {
-        uint32_t v = x[i & (lanes - 1)];
-        uint32_t e = tables[((uint32_t)key[i] << bits) + (v & mask)];
-        v = ((e >> 8 & 0xfff) + 1) * (v >> bits) + (e >> 20);
-        if (v < RANS_LOW) {
-            if (p == end)
-                return SKF_ERR_FORMAT;
-            v = v << 16 | skf_le16(p);
-            p += 2;
+    uint32_t e = r->tables[((uint32_t)r->table[key] << r->bits) + (v & ((1u << r->bits) - 1))];
+    *sym = (uint8_t)e;
+    return ((e >> 8 & 0xfff) + 1) * (v >> r->bits) + (e >> 20);
+}
+
+/* While the words last for every lane, none has to be asked for. */
+uint32_t rans_run_ref(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n)
+{
+    const struct rans at = *r;
+    const uint8_t *p = r->p;
+    uint32_t i = 0;
+    for (; n - i >= RANS_MANY && r->end - p >= 2 * RANS_MANY; i += RANS_MANY) {
+        for (unsigned k = 0; k < RANS_MANY; k++) {
+            uint32_t v = step(&at, r->x[k], key[i + k], &sym[i + k]), more = v << 16 | skf_le16(p);
+            bool is_low = v < RANS_LOW;
+            r->x[k] = is_low ? more : v;
+            p += is_low ? 2 : 0;
         }
-        x[i & (lanes - 1)] = v;
-        sym[i] = (uint8_t)e;
     }
-    memcpy(r->x, x, sizeof x);
     r->p = p;
+    return i;
+}
+
+static enum skf_err run_careful(struct rans *r, unsigned lanes, uint8_t *sym, const uint8_t *key, uint32_t from,
+                                uint32_t n)
+{
+    for (uint32_t i = from; i < n; i++) {
+        uint32_t *x = &r->x[i & (lanes - 1)], v = step(r, *x, key[i], &sym[i]);
+        if (v < RANS_LOW) {
+            if (r->p == r->end)
+                return SKF_ERR_FORMAT;
+            v = v << 16 | skf_le16(r->p);
+            r->p += 2;
+        }
+        *x = v;
+    }
     return SKF_OK;
 }
 
-static uint32_t run_vector(enum skf_isa isa, struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n)
+static uint32_t run_many(enum skf_isa isa, struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n)
 {
 #if defined __x86_64__
     if (isa == SKF_ISA_AVX512 || isa == SKF_ISA_AMX)
         return rans_run_avx512(r, sym, key, n);
     if (isa == SKF_ISA_AVX2)
         return rans_run_avx2(r, sym, key, n);
+#elif defined __aarch64__
+    if (isa == SKF_ISA_NEON)
+        return rans_run_neon(r, sym, key, n);
 #endif
-    return 0;
+    return rans_run_ref(r, sym, key, n);
 }
 
-enum skf_err skf_syms_get(struct skf_work *w, struct skf_reader *in, const struct skf_syms *s)
+enum skf_err skf_syms_begin(struct skf_work *w, struct skf_area *tables, struct skf_reader *in, uint32_t n,
+                            struct skf_syms_in *s)
 {
     uint8_t form;
     const uint8_t *words;
     uint64_t n_words;
-    struct rans r;
-    if (s->n == 0)
+    struct rans *r = &s->r;
+    s->left = n;
+    s->isa = w->isa;
+    if (n == 0)
         return SKF_OK;
     SKF_TRY(skf_get_u8(in, &form));
-    r.bits = form & 15;
-    unsigned lanes = form & 16 ? RANS_MANY : RANS_FEW;
-    if (r.bits < RANS_BITS_MIN || r.bits > RANS_BITS_MAX || form > 31)
+    r->bits = form & 15;
+    s->lanes = form & 16 ? RANS_MANY : RANS_FEW;
+    if (r->bits < RANS_BITS_MIN || r->bits > RANS_BITS_MAX || form > 31)
         return SKF_ERR_FORMAT;
-    SKF_TRY(get_tables(w, in, r.bits));
-    for (unsigned i = 0; i < lanes; i++) {
-        SKF_TRY(skf_get_u32(in, &r.x[i]));
-        if (r.x[i] < RANS_LOW)
+    SKF_TRY(get_tables(tables, in, r));
+    for (unsigned i = 0; i < s->lanes; i++) {
+        SKF_TRY(skf_get_u32(in, &r->x[i]));
+        if (r->x[i] < RANS_LOW)
             return SKF_ERR_FORMAT;
     }
-    for (unsigned i = lanes; i < RANS_MANY; i++)
-        r.x[i] = RANS_LOW;
+    for (unsigned i = s->lanes; i < RANS_MANY; i++)
+        r->x[i] = RANS_LOW;
     SKF_TRY(skf_get_varint(in, &n_words));
-    if (n_words > s->n) /* a symbol takes one at most */
+    if (n_words > n) /* a symbol takes one at most */
         return SKF_ERR_FORMAT;
     SKF_TRY(skf_get_bytes(in, 2 * n_words, &words));
-    r.p = words;
-    r.end = words + 2 * n_words;
-    r.tables = (const uint32_t *)(const void *)w->tables.p;
-    uint32_t done = lanes == RANS_MANY ? run_vector(w->isa, &r, s->sym, s->key, s->n) : 0;
-    SKF_TRY(run_scalar(&r, lanes, s->sym, s->key, done, s->n));
-    if (r.p != r.end)
-        return SKF_ERR_FORMAT;
-    for (unsigned i = 0; i < lanes; i++)
-        if (r.x[i] != RANS_LOW)
-            return SKF_ERR_FORMAT;
+    r->p = words;
+    r->end = words + 2 * n_words;
     return SKF_OK;
+}
+
+enum skf_err skf_syms_some(struct skf_syms_in *s, uint8_t *sym, const uint8_t *key, uint32_t n)
+{
+    if (n == 0)
+        return SKF_OK;
+    if (n > s->left || (n < s->left && n % RANS_MANY))
+        return SKF_ERR_INTERNAL;
+    uint32_t done = s->lanes == RANS_MANY ? run_many(s->isa, &s->r, sym, key, n) : 0;
+    SKF_TRY(run_careful(&s->r, s->lanes, sym, key, done, n));
+    s->left -= n;
+    if (s->left)
+        return SKF_OK;
+    for (unsigned i = 0; i < s->lanes; i++)
+        if (s->r.x[i] != RANS_LOW)
+            return SKF_ERR_FORMAT;
+    return s->r.p == s->r.end ? SKF_OK : SKF_ERR_FORMAT;
+}
+
+enum skf_err skf_syms_get(struct skf_work *w, struct skf_reader *r, const struct skf_syms *s)
+{
+    struct skf_syms_in in;
+    SKF_TRY(skf_syms_begin(w, &w->tables, r, s->n, &in));
+    return skf_syms_some(&in, s->sym, s->key, s->n);
 }

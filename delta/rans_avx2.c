@@ -1,8 +1,6 @@
 /* rANS decoding, eight lanes a vector (rans_priv.h). */
 #if defined __x86_64__
-#include "delta/rans_priv.h"
-
-#include <immintrin.h>
+#include "delta/rans_x86_priv.h"
 
 /* Where each of eight lanes finds its word, when those whose bit is set read one each in order: 4 bits a lane. */
 static void make_places(uint32_t place[256])
@@ -18,9 +16,9 @@ static void make_places(uint32_t place[256])
 
 static inline __attribute__((always_inline)) unsigned step(__m256i *x, const uint32_t *tables, __m256i mask,
                                                            __m128i bits, const uint32_t *place, const uint8_t *p,
-                                                           uint8_t *sym, const uint8_t *key)
+                                                           uint8_t *sym, __m128i table)
 {
-    __m256i v = *x, k = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)key));
+    __m256i v = *x, k = _mm256_cvtepu8_epi32(table);
     __m256i at = _mm256_add_epi32(_mm256_sll_epi32(k, bits), _mm256_and_si256(v, mask));
     __m256i e = _mm256_i32gather_epi32((const int *)(const void *)tables, at, 4);
     const __m256i bytes = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1,
@@ -54,10 +52,16 @@ uint32_t rans_run_avx2(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_
     const __m128i bits = _mm_cvtsi32_si128((int)r->bits);
     const uint32_t *tables = r->tables;
     const uint8_t *p = r->p, *end = r->end;
+    const struct rans_numbers numbers = rans_numbers_of(r);
     uint32_t i = 0;
-    for (; n - i >= RANS_MANY && end - p >= 2 * RANS_MANY; i += RANS_MANY)
-        for (unsigned k = 0; k < 4; k++)
-            p += 2 * step(&x[k], tables, mask, bits, place, p, sym + i + 8 * k, key + i + 8 * k);
+    for (; n - i >= RANS_MANY && end - p >= 2 * RANS_MANY; i += RANS_MANY) {
+        __m256i all = rans_tables_of(&numbers, key + i);
+        __m128i lo = _mm256_castsi256_si128(all), hi = _mm256_extracti128_si256(all, 1);
+        p += 2 * step(&x[0], tables, mask, bits, place, p, sym + i, lo);
+        p += 2 * step(&x[1], tables, mask, bits, place, p, sym + i + 8, _mm_unpackhi_epi64(lo, lo));
+        p += 2 * step(&x[2], tables, mask, bits, place, p, sym + i + 16, hi);
+        p += 2 * step(&x[3], tables, mask, bits, place, p, sym + i + 24, _mm_unpackhi_epi64(hi, hi));
+    }
     for (unsigned k = 0; k < 4; k++)
         _mm256_storeu_si256((__m256i *)(void *)(r->x + 8 * k), x[k]);
     r->p = p;

@@ -1,15 +1,12 @@
 /* rANS decoding, sixteen lanes a vector (rans_priv.h). */
 #if defined __x86_64__
-#include "delta/rans_priv.h"
+#include "delta/rans_x86_priv.h"
 
-#include <immintrin.h>
-
-/* One step of 16 lanes: symbols to `sym`; returns how many words were read. */
+/* One step of 16 lanes, whose tables' numbers stand in `table`: symbols to `sym`; returns how many words were read. */
 static inline __attribute__((always_inline)) unsigned step(__m512i *x, const uint32_t *tables, __m512i mask,
-                                                           __m128i bits, const uint8_t *p, uint8_t *sym,
-                                                           const uint8_t *key)
+                                                           __m128i bits, const uint8_t *p, uint8_t *sym, __m128i table)
 {
-    __m512i v = *x, k = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)key));
+    __m512i v = *x, k = _mm512_cvtepu8_epi32(table);
     __m512i at = _mm512_add_epi32(_mm512_sll_epi32(k, bits), _mm512_and_si512(v, mask));
     __m512i e = _mm512_i32gather_epi32(at, tables, 4);
     _mm_storeu_si128((__m128i *)(void *)sym, _mm512_cvtepi32_epi8(e));
@@ -30,10 +27,12 @@ uint32_t rans_run_avx512(struct rans *r, uint8_t *sym, const uint8_t *key, uint3
     const __m128i bits = _mm_cvtsi32_si128((int)r->bits);
     const uint32_t *tables = r->tables;
     const uint8_t *p = r->p, *end = r->end;
+    const struct rans_numbers numbers = rans_numbers_of(r);
     uint32_t i = 0;
     for (; n - i >= RANS_MANY && end - p >= 2 * RANS_MANY; i += RANS_MANY) {
-        p += 2 * step(&a, tables, mask, bits, p, sym + i, key + i);
-        p += 2 * step(&b, tables, mask, bits, p, sym + i + 16, key + i + 16);
+        __m256i table = rans_tables_of(&numbers, key + i);
+        p += 2 * step(&a, tables, mask, bits, p, sym + i, _mm256_castsi256_si128(table));
+        p += 2 * step(&b, tables, mask, bits, p, sym + i + 16, _mm256_extracti128_si256(table, 1));
     }
     _mm512_storeu_si512(r->x, a);
     _mm512_storeu_si512(r->x + 16, b);

@@ -34,12 +34,33 @@ SKF_MUST enum skf_err skf_syms_get(struct skf_work *w, struct skf_reader *r, con
 #define RANS_ENTRY(sym, freq, at) ((uint32_t)(sym) | ((uint32_t)(freq) - 1) << 8 | (uint32_t)(at) << 20)
 struct rans {
     uint32_t x[RANS_MANY];
-    const uint8_t *p, *end; /* words left */
-    const uint32_t *tables; /* 2^bits entries a context */
+    const uint8_t *p, *end;     /* words left */
+    const uint32_t *tables;     /* 2^bits entries each */
+    uint8_t table[SKF_CONTEXTS]; /* which of them a context has */
     unsigned bits;
 };
 /* Decodes groups of RANS_MANY symbols while whole groups and at least as many words are left; returns the symbols done. */
+uint32_t rans_run_ref(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n);
+#if defined __x86_64__
 uint32_t rans_run_avx2(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n);
 uint32_t rans_run_avx512(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n);
+#elif defined __aarch64__
+uint32_t rans_run_neon(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n);
+#endif
+
+/* ---- symbols in pieces ------------------------------------------------------------------------------------------------------- */
+/* skf_syms_get for readers whose memory is small: _begin reads what stands before the words and moves `r` behind them, so that what
+ * follows can be read at the same time; each _some decodes the next n symbols, a multiple of RANS_MANY until the last.  Several may be
+ * open at once, each with tables of its own (an area of the caller's; skf_syms_get's is w->tables). */
+struct skf_syms_in {
+    struct rans r;
+    uint32_t left; /* symbols */
+    unsigned lanes;
+    enum skf_isa isa;
+};
+SKF_MUST enum skf_err skf_syms_begin(struct skf_work *w, struct skf_area *tables, struct skf_reader *r, uint32_t n,
+                                     struct skf_syms_in *in);
+/* SKF_ERR_FORMAT also when the last symbols were decoded and something is left over. */
+SKF_MUST enum skf_err skf_syms_some(struct skf_syms_in *in, uint8_t *sym, const uint8_t *key, uint32_t n);
 
 #endif
