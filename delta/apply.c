@@ -1,63 +1,37 @@
 /*
  * A delta applied to a file: the result is written chunk by chunk by all threads into a draft that becomes the file only when
- * every chunk had its digest.  The source is hashed only to say why that failed.
+ * every chunk had its digest.  The source is hashed only to say why that failed.  A draft that a run left which was killed is gone on
+ * with where that is wished: a chunk that stands there with its digest is done.
  */
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/file.h"
-#include "delta/delta.h"
+#include "delta/apply_priv.h"
 
-#define APPLY_JOBS 8 /* threads; each needs up to 8 MiB */
+#define APPLY_JOBS 8 /* threads at most */
+/* What threads may take together beyond the maps, and what one takes beside the chunks that it makes. */
+#define APPLY_MEMORY (6u << 20)
+#define APPLY_SCRATCH (1u << 20)
+#define SKD_DIGEST_AT 96
+#define AHEAD 8 /* chunks whose part of the source is asked for before they are made */
 
-struct apply {
-    const char *old_path, *skd_path;
-    struct skf_map old, file;
-    struct skf_source source;
-    struct skf_skd *skd;
-    const struct skf_skd_info *info;
-    struct skf_draft *draft;
-    struct apply_worker {
-        struct skf_delta_scratch *scratch;
-        uint8_t *out;
-    } *workers;
-    unsigned jobs;
-    const struct skf_progress *progress;
-    atomic_uint_fast64_t done;
-};
-
-static enum skf_err apply_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+/* ---- what is applied -------------------------------------------------------------------------------------------------------- */
+static enum skf_err read_root(void *ctx, struct skf_why *why)
 {
     struct apply *a = ctx;
-    struct apply_worker *w = &a->workers[worker];
-    struct skf_skd_chunk c;
-    if (is_cancelled(a->progress))
-        return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
-    skf_skd_chunk(a->skd, i, &c);
-    const uint8_t *payload = c.payload_length ? a->file.data + c.payload_offset : NULL;
-    enum skf_err e = skf_skd_decode(a->skd, i, payload, &a->source, w->scratch, w->out, why);
-    if (e != SKF_OK)
-        return skf_fail_prefix(why, e, "%s", a->skd_path);
-    SKF_TRY(skf_draft_write_at(a->draft, c.result_offset, w->out, c.result_length, why));
-    uint64_t done = atomic_fetch_add(&a->done, c.result_length) + c.result_length;
-    skf_progress_tell(a->progress, done, a->info->result_size);
-    return SKF_OK;
-}
-
-/* The source's root, whatever can be read of it; false when it cannot be told. */
-static bool has_root(const struct apply *a, uint8_t root[SKF_DIGEST])
-{
     struct skf_model *m;
+    SKF_TRY(skf_model_open_source(&a->source, a->old_path, &m, why));
+    const struct skf_progress quiet = {.cancel = a->progress->cancel, .share = a->progress->share};
     struct skf_cut cut = {0};
-    if (skf_model_open_source(&a->source, a->old_path, &m, NULL) != SKF_OK)
-        return false;
-    bool is_known = skf_cut_make(m, a->jobs, NULL, &cut, NULL) == SKF_OK;
-    if (is_known)
-        memcpy(root, cut.root, SKF_DIGEST);
+    enum skf_err e = skf_cut_make(m, a->jobs, &quiet, &cut, why);
+    if (e == SKF_OK)
+        memcpy(a->root, cut.root, SKF_DIGEST);
     skf_cut_free(&cut);
     skf_model_close(m);
-    return is_known;
+    return e;
 }
+
+bool has_apply_root(struct apply *a) { return skf_map_guard(read_root, a, NULL) == SKF_OK; }
 
 static enum skf_err another_base(const struct apply *a, const char *what, struct skf_why *why)
 {
@@ -67,105 +41,267 @@ static enum skf_err another_base(const struct apply *a, const char *what, struct
                     a->skd_path, wants, (unsigned long long)a->info->source_size, a->old_path, what);
 }
 
-/* What a chunk that did not come out means: another source, or a delta that never worked. */
-static enum skf_err name_failure(const struct apply *a, struct skf_why *why)
+enum skf_err apply_name_failure(struct apply *a, struct skf_why *why)
 {
-    uint8_t root[SKF_DIGEST];
     char text[SKF_HEX + 16] = "is broken", hex[SKF_HEX];
-    if (has_root(a, root)) {
-        if (memcmp(root, a->info->source_root, SKF_DIGEST) == 0)
+    if (is_cancelled(a->progress))
+        return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
+    if (has_apply_root(a)) {
+        if (memcmp(a->root, a->info->source_root, SKF_DIGEST) == 0)
             return skf_fail(why, SKF_ERR_DIGEST, "%s: does not make the result it promises, though %s is its base",
                             a->skd_path, a->old_path);
-        skf_hex(root, SKF_DIGEST, hex);
+        skf_hex(a->root, SKF_DIGEST, hex);
         (void)snprintf(text, sizeof text, "is %.12s", hex);
     }
     return another_base(a, text, why);
 }
 
-static enum skf_err open_delta(struct apply *a, struct skf_why *why)
+static enum skf_err read_delta(void *ctx, struct skf_why *why)
 {
+    struct apply *a = ctx;
     uint64_t index, all;
-    SKF_TRY(skf_map_open(a->skd_path, &a->file, why));
-    enum skf_err e = SKF_ERR_FORMAT;
     if (a->file.size < SKF_SKD_HEAD)
-        (void)skf_fail(why, e, "not a delta (.skd): %llu bytes", (unsigned long long)a->file.size);
-    else if ((e = skf_skd_index_size(a->file.data, &index, why)) == SKF_OK && index > a->file.size)
-        e = skf_fail(why, SKF_ERR_FORMAT, "damaged delta: cut short in its index");
-    else if (e == SKF_OK && (e = skf_skd_parse(a->file.data, index, &a->skd, why)) == SKF_OK) {
-        a->info = skf_skd_info(a->skd);
-        all = a->info->index_size + a->info->payload_size; /* does not overflow: checked with the head */
-        if (all != a->file.size)
-            e = skf_fail(why, SKF_ERR_FORMAT, "damaged delta: %llu bytes instead of %llu",
-                         (unsigned long long)a->file.size, (unsigned long long)all);
-    }
-    return e == SKF_OK ? e : skf_fail_prefix(why, e, "%s", a->skd_path);
-}
-
-static enum skf_err put_sides(struct apply *a, struct skf_why *why)
-{
+        return skf_fail(why, SKF_ERR_FORMAT, "not a delta (.skd): %llu bytes", (unsigned long long)a->file.size);
+    SKF_TRY(skf_skd_index_size(a->file.data, &index, why));
+    if (index > a->file.size)
+        return skf_fail(why, SKF_ERR_FORMAT, "damaged delta: cut short in its index");
+    SKF_TRY(skf_skd_parse(a->file.data, index, &a->skd, why));
+    a->info = skf_skd_info(a->skd);
+    all = a->info->index_size + a->info->payload_size; /* does not overflow: checked with the head */
+    if (all != a->file.size)
+        return skf_fail(why, SKF_ERR_FORMAT, "damaged delta: %llu bytes instead of %llu",
+                        (unsigned long long)a->file.size, (unsigned long long)all);
+    memcpy(a->index_digest, a->file.data + SKD_DIGEST_AT, SKF_DIGEST);
     for (uint64_t k = 0; k < a->info->n_sides; k++) {
         struct skf_skd_side s;
         skf_skd_side(a->skd, k, &s);
-        enum skf_err e = skf_skd_put_side(a->skd, k, a->file.data + s.payload_offset, why);
-        if (e != SKF_OK)
-            return skf_fail_prefix(why, e, "%s", a->skd_path);
+        SKF_TRY(skf_skd_put_side(a->skd, k, a->file.data + s.payload_offset, why));
     }
     return SKF_OK;
 }
 
+/* As many threads as their memory lets. */
 static enum skf_err open_workers(struct apply *a, struct skf_why *why)
 {
+    uint32_t longest = 1;
+    bool is_made = false; /* of more than copies */
+    for (uint64_t i = 0; i < a->info->n_chunks; i++) {
+        struct skf_skd_chunk c;
+        skf_skd_chunk(a->skd, i, &c);
+        longest = SKF_MAX(longest, c.result_length);
+        is_made = is_made || c.coding > SKF_CODE_RAW;
+    }
+    if (a->info->n_chunks == 0)
+        longest = SKF_CHUNK_MAX / 4; /* the identity is copied in such pieces */
+    a->piece = longest;
+    unsigned fit = APPLY_MEMORY / (APPLY_AT_ONCE * longest + (is_made ? APPLY_SCRATCH : 4096));
+    a->jobs = SKF_MIN(a->jobs, SKF_MIN(SKF_MAX(fit, 1u), APPLY_JOBS));
     a->workers = skf_calloc(a->jobs, sizeof *a->workers);
     if (!a->workers)
         return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     for (unsigned i = 0; i < a->jobs; i++) {
-        a->workers[i].out = skf_alloc(SKF_CHUNK_MAX);
-        if (!a->workers[i].out || skf_delta_scratch_new(&a->workers[i].scratch) != SKF_OK)
+        bool has_all = skf_delta_scratch_new(&a->workers[i].scratch) == SKF_OK;
+        for (unsigned k = 0; k < APPLY_AT_ONCE && has_all; k++)
+            has_all = (a->workers[i].out[k] = skf_alloc(longest)) != NULL;
+        if (!has_all)
             return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     }
     return SKF_OK;
 }
 
-/* The identity has no chunks to check: the source itself must have the root, then it is copied. */
-static enum skf_err copy_all(struct apply *a, struct skf_why *why)
+enum skf_err apply_open(struct apply *a, struct skf_why *why)
 {
-    uint8_t root[SKF_DIGEST];
-    if (!has_root(a, root) || memcmp(root, a->info->result_root, SKF_DIGEST) != 0)
-        return name_failure(a, why);
+    SKF_TRY(skf_map_open(a->skd_path, &a->file, why));
+    enum skf_err e = skf_map_guard(read_delta, a, why);
+    if (e != SKF_OK)
+        return skf_fail_prefix(why, e, "%s", a->skd_path);
+    return open_workers(a, why);
+}
+
+enum skf_err apply_open_source(struct apply *a, struct skf_why *why)
+{
+    SKF_TRY(skf_map_open(a->old_path, &a->old, why));
+    a->source = skf_map_source(&a->old);
+    if (a->old.size == a->info->source_size)
+        return SKF_OK;
+    char text[64];
+    (void)snprintf(text, sizeof text, "has %llu bytes", (unsigned long long)a->old.size);
+    return another_base(a, text, why);
+}
+
+void apply_close(struct apply *a)
+{
+    for (unsigned i = 0; a->workers && i < a->jobs; i++) {
+        skf_delta_scratch_free(a->workers[i].scratch);
+        for (unsigned k = 0; k < APPLY_AT_ONCE; k++)
+            skf_free(a->workers[i].out[k]);
+    }
+    skf_free(a->workers);
+    skf_skd_free(a->skd);
+    skf_map_close(&a->old);
+    skf_map_close(&a->file);
+}
+
+void apply_stats(const struct apply *a, uint64_t begun_ns, struct skf_delta_stats *stats)
+{
+    stats->bytes = a->info->result_size;
+    stats->chunks = a->info->n_chunks;
+    memcpy(stats->source_root, a->info->source_root, SKF_DIGEST);
+    memcpy(stats->result_root, a->info->result_root, SKF_DIGEST);
+    for (uint64_t i = 0; i < a->info->n_chunks; i++) {
+        struct skf_skd_chunk c;
+        skf_skd_chunk(a->skd, i, &c);
+        stats->coding_chunks[c.coding]++;
+        stats->coding_bytes[c.coding] += c.payload_length;
+    }
+    stats->seconds = (double)(skf_now_ns() - begun_ns) / 1e9;
+}
+
+/* ---- chunks ------------------------------------------------------------------------------------------------------------------- */
+struct making {
+    struct apply *a;
+    struct apply_worker *w;
+    const uint64_t *chunks;
+    unsigned n;
+};
+
+static enum skf_err make_some(void *ctx, struct skf_why *why)
+{
+    struct making *m = ctx;
+    struct apply *a = m->a;
+    const uint8_t *payload[APPLY_AT_ONCE] = {NULL};
+    for (unsigned k = 0; k < m->n; k++) {
+        struct skf_skd_chunk c;
+        skf_skd_chunk(a->skd, m->chunks[k], &c);
+        payload[k] = c.payload_length ? a->file.data + c.payload_offset : NULL;
+    }
+    if (m->n == 2)
+        return skf_skd_decode_two(a->skd, m->chunks, payload, &a->source, m->w->scratch, m->w->out, why);
+    return skf_skd_decode(a->skd, m->chunks[0], payload[0], &a->source, m->w->scratch, m->w->out[0], why);
+}
+
+enum skf_err apply_make(struct apply *a, unsigned worker, const uint64_t *chunks, unsigned n, struct skf_why *why)
+{
+    struct making m = {a, &a->workers[worker], chunks, n};
+    struct skf_skd_chunk c;
+    if (chunks[0] + AHEAD < a->info->n_chunks) { /* its neighbour's place will do: a hint */
+        skf_skd_chunk(a->skd, chunks[0] + AHEAD, &c);
+        skf_map_soon(&a->old, c.source_offset, c.source_length);
+    }
+    enum skf_err e = skf_map_guard(make_some, &m, why);
+    if (e == SKF_ERR_IO && is_map_cut(a->old_path, &a->old))
+        return skf_fail(why, e, "%s: became shorter while it was read", a->old_path);
+    return e == SKF_OK ? e : skf_fail_prefix(why, e, "%s", a->skd_path);
+}
+
+void apply_tell(struct apply *a, uint64_t bytes)
+{
+    skf_progress_tell(a->progress, atomic_fetch_add(&a->done, bytes) + bytes, a->total);
+}
+
+/* ---- beside the source --------------------------------------------------------------------------------------------------------- */
+/* The draft holds chunk i already, as an earlier run left it. */
+static bool is_there(const struct apply *a, const struct apply_worker *w, const struct skf_skd_chunk *c)
+{
+    uint8_t digest[SKF_DIGEST];
+    if (!a->is_begun || !skf_draft_read_at(a->draft, c->result_offset, w->out[0], c->result_length))
+        return false;
+    skf_sha256(w->out[0], c->result_length, digest);
+    return memcmp(digest, c->result_digest, SKF_DIGEST) == 0;
+}
+
+static enum skf_err write_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+{
+    struct apply *a = ctx;
+    struct apply_worker *w = &a->workers[worker];
+    struct skf_skd_chunk c[APPLY_AT_ONCE], one;
+    uint64_t chunks[APPLY_AT_ONCE], begun = skf_now_ns(), bytes = 0;
+    unsigned n = 0;
+    if (is_cancelled(a->progress))
+        return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
+    for (uint64_t k = APPLY_AT_ONCE * i; k < SKF_MIN(a->info->n_chunks, APPLY_AT_ONCE * (i + 1)); k++) {
+        skf_skd_chunk(a->skd, k, &one);
+        bytes += one.result_length;
+        if (is_there(a, w, &one))
+            continue;
+        chunks[n] = k;
+        c[n++] = one;
+    }
+    if (n)
+        SKF_TRY(apply_make(a, worker, chunks, n, why));
+    for (unsigned k = 0; k < n; k++)
+        SKF_TRY(skf_draft_write_at(a->draft, c[k].result_offset, w->out[k], c[k].result_length, why));
+    skf_progress_rest(a->progress, begun);
+    apply_tell(a, bytes);
+    return SKF_OK;
+}
+
+/* The identity has no chunks to check: the source itself must have the root, then it is copied. */
+static enum skf_err copy_all(void *ctx, struct skf_why *why)
+{
+    struct apply *a = ctx;
+    uint8_t *piece = a->workers[0].out[0];
+    if (!has_apply_root(a) || memcmp(a->root, a->info->result_root, SKF_DIGEST) != 0)
+        return apply_name_failure(a, why);
     for (uint64_t at = 0; at < a->old.size;) {
-        uint64_t n = SKF_MIN(SKF_CHUNK_MAX, a->old.size - at);
+        uint64_t n = SKF_MIN(a->piece, a->old.size - at), begun = skf_now_ns();
         if (is_cancelled(a->progress))
             return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
-        SKF_TRY(skf_draft_write_at(a->draft, at, a->old.data + at, n, why));
+        memcpy(piece, a->old.data + at, n);
+        SKF_TRY(skf_draft_write_at(a->draft, at, piece, n, why));
         at += n;
-        skf_progress_tell(a->progress, at, a->old.size);
+        skf_progress_rest(a->progress, begun);
+        apply_tell(a, n);
     }
     return SKF_OK;
 }
 
-static enum skf_err apply_all(struct apply *a, const char *out_path, struct skf_why *why)
+static enum skf_err open_draft(struct apply *a, bool is_kept, struct skf_why *why)
 {
-    SKF_TRY(open_delta(a, why));
-    SKF_TRY(skf_map_open(a->old_path, &a->old, why));
-    a->source = skf_map_source(&a->old);
-    if (a->old.size != a->info->source_size) {
-        char text[64];
-        (void)snprintf(text, sizeof text, "has %llu bytes", (unsigned long long)a->old.size);
-        return another_base(a, text, why);
-    }
-    SKF_TRY(put_sides(a, why));
-    a->jobs = SKF_MIN(a->jobs, APPLY_JOBS);
-    SKF_TRY(open_workers(a, why));
-    SKF_TRY(skf_draft_open(out_path, a->info->result_size, 0644, &a->draft, why));
+    char tag[SKF_HEX];
+    if (!is_kept)
+        return skf_draft_open(a->out_path, a->info->result_size, 0644, &a->draft, why);
+    skf_hex(a->index_digest, SKF_DIGEST / 4, tag);
+    SKF_TRY(skf_draft_resume(a->out_path, tag, a->info->result_size, 0644, &a->draft, &a->is_begun, why));
+    skf_draft_sweep_of(a->out_path, skf_draft_name(a->draft));
+    return SKF_OK;
+}
+
+static enum skf_err apply_beside(struct apply *a, bool is_kept, struct skf_why *why)
+{
+    SKF_TRY(apply_open(a, why));
+    SKF_TRY(apply_open_source(a, why));
+    SKF_TRY(open_draft(a, is_kept, why));
+    a->total = a->info->result_size;
+    enum skf_err e = SKF_OK;
     if (a->info->n_chunks == 0 && a->info->result_size > 0)
-        SKF_TRY(copy_all(a, why));
-    enum skf_err e = skf_par_for(a->jobs, a->info->n_chunks, apply_step, a, why);
-    if (e == SKF_ERR_BASE)
-        e = name_failure(a, why);
-    SKF_TRY(e);
+        e = skf_map_guard(copy_all, a, why);
+    else
+        e = skf_par_for(a->jobs, (a->info->n_chunks + APPLY_AT_ONCE - 1) / APPLY_AT_ONCE, write_step, a, why);
+    if (e == SKF_ERR_BASE && a->info->n_chunks)
+        e = apply_name_failure(a, why);
+    if (e != SKF_OK)
+        return e;
     struct skf_draft *d = a->draft;
     a->draft = NULL;
     return skf_draft_commit(d, why);
+}
+
+/* What ended early through no fault of its files may be gone on with. */
+static void give_up(struct apply *a, bool is_kept, enum skf_err e, struct skf_why *why)
+{
+    bool is_worth = e == SKF_ERR_CANCELLED || e == SKF_ERR_FULL || e == SKF_ERR_IO || e == SKF_ERR_NOMEM;
+    if (!a->draft)
+        return;
+    if (!is_kept || !is_worth || (atomic_load(&a->done) == 0 && !a->is_begun)) {
+        skf_draft_abort(a->draft);
+        return;
+    }
+    struct skf_why was = {{0}};
+    if (why)
+        was = *why;
+    (void)skf_fail(why, e, "%s; the same command goes on with %s", was.text, skf_draft_name(a->draft));
+    skf_draft_leave(a->draft);
 }
 
 enum skf_err skf_delta_apply(const char *old_path, const char *skd_path, const char *out_path,
@@ -176,31 +312,15 @@ enum skf_err skf_delta_apply(const char *old_path, const char *skd_path, const c
     opts = opts ? opts : &plain;
     struct apply a = {.old_path = old_path,
                       .skd_path = skd_path,
+                      .out_path = out_path,
                       .jobs = opts->jobs ? opts->jobs : skf_cpu_count(),
                       .progress = &opts->progress};
     *stats = (struct skf_delta_stats){0};
-    enum skf_err e = apply_all(&a, out_path, why);
-    if (e == SKF_OK) {
-        stats->bytes = a.info->result_size;
-        stats->chunks = a.info->n_chunks;
-        memcpy(stats->source_root, a.info->source_root, SKF_DIGEST);
-        memcpy(stats->result_root, a.info->result_root, SKF_DIGEST);
-        for (uint64_t i = 0; i < a.info->n_chunks; i++) {
-            struct skf_skd_chunk c;
-            skf_skd_chunk(a.skd, i, &c);
-            stats->coding_chunks[c.coding]++;
-            stats->coding_bytes[c.coding] += c.payload_length;
-        }
-    }
-    stats->seconds = (double)(skf_now_ns() - begun) / 1e9;
-    skf_draft_abort(a.draft);
-    for (unsigned i = 0; a.workers && i < a.jobs; i++) {
-        skf_delta_scratch_free(a.workers[i].scratch);
-        skf_free(a.workers[i].out);
-    }
-    skf_free(a.workers);
-    skf_skd_free(a.skd);
-    skf_map_close(&a.old);
-    skf_map_close(&a.file);
+    enum skf_err e = apply_beside(&a, opts->is_kept, why);
+    if (e == SKF_OK)
+        apply_stats(&a, begun, stats);
+    else
+        give_up(&a, opts->is_kept, e, why);
+    apply_close(&a);
     return e;
 }

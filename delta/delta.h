@@ -31,7 +31,9 @@ struct skf_delta_opts {
     unsigned jobs; /* 0: one a processor */
     int level;     /* zstd level; 0 for our default */
     const struct skf_adapter *adapter; /* building only: opened beside the source; NULL for none */
-    struct skf_progress progress;
+    struct skf_progress progress; /* and the share of the processors' time that may be taken */
+    bool is_kept; /* applying only: what was done when it ends early (cancelled, killed, disk full) stays beside the output, and the next
+                   * call with the same delta and output goes on with it */
     /* Building only: told of every chunk in order once all are coded (digests and payload_offset are not set). May be NULL. */
     void (*chunk)(void *ctx, const struct skf_skd_chunk *c);
     void *chunk_ctx;
@@ -116,5 +118,10 @@ void skf_delta_scratch_free(struct skf_delta_scratch *s);
 SKF_MUST enum skf_err skf_skd_decode(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
                                      const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
                                      struct skf_why *why);
+/* The same of two chunks, which takes less time than one after the other: two digests are made at once. The error of the first of
+ * them that failed; what stands in the other's place then is not to be used. */
+SKF_MUST enum skf_err skf_skd_decode_two(const struct skf_skd *skd, const uint64_t i[2], const uint8_t *const payload[2],
+                                         const struct skf_source *source, struct skf_delta_scratch *s,
+                                         uint8_t *const out[2], struct skf_why *why);
 
 #endif

@@ -1,0 +1,47 @@
+/* What applying beside and applying in place share. */
+#ifndef SKF_DELTA_APPLY_PRIV_H
+#define SKF_DELTA_APPLY_PRIV_H
+
+#include "base/file.h"
+#include "delta/delta.h"
+
+/* Chunks that a thread makes before it hashes and writes them: two digests at once take less time than one after the other. */
+#define APPLY_AT_ONCE 2
+
+struct apply_worker {
+    struct skf_delta_scratch *scratch;
+    uint8_t *out[APPLY_AT_ONCE];
+};
+struct apply {
+    const char *old_path, *skd_path, *out_path;
+    struct skf_map old, file;
+    struct skf_source source;
+    struct skf_skd *skd;
+    const struct skf_skd_info *info;
+    struct skf_draft *draft;
+    uint8_t index_digest[SKF_DIGEST], root[SKF_DIGEST]; /* the root once has_apply_root said so */
+    uint32_t piece; /* bytes that each `out` of a worker holds */
+    bool is_begun; /* a run that ended early left chunks in the draft */
+    struct apply_worker *workers;
+    unsigned jobs;
+    const struct skf_progress *progress;
+    uint64_t total; /* bytes of all that is to be done, for the progress */
+    atomic_uint_fast64_t done;
+};
+
+/* Maps and checks the delta, as far as it can be without its chunks, and takes the threads' memory. */
+SKF_MUST enum skf_err apply_open(struct apply *a, struct skf_why *why);
+/* Maps the source, which must have its size. */
+SKF_MUST enum skf_err apply_open_source(struct apply *a, struct skf_why *why);
+void apply_close(struct apply *a);
+/* Makes up to APPLY_AT_ONCE chunks in the worker's w->out, each with its right digest. A file cut short under us is an error. */
+SKF_MUST enum skf_err apply_make(struct apply *a, unsigned worker, const uint64_t *chunks, unsigned n,
+                                 struct skf_why *why);
+/* Finds the source's root (a->root), whatever can be read of it; false when it cannot be told. */
+bool has_apply_root(struct apply *a);
+/* What a chunk that did not come out means: another source, or a delta that never worked. */
+SKF_MUST enum skf_err apply_name_failure(struct apply *a, struct skf_why *why);
+void apply_tell(struct apply *a, uint64_t bytes); /* so much more is done */
+void apply_stats(const struct apply *a, uint64_t begun_ns, struct skf_delta_stats *stats);
+
+#endif
