@@ -49,7 +49,7 @@ static unsigned choose_form(const float *x, size_t n)
     for (size_t i = 0; i < n; i++)
         for (unsigned k = FORM_F16; k < FORMS; k++)
             fits[k] = fits[k] && bits_of(of_form(k, to_form(k, x[i]))) == bits_of(x[i]);
-    return fits[FORM_BF16] ? FORM_BF16 : fits[FORM_F16] ? FORM_F16 : FORM_F32;
+    return fits[FORM_F16] ? FORM_F16 : fits[FORM_BF16] ? FORM_BF16 : FORM_F32;
 }
 
 enum skf_err adapter_put_numbers(struct skf_work *w, const float *x, size_t n, struct skf_buf *out)
@@ -152,13 +152,15 @@ static bool is_finite_row(const float *x, uint64_t n)
     return is;
 }
 
-/* `line` has room for three rows of float32. */
+static bool is_plain(enum skf_type t) { return t == SKF_T_F32 || t == SKF_T_F16 || t == SKF_T_BF16; }
+
+/* `line` has room for three rows of float32; `place` is NULL or that of the row's first element. */
 static enum skf_err merge_row(enum adapter_rule rule, enum skf_type t, const struct adapter_a *a, const float *b,
-                              uint8_t *row, float *line)
+                              uint8_t *row, uint16_t *place, float *line)
 {
     float *x = line, *change = x + a->inputs;
     uint8_t *rounded = (uint8_t *)(change + a->inputs);
-    if (rule == ADAPTER_CARRIED)
+    if (rule == ADAPTER_CARRIED && !is_plain(t))
         return skf_low_rank_merge(t, row, b, a->x, a->rank, a->inputs, a->scale, line);
     SKF_TRY(skf_dequantize(t, row, x, a->inputs));
     skf_low_rank_row(b, a->x, a->rank, a->inputs, a->scale, change);
@@ -170,17 +172,44 @@ static enum skf_err merge_row(enum adapter_rule rule, enum skf_type t, const str
     }
     for (uint64_t j = 0; j < a->inputs; j++)
         x[j] += change[j];
-    return is_finite_row(x, a->inputs) ? skf_quantize(t, x, row, a->inputs) : SKF_ERR_FORMAT;
+    if (!is_finite_row(x, a->inputs))
+        return SKF_ERR_FORMAT;
+    if (place)
+        adapter_places(x, t == SKF_T_F16, place, a->inputs);
+    return skf_quantize(t, x, row, a->inputs);
 }
 
-enum skf_err adapter_merge(struct skf_work *w, enum adapter_rule rule, enum skf_type t, uint64_t row_bytes,
-                           const struct adapter_a *a, const float *b, const uint8_t *old, uint8_t *neu, size_t n)
+enum skf_err adapter_merge(struct skf_work *w, enum adapter_rule rule, const struct adapter_chunk *c, const struct adapter_a *a,
+                           const float *b, const uint8_t *old, uint8_t *neu, uint16_t *place, size_t n)
 {
     SKF_TRY(skf_area_need(&w->low.line, 3 * a->inputs * sizeof(float)));
     memcpy(neu, old, n);
-    for (size_t at = 0, k = 0; at < n; at += row_bytes, k++)
-        SKF_TRY(merge_row(rule, t, a, b + k * a->rank, neu + at, (float *)(void *)w->low.line.p));
+    for (size_t at = 0, k = 0; at < n; at += c->row_bytes, k++)
+        SKF_TRY(merge_row(rule, c->type, a, b + k * a->rank, neu + at, place ? place + k * a->inputs : NULL,
+                          (float *)(void *)w->low.line.p));
     return SKF_OK;
+}
+
+/* What follows the factors. */
+static enum skf_err finish(struct skf_work *w, struct skf_reader *r, unsigned rule, unsigned fix, const struct adapter_chunk *c,
+                           const struct adapter_a *a, const float *b, const uint8_t *old, uint8_t *neu, size_t n)
+{
+    if (fix == FIX_INT) {
+        SKF_TRY(skf_area_need(&w->low.merged, n));
+        SKF_TRY(adapter_merge(w, (enum adapter_rule)rule, c, a, b, old, w->low.merged.p, NULL, n));
+        return skf_int_get(w, c->type, c->row_bytes, NULL, 0, r->p, skf_reader_left(r), w->low.merged.p, neu, n);
+    }
+    uint16_t *place = NULL;
+    if (fix == FIX_NUDGE) {
+        if (!is_nudge_type(c->type))
+            return SKF_ERR_FORMAT;
+        SKF_TRY(skf_area_need(&w->low.merged, n));
+        place = (uint16_t *)(void *)w->low.merged.p;
+    }
+    SKF_TRY(adapter_merge(w, (enum adapter_rule)rule, c, a, b, old, neu, place, n));
+    if (place)
+        SKF_TRY(adapter_get_nudges(w, r, place, neu, n / 2));
+    return skf_reader_left(r) == 0 ? SKF_OK : SKF_ERR_FORMAT;
 }
 
 enum skf_err adapter_get(struct skf_work *w, const struct adapter_chunk *c, const uint8_t *payload, size_t payload_n,
@@ -206,11 +235,5 @@ enum skf_err adapter_get(struct skf_work *w, const struct adapter_chunk *c, cons
     SKF_TRY(skf_area_need(&w->low.rows, rows * a.rank * sizeof(float)));
     float *b = (float *)(void *)w->low.rows.p;
     SKF_TRY(adapter_get_numbers(w, &r, b, rows * a.rank));
-    if (fix == FIX_NONE) {
-        SKF_TRY(skf_reader_left(&r) == 0 ? SKF_OK : SKF_ERR_FORMAT);
-        return adapter_merge(w, (enum adapter_rule)rule, c->type, c->row_bytes, &a, b, old, neu, n);
-    }
-    SKF_TRY(skf_area_need(&w->low.merged, n));
-    SKF_TRY(adapter_merge(w, (enum adapter_rule)rule, c->type, c->row_bytes, &a, b, old, w->low.merged.p, n));
-    return skf_int_get(w, c->type, c->row_bytes, NULL, 0, r.p, skf_reader_left(&r), w->low.merged.p, neu, n);
+    return finish(w, &r, rule, fix, c, &a, b, old, neu, n);
 }

@@ -21,7 +21,7 @@ enum adapter_rule {
     ADAPTER_TWICE,    /* the change is rounded to the type, then the sum */
     ADAPTER_RULES
 };
-enum adapter_fix { FIX_NONE, FIX_INT, FIX_COUNT }; /* what follows the factors */
+enum adapter_fix { FIX_NONE, FIX_INT, FIX_NUDGE, FIX_COUNT }; /* what follows the factors */
 #define ADAPTER_FIX_AT 4 /* bit of the first byte; the rule in the lower bits, the others 0 */
 
 /* Whether chunks of this shape may be coded so: whole rows of a type that can be merged. */
@@ -56,8 +56,19 @@ SKF_MUST enum skf_err adapter_side_a(struct skf_work *w, const struct adapter_ch
 /* Makes n bytes (whole rows) of the result from the same place of the source. SKF_ERR_FORMAT. */
 SKF_MUST enum skf_err adapter_get(struct skf_work *w, const struct adapter_chunk *c, const uint8_t *payload,
                                   size_t payload_n, const uint8_t *old, uint8_t *neu, size_t n);
-/* Rows of `old` changed by rule, `b` their rows of B. SKF_ERR_FORMAT when something is not finite. */
-SKF_MUST enum skf_err adapter_merge(struct skf_work *w, enum adapter_rule rule, enum skf_type t, uint64_t row_bytes,
-                                    const struct adapter_a *a, const float *b, const uint8_t *old, uint8_t *neu, size_t n);
+/* Rows of `old` changed by rule, `b` their rows of B. `place`: of a type that can be nudged, where each sum lay; may be NULL.
+ * SKF_ERR_FORMAT when something is not finite. */
+SKF_MUST enum skf_err adapter_merge(struct skf_work *w, enum adapter_rule rule, const struct adapter_chunk *c,
+                                    const struct adapter_a *a, const float *b, const uint8_t *old, uint8_t *neu,
+                                    uint16_t *place, size_t n);
+
+/* ---- nudges --------------------------------------------------------------------------------------------------------------------- */
+bool is_nudge_type(enum skf_type t);
+void adapter_places(const float *x, bool is_half, uint16_t *place, size_t n);
+/* n elements of `merged` become those of `neu`. */
+SKF_MUST enum skf_err adapter_put_nudges(struct skf_work *w, const uint16_t *place, const uint8_t *merged,
+                                         const uint8_t *neu, size_t n, struct skf_buf *out);
+SKF_MUST enum skf_err adapter_get_nudges(struct skf_work *w, struct skf_reader *r, const uint16_t *place, uint8_t *neu,
+                                         size_t n);
 
 #endif

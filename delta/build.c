@@ -115,6 +115,8 @@ static void close_workers(struct build *b)
         skf_area_free(&w->old);
         skf_area_free(&w->best);
         skf_area_free(&w->check);
+        skf_area_free(&w->adapter);
+        skf_area_free(&w->place);
     }
     skf_free(b->workers);
     b->workers = NULL;

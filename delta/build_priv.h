@@ -39,6 +39,7 @@ struct build_worker {
     struct skf_work work;
     struct skf_buf out;
     struct skf_area neu, old, best, check;
+    struct skf_area adapter, place; /* adapter_put.c */
 };
 struct candidate { /* a way to code a chunk; its payload is in the worker's `best` */
     uint8_t coding;
