@@ -66,7 +66,6 @@ uint32_t skf_blocks_grain(enum skf_type t)
 #define STRIPE_MIN 4
 #define MIDDLE 22
 #define CELL_PARTS 16
-#define RANK_MAX 2 /* the most factors that codes are worth */
 
 struct blocks {
     const struct layout *l;
@@ -386,7 +385,7 @@ static SKF_LOOPS enum skf_err moved_open(struct skf_work *w, const struct blocks
     *s = (struct skf_stream){.val = w->val.p, .n = n * each, .width = 1, .key = w->part.p, .per = 1};
     uint8_t *part = w->part.p, *ref = w->ref.p;
     const struct skf_factors *g = &b->factors;
-    float guess[BLOCK] = {0}, unit = g->rank ? skf_factors_unit(g) : 0;
+    float guess[BLOCK] = {0};
     uint32_t in_row = g->columns / BLOCK;
     for (uint32_t i = 0; i < b->n; i++) {
         const uint8_t *old = b->old + (size_t)i * b->bytes, *neu = b->neu + (size_t)i * b->bytes;
@@ -395,8 +394,7 @@ static SKF_LOOPS enum skf_err moved_open(struct skf_work *w, const struct blocks
         if (g->rank) {
             if (i % in_row == 0)
                 skf_factors_row(g, i / in_row);
-            for (unsigned e = 0; e < BLOCK; e++)
-                guess[e] = (float)g->sum[i % in_row * BLOCK + e] * unit;
+            memcpy(guess, g->guess + (size_t)(i % in_row) * BLOCK, sizeof guess);
         }
         if (b->l->grid == GRID_NONE) {
             memcpy(ref, old + f->offset, f->count);
@@ -480,12 +478,12 @@ static SKF_LOOPS void values_of(enum grid grid, const uint8_t *restrict p, float
     }
 }
 
-static SKF_LOOPS void row_change(const void *ctx, uint32_t row, float *out)
+static SKF_LOOPS enum skf_err row_change(void *ctx, uint64_t row, float *out)
 {
     const struct blocks *b = ctx;
     uint32_t in_row = b->factors.columns / BLOCK;
     memset(out, 0, b->factors.columns * sizeof *out);
-    for (uint32_t i = row * in_row, end = SKF_MIN(b->n, i + in_row); i < end; i++) {
+    for (uint32_t i = (uint32_t)row * in_row, end = SKF_MIN(b->n, i + in_row); i < end; i++) {
         size_t at = (size_t)i * b->bytes;
         float was[BLOCK], is[BLOCK];
         values_of(b->l->grid, b->old + at, was);
@@ -495,11 +493,12 @@ static SKF_LOOPS void row_change(const void *ctx, uint32_t row, float *out)
             *out = d > -1e15f && d < 1e15f ? d : 0;
         }
     }
+    return SKF_OK;
 }
 
-static void open_factors(struct blocks *b, const struct skf_levels *l)
+static void open_factors(struct blocks *b, const struct skf_levels *l, const uint8_t *side, size_t side_n)
 {
-    b->factors = (struct skf_factors){.rows = l->n, .columns = BLOCK * l->stripe};
+    b->factors = (struct skf_factors){.rows = l->n, .columns = BLOCK * l->stripe, .side = side, .side_n = side_n};
 }
 
 /* With a guess every code has its own context, whether its scales moved or not. */
@@ -521,9 +520,8 @@ enum skf_err skf_blocks_put(struct skf_work *w, enum skf_type t, uint64_t row_by
     SKF_TRY(skf_levels_put(w, &l, out));
     SKF_TRY(scales_put(w, &b, out));
     if (b.l->grid != GRID_NONE) {
-        open_factors(&b, &l);
-        if (skf_factors_fit(b.factors.rows, b.factors.columns))
-            SKF_TRY(skf_factors_find(w, &b.factors, row_change, &b, RANK_MAX, 0.09));
+        open_factors(&b, &l, side, side_n);
+        SKF_TRY(skf_factors_choose(w, &b.factors, SKF_GAIN_BLOCKS, row_change, &b));
         SKF_TRY(skf_factors_put(w, &b.factors, out));
         mark_guessed(w, &b);
     }
@@ -546,8 +544,8 @@ enum skf_err skf_blocks_get(struct skf_work *w, struct skf_reader *r, enum skf_t
     SKF_TRY(scales_get(w, r, &b));
     b.is_moved = w->flag.p;
     if (b.l->grid != GRID_NONE) {
-        open_factors(&b, &l);
-        SKF_TRY(skf_factors_get(w, r, &b.factors, RANK_MAX));
+        open_factors(&b, &l, side, side_n);
+        SKF_TRY(skf_factors_get(w, r, &b.factors));
         mark_guessed(w, &b);
     }
     uint32_t n_same;

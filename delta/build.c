@@ -51,6 +51,11 @@ static enum skf_err chunk_step(void *ctx, unsigned worker, uint64_t i, struct sk
     return SKF_OK;
 }
 
+static enum skf_err side_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+{
+    return build_find_side(ctx, worker, i, why);
+}
+
 /* ---- the plan -------------------------------------------------------------------------------------------------------------------- */
 
 /* Each chunk's record as far as it is known before coding: place, digest, copies; and the tensor it lies in. */
@@ -261,6 +266,7 @@ static enum skf_err build_all(struct build *b, const char *out_path, struct skf_
     if (out_path)
         SKF_TRY(build_spool_open(&b->spool, out_path, why));
     SKF_TRY(open_workers(b, why));
+    SKF_TRY(skf_par_for(b->jobs, b->n_tensors, side_step, b, why));
     SKF_TRY(skf_par_for(b->jobs, b->neu_cut.n, chunk_step, b, why));
     return write_out(b, out_path, &stats->bytes, why);
 }

@@ -81,6 +81,8 @@ const uint8_t *build_side_of(const struct build *b, uint32_t t, enum skf_coding 
 SKF_MUST enum skf_err build_try_adapter(struct build *b, struct build_worker *w, uint64_t i, const struct skf_tensor *from,
                                         uint64_t within, const uint8_t *neu, size_t n, struct candidate *c,
                                         struct skf_why *why);
+/* Finds what the chunks of a tensor may share, and gives it to the tensor. */
+SKF_MUST enum skf_err build_find_side(struct build *b, unsigned worker, uint64_t tensor, struct skf_why *why);
 
 /* Chooses and makes the coding of chunk i (its record, spooled payload and digests). */
 SKF_MUST enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct skf_why *why);

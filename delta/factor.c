@@ -1,246 +1,322 @@
-/* Low-rank guesses (factor_priv.h): found by orthogonal iteration on a sample of rows. */
+/* Low-rank guesses (factor_priv.h): found by orthogonal iteration on rows spread over the tensor. */
 #include "delta/factor_priv.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Numbers of a sample; rounds of iteration on a quarter of it, then on all; and what the best direction must hold of the change to be worth looking closer. */
-#define SAMPLE (1u << 18)
-#define ROUNDS 4
-#define LAST_ROUNDS 2
+/* Rows that are looked at: first of all, while turning, and in the last turns; turns of each sort. */
+#define ROWS_FIRST 64
+#define ROWS_TURN 512
+#define ROWS_LAST 4096
+#define TURNS 6
+#define LAST_TURNS 2
+#define ROWS_CHOICE 128
+/* What the best direction must hold of the change to be worth looking closer; of 64 rows noise may show 1 / 16. */
 #define WORTH 0.06
-/* Bits that one number of v and u takes, about; and the step of u against the mean change of a row's element. */
+/* Bits that a number of v takes, about; and the step of u against the root mean square of what is left to each element. */
 #define V_BITS 6.5
-#define U_BITS 4.5
-#define U_STEP 0.7
+#define U_STEP 3.0
 
 bool skf_factors_fit(uint64_t rows, uint64_t columns)
 {
     return rows >= SKF_FACTOR_ROWS && columns >= SKF_FACTOR_ROWS && columns <= SKF_FACTOR_COLUMNS;
 }
 
-/* Areas: u, v and the sum of a row; twice the keys that the longer of u and v needs stand behind. */
-static enum skf_err room(struct skf_work *w, struct skf_factors *f)
+/* ---- finding v ---------------------------------------------------------------------------------------------------------------- */
+struct search {
+    const struct skf_loops *loops;
+    uint64_t rows;
+    uint32_t columns;
+    skf_row_fn *row;
+    void *ctx;
+    float *v, *next, *d;
+};
+
+/* Row i of `of` rows spread over the tensor. */
+static enum skf_err row_at(const struct search *s, uint64_t i, uint64_t of)
 {
-    size_t nu = (size_t)f->rows * SKF_RANK_MAX, nv = (size_t)f->columns * SKF_RANK_MAX;
-    SKF_TRY(skf_area_need(&w->factor, 4 * (size_t)f->columns + nu + nv));
-    SKF_TRY(skf_area_need(&w->symkey, SKF_MAX(nu, nv)));
-    f->sum = (int32_t *)(void *)w->factor.p;
-    f->u = (int8_t *)(w->factor.p + 4 * (size_t)f->columns);
-    f->v = f->u + nu;
+    return s->row(s->ctx, of >= s->rows ? i : (uint64_t)((double)i * (double)s->rows / (double)of), s->d);
+}
+
+static void orthonormal(const struct search *s, unsigned rank)
+{
+    for (unsigned k = 0; k < rank; k++) {
+        float *a = s->next + (size_t)k * s->columns;
+        for (unsigned j = 0; j < k; j++) {
+            const float *b = s->v + (size_t)j * s->columns;
+            s->loops->add_scaled(a, b, -s->loops->dot(a, b, s->columns), s->columns);
+        }
+        float len = sqrtf(s->loops->dot(a, a, s->columns));
+        for (uint32_t i = 0; i < s->columns; i++)
+            s->v[(size_t)k * s->columns + i] = len > 0 ? a[i] / len : 0;
+    }
+}
+
+/* v := the directions that `rank` rows of v turn to under one multiplication with the square of `of` rows, orthonormal. */
+static enum skf_err turn(const struct search *s, uint64_t of, unsigned rank)
+{
+    of = SKF_MIN(of, s->rows);
+    memset(s->next, 0, (size_t)rank * s->columns * sizeof *s->next);
+    for (uint64_t i = 0; i < of; i++) {
+        SKF_TRY(row_at(s, i, of));
+        for (unsigned k = 0; k < rank; k++) {
+            size_t at = (size_t)k * s->columns;
+            s->loops->add_scaled(s->next + at, s->d, s->loops->dot(s->d, s->v + at, s->columns), s->columns);
+        }
+    }
+    orthonormal(s, rank);
     return SKF_OK;
 }
 
-/* ---- finding ----------------------------------------------------------------------------------------------------------------- */
-static inline __attribute__((always_inline)) float dot(const float *a, const float *b, uint32_t n)
+/* What each direction holds of the energy of `of` rows. */
+static enum skf_err held(const struct search *s, uint64_t of, unsigned rank, double *each, double *all)
 {
-    float s[16] = {0}; /* a fixed order of additions that vectors can follow */
-    uint32_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (unsigned k = 0; k < 16; k++)
-            s[k] += a[i + k] * b[i + k];
-    for (; i < n; i++)
-        s[0] += a[i] * b[i];
-    for (unsigned k = 8; k; k /= 2)
-        for (unsigned j = 0; j < k; j++)
-            s[j] += s[j + k];
-    return s[0];
-}
-
-static inline __attribute__((always_inline)) void add_scaled(float *a, const float *b, float by, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        a[i] += by * b[i];
-}
-
-/* v := the directions that `rank` rows of `v` turn to under one multiplication with the sample's square, orthonormal. Returns what
- * the first holds. */
-static SKF_LOOPS void turn(const float *sample, uint32_t rows, uint32_t columns, unsigned rank, float *v, float *next)
-{
-    memset(next, 0, (size_t)rank * columns * sizeof *next);
-    for (uint32_t i = 0; i < rows; i++) {
-        const float *d = sample + (size_t)i * columns;
-        for (unsigned k = 0; k < rank; k++)
-            add_scaled(next + (size_t)k * columns, d, dot(d, v + (size_t)k * columns, columns), columns);
-    }
-    for (unsigned k = 0; k < rank; k++) {
-        float *a = next + (size_t)k * columns;
-        for (unsigned j = 0; j < k; j++)
-            add_scaled(a, v + (size_t)j * columns, -dot(a, v + (size_t)j * columns, columns), columns);
-        float len = sqrtf(dot(a, a, columns));
-        for (uint32_t i = 0; i < columns; i++)
-            v[(size_t)k * columns + i] = len > 0 ? a[i] / len : 0;
-    }
-}
-
-/* What each direction holds of the sample's energy. */
-static SKF_LOOPS double held(const float *sample, uint32_t rows, uint32_t columns, unsigned rank, const float *v, double *each)
-{
-    double all = 0;
+    of = SKF_MIN(of, s->rows);
     memset(each, 0, rank * sizeof *each);
-    for (uint32_t i = 0; i < rows; i++) {
-        const float *d = sample + (size_t)i * columns;
-        all += dot(d, d, columns);
+    *all = 0;
+    for (uint64_t i = 0; i < of; i++) {
+        SKF_TRY(row_at(s, i, of));
+        *all += s->loops->dot(s->d, s->d, s->columns);
         for (unsigned k = 0; k < rank; k++) {
-            double x = dot(d, v + (size_t)k * columns, columns);
+            double x = s->loops->dot(s->d, s->v + (size_t)k * s->columns, s->columns);
             each[k] += x * x;
         }
     }
-    return all;
+    return SKF_OK;
 }
 
-/* The first directions of v that earn what they cost; how far the elements moved on average in *move. */
-static unsigned earning(const struct skf_factors *f, const double *each, double all, unsigned most, double gain)
+/* Bits that a number of u takes where its factor holds `energy` of each row and `left` stays to each of n elements. */
+static double u_bits(double energy, double left, double n)
 {
-    double left = all, n = (double)f->rows * f->columns, cost = V_BITS * f->columns + U_BITS * f->rows;
+    return 0.5 * log2(1 + energy * n * 17.0 / (left * U_STEP * U_STEP)) + 0.1;
+}
+
+/* The rank at which the first directions save most. `fixed`: what each costs beyond its u. */
+static unsigned earning(const double *each, double all, unsigned most, double rows, double columns, double gain, double fixed)
+{
+    double left = all, best = 0;
     unsigned rank = 0;
-    while (rank < most) {
-        double rest = left - each[rank];
-        if (!(rest > left * 1e-6) || n * gain * log2(left / rest) < cost)
+    for (unsigned r = 1; r <= most && left > all * 1e-6; r++) {
+        left -= each[r - 1];
+        if (!(left > all * 1e-6))
             break;
-        left = rest;
-        rank++;
+        double saved = rows * columns * gain * log2(all / left) - fixed * r;
+        for (unsigned k = 0; k < r; k++)
+            saved -= rows * u_bits(each[k] / rows, left / rows, columns);
+        if (saved > best) {
+            best = saved;
+            rank = r;
+        }
     }
     return rank;
 }
 
 static int8_t small(float x) { return (int8_t)(x > 127 ? 127 : x < -127 ? -127 : lrintf(x)); }
+static uint8_t folded(int8_t x) { return (uint8_t)((uint8_t)x << 1 ^ x >> 7); }
+static int8_t unfolded(uint8_t x) { return (int8_t)(x >> 1 ^ -(x & 1)); }
 
-/* v as integers of a common scale, then u of every row by projection. */
-static SKF_LOOPS void quantize(struct skf_factors *f, const float *v, float move, skf_row_fn *row, const void *ctx, float *d)
+/* v as integers of a common scale. */
+static enum skf_err put_side(struct skf_work *w, const float *v, unsigned rank, uint32_t columns, struct skf_buf *out)
 {
-    uint32_t columns = f->columns;
-    float most = 0, step = U_STEP * move * sqrtf((float)columns) / sqrtf((float)columns / 64);
-    for (size_t i = 0; i < (size_t)f->rank * columns; i++)
+    float most = 0;
+    size_t n = (size_t)rank * columns;
+    SKF_TRY(skf_area_need(&w->sym, n));
+    SKF_TRY(skf_area_need(&w->symkey, n));
+    for (size_t i = 0; i < n; i++)
         most = fmaxf(most, fabsf(v[i]));
-    f->shift = (int)ceilf(log2f(step * most / 127));
-    if (!(f->shift >= -SKF_SHIFT_MAX && f->shift <= SKF_SHIFT_MAX)) {
-        f->rank = 0;
-        return;
+    for (size_t i = 0; i < n; i++) {
+        w->sym.p[i] = folded(small(v[i] * 127 / most));
+        w->symkey.p[i] = (uint8_t)(i / columns);
     }
-    float unit = ldexpf(1, f->shift);
-    for (size_t i = 0; i < (size_t)f->rank * columns; i++)
-        f->v[i] = small(v[i] * step / unit);
-    for (uint32_t i = 0; i < f->rows; i++) {
-        row(ctx, i, d);
-        for (unsigned k = 0; k < f->rank; k++)
-            f->u[(size_t)i * f->rank + k] = small(dot(d, v + (size_t)k * columns, columns) / step);
-    }
+    SKF_TRY(skf_buf_u8(out, (uint8_t)rank));
+    return skf_syms_put(w, &(struct skf_syms){w->sym.p, w->symkey.p, (uint32_t)n}, out);
 }
 
-enum skf_err skf_factors_find(struct skf_work *w, struct skf_factors *f, skf_row_fn *row, const void *ctx,
-                              unsigned most, double gain)
+enum skf_err skf_factors_find(struct skf_work *w, uint64_t rows, uint32_t columns, double gain, skf_row_fn *row, void *ctx,
+                              struct skf_buf *out)
 {
-    uint32_t columns = f->columns, rows = SKF_MIN(f->rows, SAMPLE / columns);
     size_t each = (size_t)columns * SKF_RANK_MAX;
     double energy[SKF_RANK_MAX], all;
-    f->rank = 0;
-    SKF_TRY(room(w, f));
-    SKF_TRY(skf_area_need(&w->sample, ((size_t)rows * columns + 2 * each + columns) * sizeof(float)));
-    float *sample = (float *)(void *)w->sample.p, *v = sample + (size_t)rows * columns, *next = v + each, *d = next + each;
-    for (uint32_t i = 0; i < rows; i++)
-        row(ctx, (uint32_t)((uint64_t)i * f->rows / rows), sample + (size_t)i * columns);
+    if (!skf_factors_fit(rows, columns))
+        return SKF_OK;
+    SKF_TRY(skf_area_need(&w->sample, (2 * each + columns) * sizeof(float)));
+    float *v = (float *)(void *)w->sample.p;
+    struct search s = {skf_loops_of(w->isa), rows, columns, row, ctx, v, v + each, v + 2 * each};
     uint32_t noise = 12345;
     for (size_t i = 0; i < each; i++) {
         noise = noise * 1664525 + 1013904223;
         v[i] = (float)(int32_t)noise;
     }
-    uint32_t few = SKF_MIN(rows, 64); /* of which noise would show a share of about 1 / 64 to 1 / 16 */
     for (unsigned k = 0; k < 3; k++)
-        turn(sample, few, columns, 1, v, next);
-    all = held(sample, few, columns, 1, v, energy);
+        SKF_TRY(turn(&s, ROWS_FIRST, 1));
+    SKF_TRY(held(&s, ROWS_FIRST, 1, energy, &all));
     if (!(all > 0 && all < 1e30) || energy[0] < all * WORTH)
         return SKF_OK;
-    for (unsigned k = 0; k < ROUNDS; k++)
-        turn(sample, SKF_MAX(rows / 4, few), columns, most, v, next);
-    for (unsigned k = 0; k < LAST_ROUNDS; k++)
-        turn(sample, rows, columns, most, v, next);
-    all = held(sample, rows, columns, most, v, energy);
-    f->rank = earning(f, energy, all, most, gain);
-    if (f->rank)
-        quantize(f, v, (float)sqrt(all / ((double)rows * columns)), row, ctx, d);
+    unsigned most = SKF_MIN(SKF_RANK_MAX, columns / 4);
+    for (unsigned k = 0; k < TURNS; k++)
+        SKF_TRY(turn(&s, ROWS_TURN, most));
+    for (unsigned k = 0; k < LAST_TURNS; k++)
+        SKF_TRY(turn(&s, ROWS_LAST, most));
+    SKF_TRY(held(&s, ROWS_TURN, most, energy, &all));
+    double seen = (double)SKF_MIN(rows, (uint64_t)ROWS_TURN), share = seen / (double)rows;
+    unsigned rank = earning(energy, all, most, seen, columns, gain, V_BITS * columns * share);
+    return rank ? put_side(w, v, rank, columns, out) : SKF_OK;
+}
+
+/* ---- a chunk's guess ----------------------------------------------------------------------------------------------------------- */
+/* Areas, and v from the side (kept from chunk to chunk). *has is false where there is nothing to guess by. */
+static enum skf_err open_side(struct skf_work *w, struct skf_factors *f, unsigned *most)
+{
+    *most = 0;
+    f->rank = 0;
+    f->loops = skf_loops_of(w->isa);
+    if (!f->side_n || !skf_factors_fit(f->rows, f->columns))
+        return SKF_OK;
+    size_t nu = (size_t)f->rows * SKF_RANK_MAX, columns = f->columns;
+    SKF_TRY(skf_area_need(&w->factor, columns * sizeof(float) + nu));
+    f->guess = (float *)(void *)w->factor.p;
+    f->u = (int8_t *)(f->guess + columns);
+    if (w->side_n != f->side_n || w->side_columns != columns || memcmp(w->side.p, f->side, f->side_n) != 0) {
+        uint8_t rank;
+        struct skf_reader r = skf_reader_of(f->side, f->side_n);
+        w->side_n = 0;
+        SKF_TRY(skf_get_u8(&r, &rank));
+        if (rank == 0 || rank > SKF_RANK_MAX)
+            return SKF_ERR_FORMAT;
+        size_t n = rank * columns;
+        SKF_TRY(skf_area_need(&w->side, f->side_n));
+        SKF_TRY(skf_area_need(&w->side_v, n * sizeof(float)));
+        SKF_TRY(skf_area_need(&w->sym, n));
+        SKF_TRY(skf_area_need(&w->symkey, n));
+        for (size_t i = 0; i < n; i++)
+            w->symkey.p[i] = (uint8_t)(i / columns);
+        SKF_TRY(skf_syms_get(w, &r, &(struct skf_syms){w->sym.p, w->symkey.p, (uint32_t)n}));
+        if (skf_reader_left(&r))
+            return SKF_ERR_FORMAT;
+        for (size_t i = 0; i < n; i++)
+            ((float *)(void *)w->side_v.p)[i] = unfolded(w->sym.p[i]);
+        memcpy(w->side.p, f->side, f->side_n);
+        w->side_n = f->side_n;
+        w->side_columns = f->columns;
+        w->side_rank = rank;
+    }
+    f->v = (const float *)(const void *)w->side_v.p;
+    *most = w->side_rank;
     return SKF_OK;
 }
 
-/* ---- sending ----------------------------------------------------------------------------------------------------------------- */
-/* u and v are symbols in the context of the factor they belong to; signs are folded in, in place. */
-static void fold(int8_t *p, size_t n)
+/* The step of u, as a number of five bits times a power of two. */
+static bool set_unit(struct skf_factors *f, double step)
 {
-    for (size_t i = 0; i < n; i++)
-        p[i] = (int8_t)((uint8_t)p[i] << 1 ^ p[i] >> 7);
-}
-static void unfold(int8_t *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        p[i] = (int8_t)((uint8_t)p[i] >> 1 ^ -(p[i] & 1));
+    int exponent;
+    double m = frexp(step, &exponent) * 2 * SKF_UNIT_MIN; /* 16 to 32 */
+    if (!(step > 0 && step < 1e30))
+        return false;
+    f->unit = SKF_MIN((unsigned)(m + 0.5), 2u * SKF_UNIT_MIN - 1);
+    f->shift = exponent - 5;
+    return f->shift >= -SKF_SHIFT_MAX && f->shift <= SKF_SHIFT_MAX;
 }
 
-static struct skf_syms syms_u(const struct skf_work *w, const struct skf_factors *f)
+static float unit_of(const struct skf_factors *f) { return ldexpf((float)f->unit, f->shift); }
+
+enum skf_err skf_factors_choose(struct skf_work *w, struct skf_factors *f, double gain, skf_row_fn *row, void *ctx)
 {
-    for (size_t i = 0, n = (size_t)f->rows * f->rank; i < n; i++)
-        w->symkey.p[i] = (uint8_t)(i % f->rank);
-    return (struct skf_syms){(uint8_t *)f->u, w->symkey.p, f->rows * f->rank};
+    unsigned most;
+    double energy[SKF_RANK_MAX] = {0}, all = 0, left, mean = 0;
+    float len[SKF_RANK_MAX];
+    SKF_TRY(open_side(w, f, &most));
+    if (!most)
+        return SKF_OK;
+    SKF_TRY(skf_area_need(&w->sample, f->columns * sizeof(float)));
+    float *d = (float *)(void *)w->sample.p;
+    const float *v = f->v;
+    for (unsigned k = 0; k < most; k++)
+        len[k] = f->loops->dot(v + (size_t)k * f->columns, v + (size_t)k * f->columns, f->columns);
+    uint32_t rows = SKF_MIN(f->rows, (uint32_t)ROWS_CHOICE);
+    for (uint32_t i = 0; i < rows; i++) {
+        SKF_TRY(row(ctx, (uint64_t)i * f->rows / rows, d));
+        all += f->loops->dot(d, d, f->columns);
+        for (unsigned k = 0; k < most; k++) {
+            double x = f->loops->dot(d, v + (size_t)k * f->columns, f->columns);
+            energy[k] += len[k] > 0 ? x * x / len[k] : 0;
+        }
+    }
+    if (!(all > 0 && all < 1e30))
+        return SKF_OK;
+    f->rank = earning(energy, all, most, rows, f->columns, gain, 8);
+    left = all;
+    for (unsigned k = 0; k < f->rank; k++) {
+        left -= energy[k];
+        mean += len[k] / f->rank;
+    }
+    if (!f->rank || !set_unit(f, U_STEP * sqrt(left / rows / f->columns / mean))) {
+        f->rank = 0;
+        return SKF_OK;
+    }
+    for (uint32_t i = 0; i < f->rows; i++) {
+        SKF_TRY(row(ctx, i, d));
+        for (unsigned k = 0; k < f->rank; k++)
+            f->u[(size_t)i * f->rank + k] = small(f->loops->dot(d, v + (size_t)k * f->columns, f->columns) / len[k] / unit_of(f));
+    }
+    return SKF_OK;
 }
-static struct skf_syms syms_v(const struct skf_work *w, const struct skf_factors *f)
+
+/* u as symbols, in w->sym, each in the context of its factor. */
+static enum skf_err syms_u(struct skf_work *w, const struct skf_factors *f, struct skf_syms *s)
 {
-    for (unsigned k = 0; k < f->rank; k++)
-        memset(w->symkey.p + (size_t)k * f->columns, (int)k, f->columns);
-    return (struct skf_syms){(uint8_t *)f->v, w->symkey.p, f->columns * f->rank};
+    uint32_t n = f->rows * f->rank;
+    SKF_TRY(skf_area_need(&w->sym, n));
+    SKF_TRY(skf_area_need(&w->symkey, n));
+    for (uint32_t i = 0; i < n; i++)
+        w->symkey.p[i] = (uint8_t)(i % f->rank);
+    *s = (struct skf_syms){w->sym.p, w->symkey.p, n};
+    return SKF_OK;
 }
 
 enum skf_err skf_factors_put(struct skf_work *w, const struct skf_factors *f, struct skf_buf *out)
 {
+    struct skf_syms s;
+    if (!f->side_n || !skf_factors_fit(f->rows, f->columns))
+        return SKF_OK;
     SKF_TRY(skf_buf_u8(out, (uint8_t)f->rank));
     if (!f->rank)
         return SKF_OK;
+    SKF_TRY(skf_buf_u8(out, (uint8_t)f->unit));
     SKF_TRY(skf_put_svarint(out, (uint64_t)(int64_t)f->shift));
-    fold(f->u, (size_t)f->rows * f->rank);
-    fold(f->v, (size_t)f->columns * f->rank);
-    struct skf_syms s = syms_u(w, f);
-    enum skf_err e = skf_syms_put(w, &s, out);
-    s = syms_v(w, f);
-    if (e == SKF_OK)
-        e = skf_syms_put(w, &s, out);
-    unfold(f->u, (size_t)f->rows * f->rank);
-    unfold(f->v, (size_t)f->columns * f->rank);
-    return e;
+    SKF_TRY(syms_u(w, f, &s));
+    for (uint32_t i = 0; i < s.n; i++)
+        s.sym[i] = folded(f->u[i]);
+    return skf_syms_put(w, &s, out);
 }
 
-enum skf_err skf_factors_get(struct skf_work *w, struct skf_reader *r, struct skf_factors *f, unsigned most)
+enum skf_err skf_factors_get(struct skf_work *w, struct skf_reader *r, struct skf_factors *f)
 {
-    uint8_t rank;
+    uint8_t rank, unit;
+    unsigned most;
     uint64_t shift;
-    f->rank = 0;
+    struct skf_syms s;
+    SKF_TRY(open_side(w, f, &most));
+    if (!most)
+        return SKF_OK;
     SKF_TRY(skf_get_u8(r, &rank));
     if (rank == 0)
         return SKF_OK;
-    if (rank > most || !skf_factors_fit(f->rows, f->columns))
-        return SKF_ERR_FORMAT;
-    SKF_TRY(room(w, f));
+    SKF_TRY(skf_get_u8(r, &unit));
     SKF_TRY(skf_get_svarint(r, &shift));
-    if ((int64_t)shift > SKF_SHIFT_MAX || (int64_t)shift < -SKF_SHIFT_MAX)
+    if (rank > most || unit < SKF_UNIT_MIN || unit >= 2 * SKF_UNIT_MIN || (int64_t)shift > SKF_SHIFT_MAX ||
+        (int64_t)shift < -SKF_SHIFT_MAX)
         return SKF_ERR_FORMAT;
-    f->shift = (int)(int64_t)shift;
     f->rank = rank;
-    struct skf_syms s = syms_u(w, f);
+    f->unit = unit;
+    f->shift = (int)(int64_t)shift;
+    SKF_TRY(syms_u(w, f, &s));
     SKF_TRY(skf_syms_get(w, r, &s));
-    s = syms_v(w, f);
-    SKF_TRY(skf_syms_get(w, r, &s));
-    unfold(f->u, (size_t)f->rows * f->rank);
-    unfold(f->v, (size_t)f->columns * f->rank);
+    for (uint32_t i = 0; i < s.n; i++)
+        f->u[i] = unfolded(s.sym[i]);
     return SKF_OK;
 }
 
-SKF_LOOPS void skf_factors_row(const struct skf_factors *f, uint32_t i)
+void skf_factors_row(const struct skf_factors *f, uint32_t i)
 {
-    int32_t *sum = f->sum;
-    memset(sum, 0, f->columns * sizeof *sum);
-    for (unsigned k = 0; k < f->rank; k++) {
-        int u = f->u[(size_t)i * f->rank + k];
-        const int8_t *v = f->v + (size_t)k * f->columns;
-        for (uint32_t j = 0, n = f->columns; u && j < n; j++)
-            sum[j] += u * v[j];
-    }
+    f->loops->guess(f->u + (size_t)i * f->rank, f->v, f->rank, f->columns, unit_of(f), f->guess);
 }
-
-float skf_factors_unit(const struct skf_factors *f) { return ldexpf(1, f->shift); }

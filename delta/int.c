@@ -57,8 +57,8 @@ enum skf_err skf_int_put(struct skf_work *w, enum skf_type t, uint64_t row_bytes
         return SKF_ERR_ARG;
     if (!width)
         return skf_blocks_put(w, t, row_bytes, side, side_n, old, neu, n, out);
-    struct skf_words o = {old, (uint8_t *)(uintptr_t)neu, (uint32_t)(n / width), width, exponent_at, row_bytes, t,
-                          side, side_n};
+    uint64_t row = row_bytes % width == 0 ? row_bytes / width : 0;
+    struct skf_words o = {old, (uint8_t *)(uintptr_t)neu, (uint32_t)(n / width), width, exponent_at, 0, row, t, side, side_n};
     return skf_words_put(w, &o, out);
 }
 
@@ -71,7 +71,8 @@ enum skf_err skf_int_get(struct skf_work *w, enum skf_type t, uint64_t row_bytes
     if (!grain || n % grain || n == 0 || n > SKF_CHUNK_MAX)
         return SKF_ERR_FORMAT;
     if (width) {
-        struct skf_words o = {old, neu, (uint32_t)(n / width), width, exponent_at, row_bytes, t, side, side_n};
+        uint64_t row = row_bytes % width == 0 ? row_bytes / width : 0;
+        struct skf_words o = {old, neu, (uint32_t)(n / width), width, exponent_at, 0, row, t, side, side_n};
         SKF_TRY(skf_words_get(w, &r, &o));
     } else {
         SKF_TRY(skf_blocks_get(w, &r, t, row_bytes, side, side_n, old, neu, n));

@@ -30,9 +30,10 @@ struct skf_words {
     uint32_t n;           /* elements */
     unsigned width;       /* 1, 2, 4 or 8 bytes */
     unsigned exponent_at; /* floats: the bit where the exponent begins; integers: 0 */
-    uint64_t row_bytes;
+    unsigned shift;       /* lowest bits that are 0 in all words of both sides */
+    uint64_t row;         /* elements in a row of the tensor; 0 when that is no whole number */
     enum skf_type type;
-    const uint8_t *side; /* side_n bytes */
+    const uint8_t *side;  /* side_n bytes */
     size_t side_n;
 };
 SKF_MUST enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *o, struct skf_buf *out);

@@ -1,286 +1,324 @@
 /*
  * Plain types: differences of words, for floats of integers in the order of the numbers, in the context of the old value's
  * exponent and the level of its row.  Row, column and neighbours say nothing more; the exponent says most.
+ *
+ * Words that could be narrower are: halves and floats that all came from bfloats are coded as those, and lowest bits that are 0
+ * everywhere are left out.
  */
-#include <endian.h>
 #include <math.h>
-#include <string.h>
 
 #include "delta/factor_priv.h"
-#include "delta/int_priv.h"
-#include "delta/level_priv.h"
+#include "delta/words_priv.h"
 
 /* Rows of fewer elements are no stripes; and where the contexts' middle stands: few elements lie far above the mean. */
 #define STRIPE_MIN 64
 #define MIDDLE 34
+/* Elements that are worked on at a time: they stay in the first cache. */
+#define BLOCK 8192u
+/* The first byte: how many lowest bits are left out, and that the words are those of bfloats. */
+#define FORM_SHIFT 63
+#define FORM_BF16 64
 
-/* One instruction each, which loops over arrays need to become vectors. */
-static inline __attribute__((always_inline)) uint64_t load(const uint8_t *p, unsigned width)
+enum { MODE_DENSE, MODE_SPARSE, MODE_COUNT };
+
+enum skf_err skf_word_bits(struct skf_reader *r, struct word_bits *b)
 {
-    uint16_t h;
-    uint32_t w;
-    uint64_t d;
-    switch (width) {
-    case 1:
-        return p[0];
-    case 2:
-        memcpy(&h, p, 2);
-        return le16toh(h);
-    case 4:
-        memcpy(&w, p, 4);
-        return le32toh(w);
-    default:
-        memcpy(&d, p, 8);
-        return le64toh(d);
+    uint64_t n;
+    const uint8_t *p;
+    SKF_TRY(skf_get_varint(r, &n));
+    SKF_TRY(skf_get_bytes(r, n, &p));
+    *b = (struct word_bits){p, 0, 8 * n}; /* n is below the payload's length */
+    return SKF_OK;
+}
+
+/* ---- narrower words --------------------------------------------------------------------------------------------------------- */
+/* The bits that are set in any of n words. */
+static SKF_LOOPS uint64_t any_of(const uint8_t *p, size_t bytes, unsigned width)
+{
+    uint64_t all = 0, rest = 0;
+    size_t i = 0;
+    for (; i + 8 <= bytes; i += 8) {
+        uint64_t v;
+        memcpy(&v, p + i, 8);
+        all |= v;
+    }
+    all = le64toh(all);
+    for (; i < bytes; i += width)
+        rest |= word_load(p + i, width);
+    for (unsigned bits = 32; bits >= 8 * width; bits /= 2)
+        all |= all >> bits;
+    return (all | rest) & (width == 8 ? UINT64_MAX : (1ull << 8 * width) - 1);
+}
+
+static void bf16_of(const struct skf_loops *loops, enum skf_type t, const uint8_t *in, uint8_t *out, uint32_t n)
+{
+    if (t == SKF_T_F16)
+        loops->f16_to_bf16(in, out, n);
+    for (uint32_t i = 0; t == SKF_T_F32 && i < n; i++) {
+        out[2 * (size_t)i] = in[4 * (size_t)i + 2];
+        out[2 * (size_t)i + 1] = in[4 * (size_t)i + 3];
     }
 }
 
-static inline __attribute__((always_inline)) void store(uint8_t *p, uint64_t v, unsigned width)
+/* n numbers of the type from as many bfloats, which lie elsewhere or, for halves, in the same place. */
+static void of_bf16(const struct skf_loops *loops, enum skf_type t, const uint8_t *in, uint8_t *out, uint32_t n)
 {
-    uint16_t h = htole16((uint16_t)v);
-    uint32_t w = htole32((uint32_t)v);
-    uint64_t d = htole64(v);
-    if (width == 1)
-        *p = (uint8_t)v;
-    else if (width == 2)
-        memcpy(p, &h, 2);
-    else if (width == 4)
-        memcpy(p, &w, 4);
-    else
-        memcpy(p, &d, 8);
+    if (t == SKF_T_F16)
+        loops->bf16_to_f16(in, out, n);
+    for (uint32_t i = 0; t == SKF_T_F32 && i < n; i++)
+        skf_put_le32(out + 4 * (size_t)i, (uint32_t)skf_le16(in + 2 * (size_t)i) << 16);
 }
 
-/* Floats to integers in the order of the numbers and back, both within `width` bytes. */
-static inline uint64_t ordered(uint64_t v, unsigned width)
+/* Whether n words all are bfloats; these, in `out`. */
+static bool is_bf16(const struct skf_loops *loops, enum skf_type t, const uint8_t *in, uint8_t *out, uint32_t n)
 {
-    uint64_t top = 1ull << (8 * width - 1);
-    return v & top ? ~v : v | top;
-}
-static inline uint64_t unordered(uint64_t v, unsigned width)
-{
-    uint64_t top = 1ull << (8 * width - 1);
-    return v & top ? v ^ top : ~v;
-}
-
-/* The lowest eight bits of the exponent (twice: half octaves are the unit of contexts). */
-static inline int scale_of(uint64_t v, unsigned width, unsigned exponent_at)
-{
-    if (!exponent_at)
-        return 0;
-    uint64_t mask = (1ull << (8 * width - 1 - exponent_at)) - 1; /* without the sign */
-    return 2 * (int)(v >> exponent_at & mask & 255);
-}
-
-/* One copy of each loop a width. */
-#define BY_WIDTH(width, call)                                                                                          \
-    switch (width) {                                                                                                   \
-    case 1:                                                                                                            \
-        call(1);                                                                                                       \
-        break;                                                                                                         \
-    case 2:                                                                                                            \
-        call(2);                                                                                                       \
-        break;                                                                                                         \
-    case 4:                                                                                                            \
-        call(4);                                                                                                       \
-        break;                                                                                                         \
-    default:                                                                                                           \
-        call(8);                                                                                                       \
+    uint8_t back[2 * 1024];
+    if (t == SKF_T_F32 && (any_of(in, 4 * (size_t)n, 4) & 0xffff))
+        return false;
+    for (uint32_t i = 0, m; i < n; i += m) {
+        m = SKF_MIN(n - i, 1024u);
+        bf16_of(loops, t, in + (t == SKF_T_F32 ? 4 : 2) * (size_t)i, out + 2 * (size_t)i, m);
+        if (t != SKF_T_F16)
+            continue;
+        loops->bf16_to_f16(out + 2 * (size_t)i, back, m);
+        if (memcmp(back, in + 2 * (size_t)i, 2 * (size_t)m) != 0)
+            return false;
     }
+    return true;
+}
+
+static bool may_be_bf16(enum skf_type t) { return t == SKF_T_F16 || t == SKF_T_F32; }
+
+static void make_bf16(struct skf_words *o)
+{
+    o->width = 2;
+    o->exponent_at = 7;
+    o->type = SKF_T_BF16;
+}
+
+/* The narrowest form that both sides have. */
+static enum skf_err narrow(struct skf_work *w, struct skf_words *o, uint8_t *form)
+{
+    const struct skf_loops *loops = skf_loops_of(w->isa);
+    *form = 0;
+    if (may_be_bf16(o->type)) {
+        SKF_TRY(skf_area_need(&w->ref, 2 * (size_t)o->n));
+        SKF_TRY(skf_area_need(&w->narrow, 2 * (size_t)o->n));
+        if (is_bf16(loops, o->type, o->neu, w->narrow.p, o->n) && is_bf16(loops, o->type, o->old, w->ref.p, o->n)) {
+            *form = FORM_BF16;
+            o->old = w->ref.p;
+            o->neu = w->narrow.p;
+            make_bf16(o);
+        }
+    }
+    size_t bytes = (size_t)o->n * o->width;
+    uint64_t bits = any_of(o->old, bytes, o->width) | any_of(o->neu, bytes, o->width);
+    o->shift = bits ? (unsigned)__builtin_ctzll(bits) : 0;
+    *form |= (uint8_t)o->shift;
+    return SKF_OK;
+}
+
+/* ---- contexts ----------------------------------------------------------------------------------------------------------------- */
+static bool is_halves(const struct skf_words *o) { return o->width == 2 && o->exponent_at; }
 
 static void open_levels(const struct skf_words *o, struct skf_levels *l)
 {
-    uint64_t row = o->row_bytes % o->width == 0 ? o->row_bytes / o->width : 0;
-    uint32_t stripe = row >= STRIPE_MIN && row < o->n ? (uint32_t)row : o->n;
+    uint32_t stripe = o->row >= STRIPE_MIN && o->row < o->n ? (uint32_t)o->row : o->n;
     *l = (struct skf_levels){.stripe = stripe, .n = (o->n + stripe - 1) / stripe, .step = 1};
 }
 
-static inline __attribute__((always_inline)) void make_keys(const struct skf_words *o, unsigned width,
-                                                            const struct skf_levels *l, uint8_t *key)
+static inline __attribute__((always_inline)) void make_keys(const uint8_t *old, unsigned width, unsigned exponent_at, int at,
+                                                            uint8_t *key, uint32_t n)
 {
-    const uint8_t *old = o->old;
-    const unsigned exponent_at = o->exponent_at;
-    for (uint32_t i = 0, k = 0; i < o->n; k++) {
-        int at = skf_level_at(l, k);
-        for (uint32_t end = SKF_MIN(o->n, i + l->stripe); i < end; i++)
-            key[i] = skf_context(scale_of(load(old + (size_t)i * width, width), width, exponent_at), at);
-    }
+    for (uint32_t i = 0; i < n; i++)
+        key[i] = skf_context(word_scale(word_load(old + (size_t)i * width, width), width, exponent_at), at);
 }
 
-static SKF_LOOPS void keys16(const uint8_t *restrict old, uint8_t *restrict key, uint32_t n, unsigned exponent_at, int at)
+/* Contexts of n elements of a stripe, of which `old` is the first. */
+static void keys_of(const struct skf_loops *loops, const struct skf_words *o, const uint8_t *old, int at, uint8_t *key, uint32_t n)
 {
-    const uint16_t mask = (uint16_t)((1u << (15 - exponent_at)) - 1);
-    for (uint32_t i = 0; i < n; i++) {
-        uint16_t a;
-        memcpy(&a, old + 2 * (size_t)i, 2);
-        int16_t c = (int16_t)(2 * (le16toh(a) >> exponent_at & mask) + at);
-        c = c < 0 ? 0 : c;
-        key[i] = (uint8_t)(c >= SKF_CONTEXTS ? SKF_CONTEXTS - 1 : c);
+    if (is_halves(o)) {
+        loops->keys(old, key, n, o->exponent_at, at);
+        return;
     }
+#define KEYS(wd) make_keys(old, wd, o->exponent_at, at, key, n)
+    BY_WIDTH(o->width, KEYS)
 }
 
 static enum skf_err keys(struct skf_work *w, const struct skf_words *o, const struct skf_levels *l)
 {
+    const struct skf_loops *loops = skf_loops_of(w->isa);
     SKF_TRY(skf_area_need(&w->key, o->n));
-    for (uint32_t k = 0; o->width == 2 && o->exponent_at && k < l->n; k++) {
+    for (uint32_t k = 0; k < l->n; k++) {
         uint32_t begin = k * l->stripe, n = SKF_MIN(l->stripe, o->n - begin);
-        keys16(o->old + 2 * (size_t)begin, w->key.p + begin, n, o->exponent_at, skf_level_at(l, k));
+        keys_of(loops, o, o->old + (size_t)begin * o->width, skf_level_at(l, k), w->key.p + begin, n);
     }
-    if (o->width == 2 && o->exponent_at)
-        return SKF_OK;
-#define KEYS(wd) make_keys(o, wd, l, w->key.p)
-    BY_WIDTH(o->width, KEYS)
     return SKF_OK;
 }
 
 /* ---- guesses ---------------------------------------------------------------------------------------------------------------- */
 static bool is_guessed(enum skf_type t) { return t == SKF_T_BF16 || t == SKF_T_F16 || t == SKF_T_F32; }
 
-static void open_factors(const struct skf_words *o, const struct skf_levels *l, struct skf_factors *f)
+static struct skf_factors factors_of(const struct skf_words *o, const struct skf_levels *l)
 {
-    *f = (struct skf_factors){.rows = l->n, .columns = l->stripe};
+    bool has = is_guessed(o->type);
+    return (struct skf_factors){.rows = l->n, .columns = l->stripe, .side = has ? o->side : NULL, .side_n = has ? o->side_n : 0};
 }
 
-static inline float float_of(uint32_t u)
+static inline float number(uint32_t u)
 {
     union { uint32_t u; float f; } v = {.u = u};
-    return v.f;
-}
-static inline uint32_t bits_of(float f)
-{
-    union { float f; uint32_t u; } v = {.f = f};
-    return v.u;
+    return (u >> 23 & 255) == 255 ? 0 : v.f;
 }
 
-/* Bits of the float32 that element i is; 0 for what is not finite. */
-static inline uint32_t wide(const uint8_t *p, enum skf_type t)
-{
-    uint32_t u = t == SKF_T_BF16 ? (uint32_t)skf_le16(p) << 16 : t == SKF_T_F32 ? skf_le32(p) : bits_of(skf_f16_to_f32(skf_le16(p)));
-    return (u >> 23 & 255) == 255 ? 0 : u;
-}
+struct change {
+    const struct skf_words *o;
+    const struct skf_loops *loops;
+};
 
-static SKF_LOOPS void row_change(const void *ctx, uint32_t row, float *out)
+static enum skf_err row_change(void *ctx, uint64_t row, float *out)
 {
-    const struct skf_words *o = ctx;
-    uint32_t columns = (uint32_t)(o->row_bytes / o->width), begin = row * columns;
-    memset(out, 0, columns * sizeof *out);
-    for (uint32_t i = begin, end = SKF_MIN(o->n, begin + columns), k = 0; i < end; i++, k++)
-        out[k] = float_of(wide(o->neu + (size_t)i * o->width, o->type)) - float_of(wide(o->old + (size_t)i * o->width, o->type));
-}
-
-/* One row as it is guessed: the old number plus the guess, each operation rounded to float32, then to the type (ties to even).
- * A number that is not finite stays. */
-static SKF_LOOPS void guess_bf16(const uint8_t *restrict old, const int32_t *restrict sum, float unit, uint32_t n,
-                                 uint8_t *restrict ref)
-{
-    for (uint32_t k = 0; k < n; k++) {
-        uint16_t a;
-        memcpy(&a, old + 2 * (size_t)k, 2);
-        uint32_t w = (uint32_t)le16toh(a) << 16, u = bits_of(float_of(w) + (float)sum[k] * unit);
-        u += 0x7fff + (u >> 16 & 1);
-        u = (w & 0x7f800000) == 0x7f800000 ? w : u;
-        a = htole16((uint16_t)(u >> 16));
-        memcpy(ref + 2 * (size_t)k, &a, 2);
+    const struct change *c = ctx;
+    const struct skf_words *o = c->o;
+    uint32_t columns = (uint32_t)o->row, begin = (uint32_t)row * columns, n = SKF_MIN(o->n - begin, columns);
+    const uint8_t *old = o->old + (size_t)begin * o->width, *neu = o->neu + (size_t)begin * o->width;
+    memset(out + n, 0, (columns - n) * sizeof *out);
+    if (o->type == SKF_T_BF16)
+        c->loops->change_bf16(old, neu, out, n);
+    for (uint32_t i = 0; o->type == SKF_T_F16 && i < n; i++) {
+        uint16_t a = skf_le16(old + 2 * (size_t)i), b = skf_le16(neu + 2 * (size_t)i);
+        out[i] = (a & 0x7c00) != 0x7c00 && (b & 0x7c00) != 0x7c00 ? skf_f16_to_f32(b) - skf_f16_to_f32(a) : 0;
     }
-}
-static void guess_f16(const uint8_t *old, const int32_t *sum, float unit, uint32_t n, uint8_t *ref)
-{
-    for (uint32_t k = 0; k < n; k++) {
-        uint16_t a = skf_le16(old + 2 * (size_t)k), u = skf_f32_to_f16(skf_f16_to_f32(a) + (float)sum[k] * unit);
-        skf_put_le16(ref + 2 * (size_t)k, (a & 0x7c00) == 0x7c00 ? a : u);
-    }
-}
-static void guess_f32(const uint8_t *old, const int32_t *sum, float unit, uint32_t n, uint8_t *ref)
-{
-    for (uint32_t k = 0; k < n; k++) {
-        uint32_t a = skf_le32(old + 4 * (size_t)k), u = bits_of(float_of(a) + (float)sum[k] * unit);
-        skf_put_le32(ref + 4 * (size_t)k, (a & 0x7f800000) == 0x7f800000 ? a : u);
-    }
-}
-
-/* Puts the guesses in w->ref and lets *o begin from there. */
-static enum skf_err begin_from_guess(struct skf_work *w, const struct skf_factors *f, struct skf_words *o)
-{
-    float unit = skf_factors_unit(f);
-    if (!f->rank)
-        return SKF_OK;
-    SKF_TRY(skf_area_need(&w->ref, (size_t)o->n * o->width));
-    uint8_t *ref = w->ref.p;
-    for (uint32_t i = 0; i < f->rows; i++) {
-        uint32_t begin = i * f->columns, n = SKF_MIN(f->columns, o->n - begin);
-        skf_factors_row(f, i);
-        size_t at = (size_t)begin * o->width;
-        if (o->type == SKF_T_BF16)
-            guess_bf16(o->old + at, f->sum, unit, n, ref + at);
-        else if (o->type == SKF_T_F16)
-            guess_f16(o->old + at, f->sum, unit, n, ref + at);
-        else
-            guess_f32(o->old + at, f->sum, unit, n, ref + at);
-    }
-    o->old = ref;
+    for (uint32_t i = 0; o->type == SKF_T_F32 && i < n; i++)
+        out[i] = number(skf_le32(neu + 4 * (size_t)i)) - number(skf_le32(old + 4 * (size_t)i));
     return SKF_OK;
 }
 
-/* ---- differences ------------------------------------------------------------------------------------------------------------ */
-/* Symbols of all differences; the mean scale of each stripe's elements, and how much they moved. */
-static inline __attribute__((always_inline)) void make_syms(const struct skf_words *o, unsigned width,
-                                                            const struct skf_levels *l, uint8_t *sym,
-                                                            struct skf_bits_out *raw, double *move, double *scale)
+/* Row i as it is guessed; ref may be old. */
+static void guess_row(const struct skf_factors *f, enum skf_type t, uint32_t i, const uint8_t *old, uint8_t *ref, uint32_t n)
+{
+    skf_factors_row(f, i);
+    if (t == SKF_T_BF16)
+        f->loops->guess_bf16(old, f->guess, ref, n);
+    else if (t == SKF_T_F16)
+        f->loops->guess_f16(old, f->guess, ref, n);
+    else
+        f->loops->guess_f32(old, f->guess, ref, n);
+}
+
+/* Puts the guesses in w->ref (where the old numbers may stand) and lets *o begin from there. */
+static enum skf_err begin_from_guess(struct skf_work *w, const struct skf_factors *f, struct skf_words *o)
+{
+    if (!f->rank)
+        return SKF_OK;
+    SKF_TRY(skf_area_need(&w->ref, (size_t)o->n * o->width)); /* no more than it has, when they do */
+    for (uint32_t i = 0; i < f->rows; i++) {
+        uint32_t begin = i * f->columns, n = SKF_MIN(f->columns, o->n - begin);
+        guess_row(f, o->type, i, o->old + (size_t)begin * o->width, w->ref.p + (size_t)begin * o->width, n);
+    }
+    o->old = w->ref.p;
+    return SKF_OK;
+}
+
+/* ---- coding ------------------------------------------------------------------------------------------------------------------- */
+/* Bytes of x that are SKF_SMALL or more have their highest bit set in what comes back. */
+static inline uint64_t not_small(uint64_t x)
+{
+    const uint64_t each = 0x0101010101010101u;
+    return (x | ((x & 127 * each) + (128 - SKF_SMALL) * each)) & 128 * each;
+}
+
+static inline __attribute__((always_inline)) int64_t diff_at(const struct skf_words *o, unsigned width, uint32_t i)
 {
     const bool is_float = o->exponent_at != 0;
-    double unit[256];
-    for (int e = 0; e < 256; e++)
-        unit[e] = ldexp(1.0, e - 128);
-    for (uint32_t i = 0, k = 0; i < o->n; k++) {
-        uint64_t sum = 0;
-        double all = 0, still = 0;
-        uint32_t begin = i, end = SKF_MIN(o->n, i + l->stripe);
-        for (; i < end; i++) {
-            uint64_t a = load(o->old + (size_t)i * width, width), b = load(o->neu + (size_t)i * width, width);
-            int x = scale_of(a, width, o->exponent_at);
-            uint64_t d = is_float ? ordered(b, width) - ordered(a, width) : b - a;
-            int64_t v = (int64_t)(d << (64 - 8 * width)) >> (64 - 8 * width);
-            sym[i] = skf_bucket_put(raw, v);
-            sum += (unsigned)x;
-            all += fabs((double)v) * unit[x / 2];
-            still += unit[x / 2];
+    uint64_t a = word_load(o->old + (size_t)i * width, width), b = word_load(o->neu + (size_t)i * width, width);
+    return word_diff(word_in(a, width, is_float, o->shift), word_in(b, width, is_float, o->shift), width, o->shift);
+}
+
+static void syms_of_halves(struct skf_work *w, const struct skf_words *o, struct skf_bits_out *raw)
+{
+    const struct skf_loops *loops = skf_loops_of(w->isa);
+    uint8_t *sym = w->sym.p;
+    for (uint32_t i = 0, m; i < o->n; i += m) {
+        m = SKF_MIN(o->n - i, BLOCK);
+        loops->sub(o->old + 2 * (size_t)i, o->neu + 2 * (size_t)i, sym + i, m, o->shift);
+        for (uint32_t k = i; k < i + m; k++) {
+            if (i + m - k >= 8 && !not_small(skf_le64(sym + k)))
+                k += 7;
+            else if (sym[k] == SKF_FAR)
+                sym[k] = skf_bucket_put(raw, diff_at(o, 2, k));
         }
-        scale[k] = (double)sum;
-        move[k] = (all + 0.25 * still / (end - begin)) / (end - begin);
     }
 }
 
-static void set_base(const struct skf_words *o, struct skf_levels *l, const double *scale)
+static inline __attribute__((always_inline)) void make_syms(const struct skf_words *o, unsigned width, uint8_t *sym,
+                                                            struct skf_bits_out *raw)
 {
-    double sum = 0;
-    l->base = 0;
+    for (uint32_t i = 0; i < o->n; i++)
+        sym[i] = skf_bucket_put(raw, diff_at(o, width, i));
+}
+
+/* How much each stripe's elements moved. */
+static void measure(struct skf_work *w, const struct skf_words *o, const struct skf_levels *l, double *move)
+{
+    const struct skf_loops *loops = skf_loops_of(w->isa);
     for (uint32_t k = 0; k < l->n; k++) {
-        uint32_t begin = k * l->stripe, end = SKF_MIN(o->n, begin + l->stripe);
-        sum += scale[k] + (double)(end - begin) * skf_level_at(l, k);
+        uint32_t begin = k * l->stripe, n = SKF_MIN(l->stripe, o->n - begin);
+        double all = 0, still = 0;
+        if (is_halves(o)) {
+            float f_all, f_still;
+            size_t at = 2 * (size_t)begin;
+            loops->measure(o->old + at, o->neu + at, n, o->exponent_at, o->shift, &f_all, &f_still);
+            all = f_all;
+            still = f_still;
+        }
+        for (uint32_t i = begin; !is_halves(o) && i < begin + n; i++) {
+            uint64_t a = word_load(o->old + (size_t)i * o->width, o->width);
+            double unit = ldexp(1.0, word_scale(a, o->width, o->exponent_at) / 2 - 128);
+            all += fabs((double)diff_at(o, o->width, i)) * unit;
+            still += unit;
+        }
+        move[k] = (all + 0.25 * still / n) / n;
     }
-    l->base = MIDDLE - (int)floor(sum / o->n + 0.5);
 }
 
-/* With levels where they pay. */
-static enum skf_err choose_levels(struct skf_work *w, const struct skf_words *o, struct skf_levels *l,
-                                  const double *move, const double *scale)
+/* So that the mean of all contexts is the middle. */
+static void set_base(const struct skf_words *o, struct skf_levels *l)
 {
-    double plain, with, side;
+    uint64_t scales = 0, seen = 0;
+    double levels = 0;
+    for (uint32_t i = 0; i < o->n; i += 3, seen++)
+        scales += (unsigned)word_scale(word_load(o->old + (size_t)i * o->width, o->width), o->width, o->exponent_at);
+    l->base = 0;
+    for (uint32_t k = 0; k < l->n; k++)
+        levels += (double)SKF_MIN(l->stripe, o->n - k * l->stripe) * skf_level_at(l, k);
+    l->base = MIDDLE - (int)floor((double)scales / (double)seen + levels / o->n + 0.5);
+}
+
+/* Levels where they pay; contexts in w->key. What symbols and levels cost, in bits, in *bits. */
+static enum skf_err choose_levels(struct skf_work *w, const struct skf_words *o, struct skf_levels *l, double *bits)
+{
+    double with, side;
     struct skf_syms s = {w->sym.p, NULL, o->n};
-    set_base(o, l, scale);
+    set_base(o, l);
     SKF_TRY(keys(w, o, l));
+    s.key = w->key.p;
+    SKF_TRY(skf_syms_cost(w, &s, bits));
     if (l->n == 1)
         return SKF_OK;
-    s.key = w->key.p;
-    SKF_TRY(skf_syms_cost(w, &s, &plain));
+    SKF_TRY(skf_area_need(&w->val, l->n * sizeof(double)));
+    double *move = (double *)(void *)w->val.p;
+    measure(w, o, l, move);
     struct skf_levels try = *l;
     SKF_TRY(skf_levels_make(w, move, &try));
     SKF_TRY(skf_levels_cost(w, &try, &side));
-    set_base(o, &try, scale);
+    set_base(o, &try);
     SKF_TRY(keys(w, o, &try));
     s.key = w->key.p;
     SKF_TRY(skf_syms_cost(w, &s, &with));
-    if (with + side < plain) {
+    if (with + side < *bits) {
         *l = try;
+        *bits = with + side;
         return SKF_OK;
     }
     return keys(w, o, l);
@@ -290,64 +328,88 @@ enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *given, st
 {
     struct skf_words mine = *given, *o = &mine;
     struct skf_levels l;
-    struct skf_factors f;
     struct skf_bits_out raw;
+    uint8_t form;
+    double bits;
+    bool is_sparse;
+    SKF_TRY(narrow(w, o, &form));
+    SKF_TRY(skf_buf_u8(out, form));
     open_levels(o, &l);
-    open_factors(o, &l, &f);
-    if (is_guessed(o->type)) {
-        if (skf_factors_fit(f.rows, f.columns))
-            SKF_TRY(skf_factors_find(w, &f, row_change, o, SKF_RANK_MAX, 0.5));
-        SKF_TRY(skf_factors_put(w, &f, out));
-        SKF_TRY(begin_from_guess(w, &f, o));
-    }
+    struct skf_factors f = factors_of(o, &l);
+    SKF_TRY(skf_factors_choose(w, &f, SKF_GAIN_FLOATS, row_change, &(struct change){o, skf_loops_of(w->isa)}));
+    SKF_TRY(skf_factors_put(w, &f, out));
+    SKF_TRY(begin_from_guess(w, &f, o));
     SKF_TRY(skf_area_need(&w->sym, o->n));
-    SKF_TRY(skf_area_need(&w->val, 2 * (size_t)l.n * sizeof(double)));
     SKF_TRY(skf_raw_begin(w, o->n, o->width, &raw));
-    double *move = (double *)(void *)w->val.p, *scale = move + l.n;
-#define SYMS(wd) make_syms(o, wd, &l, w->sym.p, &raw, move, scale)
-    BY_WIDTH(o->width, SYMS)
-    SKF_TRY(choose_levels(w, o, &l, move, scale));
+#define SYMS(wd) make_syms(o, wd, w->sym.p, &raw)
+    if (is_halves(o))
+        syms_of_halves(w, o, &raw);
+    else
+        BY_WIDTH(o->width, SYMS)
+    SKF_TRY(choose_levels(w, o, &l, &bits));
     SKF_TRY(skf_levels_put(w, &l, out));
+    bits += 8.0 * (double)(raw.p - w->raw.p);
+    SKF_TRY(skf_sparse_pays(w, o->n, bits, &is_sparse));
+    SKF_TRY(skf_buf_u8(out, is_sparse ? MODE_SPARSE : MODE_DENSE));
+    if (is_sparse)
+        return skf_sparse_put(w, o, out);
     SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->key.p, o->n}, out));
     return skf_raw_put(w, &raw, out);
 }
 
-/* Bytes of x that are SKF_SMALL or more have their highest bit set in what comes back. */
-static inline uint64_t not_small(uint64_t x)
+/* ---- decoding ----------------------------------------------------------------------------------------------------------------- */
+struct decoding {
+    const struct skf_words *given; /* as the chunk lies */
+    struct skf_words o;            /* as words of the form: o.neu is where they come to stand */
+    const struct skf_loops *loops;
+    struct skf_levels l;
+    struct skf_factors f;
+    const uint8_t *base;           /* what differences count from: the old words, or o.neu */
+    uint32_t done;                 /* elements whose base and contexts are there */
+};
+
+/* The next elements of one stripe, at most BLOCK: what their differences count from, and their contexts. Returns how many. */
+static uint32_t begin(struct decoding *c, uint8_t *key)
 {
-    const uint64_t each = 0x0101010101010101u;
-    return (x | ((x & 127 * each) + (128 - SKF_SMALL) * each)) & 128 * each;
+    struct skf_words *o = &c->o;
+    uint32_t i = c->done, k = i / c->l.stripe, end = SKF_MIN(o->n, (k + 1) * c->l.stripe), n = SKF_MIN(end - i, BLOCK);
+    const uint8_t *from = o->old + (size_t)i * c->given->width;
+    uint8_t *to = o->neu + (size_t)i * o->width;
+    bool is_other = o->type != c->given->type;
+    if (is_other)
+        bf16_of(c->loops, c->given->type, from, to, n);
+    if (c->f.rank) /* n is a row */
+        guess_row(&c->f, o->type, k, is_other ? to : from, to, n);
+    else if (!is_other && c->base == o->neu)
+        memcpy(to, from, (size_t)n * o->width);
+    keys_of(c->loops, o, c->base + (size_t)i * o->width, skf_level_at(&c->l, k), key, n);
+    c->done += n;
+    return n;
 }
 
-/* Halves and bfloats are what most of a model is: the same in 16 bits, which vectors hold twice as many of. */
-static SKF_LOOPS void add16(const uint8_t *restrict old, const uint8_t *restrict sym, uint8_t *restrict neu, uint32_t n)
+/* n words from place `at` on are what they shall be. */
+static void finish(const struct decoding *c, uint32_t at, uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        uint16_t a, v;
-        memcpy(&a, old + 2 * (size_t)i, 2);
-        a = le16toh(a);
-        a ^= (uint16_t)((int16_t)a >> 15) | 0x8000;
-        v = (uint16_t)(a + (uint16_t)((sym[i] >> 1) ^ -(sym[i] & 1)));
-        v ^= (uint16_t)((int16_t)(uint16_t)~v >> 15) | 0x8000;
-        v = htole16(v);
-        memcpy(neu + 2 * (size_t)i, &v, 2);
-    }
+    if (c->o.type != c->given->type)
+        of_bf16(c->loops, c->given->type, c->o.neu + 2 * (size_t)at, c->given->neu + (size_t)at * c->given->width, n);
 }
 
 /* First as if every symbol were the whole difference, all alike and so in vectors; then those that are not. */
-static inline __attribute__((always_inline)) bool add(const struct skf_words *o, unsigned width, const uint8_t *sym,
-                                                      struct skf_bits_in *raw)
+static inline __attribute__((always_inline)) void add_small(const struct skf_words *o, unsigned width, const uint8_t *base,
+                                                            const uint8_t *sym, uint8_t *neu, uint32_t n)
 {
     const bool is_float = o->exponent_at != 0;
-    const uint8_t *old = o->old;
-    uint8_t *neu = o->neu;
-    uint32_t n = o->n;
-    if (width == 2 && is_float)
-        add16(old, sym, neu, n);
-    for (uint32_t i = 0; i < n && !(width == 2 && is_float); i++) {
-        uint64_t a = load(old + (size_t)i * width, width), d = (uint64_t)(sym[i] >> 1) ^ (0 - (uint64_t)(sym[i] & 1));
-        store(neu + (size_t)i * width, is_float ? unordered(ordered(a, width) + d, width) : a + d, width);
+    const unsigned shift = o->shift;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t a = word_in(word_load(base + (size_t)i * width, width), width, is_float, shift);
+        word_store(neu + (size_t)i * width, word_out(a + (uint64_t)skf_unzigzag(sym[i]), width, is_float, shift), width);
     }
+}
+
+static inline __attribute__((always_inline)) bool add_far(const struct skf_words *o, unsigned width, const uint8_t *sym,
+                                                          uint8_t *neu, uint32_t n, struct word_bits *raw)
+{
+    const bool is_float = o->exponent_at != 0;
     for (uint32_t i = 0; i < n; i++) {
         int64_t d;
         if (n - i >= 8 && !not_small(skf_le64(sym + i))) {
@@ -356,34 +418,91 @@ static inline __attribute__((always_inline)) bool add(const struct skf_words *o,
         }
         if (sym[i] < SKF_SMALL)
             continue;
-        if (!skf_bucket_get(raw, sym[i], width, &d))
+        if (!word_far(raw, sym[i], width, &d))
             return false;
-        uint64_t a = load(old + (size_t)i * width, width);
-        store(neu + (size_t)i * width, is_float ? unordered(ordered(a, width) + (uint64_t)d, width) : a + (uint64_t)d,
-              width);
+        uint8_t *p = neu + (size_t)i * width;
+        uint64_t a = word_in(word_load(p, width), width, is_float, o->shift); /* the old number may be gone: this lies beside it */
+        word_store(p, word_out(a - (uint64_t)skf_unzigzag(sym[i]) + (uint64_t)d, width, is_float, o->shift), width);
     }
     return true;
 }
 
+static bool add(const struct decoding *c, const uint8_t *base, const uint8_t *sym, uint8_t *neu, uint32_t n, struct word_bits *raw)
+{
+    bool is_whole = false;
+#define ADD_SMALL(wd) add_small(&c->o, wd, base, sym, neu, n)
+#define ADD_FAR(wd) is_whole = add_far(&c->o, wd, sym, neu, n, raw)
+    if (is_halves(&c->o))
+        c->loops->add(base, sym, neu, n, c->o.shift);
+    else
+        BY_WIDTH(c->o.width, ADD_SMALL)
+    BY_WIDTH(c->o.width, ADD_FAR)
+    return is_whole;
+}
+
+/* Symbols come in multiples of RANS_MANY, contexts in rows: what they leave over waits for the next. */
+static enum skf_err get_dense(struct skf_work *w, struct skf_reader *r, struct decoding *c)
+{
+    struct skf_words *o = &c->o;
+    struct skf_syms_in in;
+    struct word_bits raw;
+    SKF_TRY(skf_area_need(&w->key, 2 * BLOCK));
+    SKF_TRY(skf_area_need(&w->sym, 2 * BLOCK));
+    SKF_TRY(skf_syms_begin(w, &w->tables, r, o->n, &in));
+    SKF_TRY(skf_word_bits(r, &raw));
+    uint8_t *key = w->key.p, *sym = w->sym.p;
+    for (uint32_t at = 0, n, ready = 0; at < o->n; at += n, ready -= n) {
+        while (c->done < o->n && ready < BLOCK)
+            ready += begin(c, key + ready);
+        n = c->done == o->n ? ready : ready & ~(RANS_MANY - 1u);
+        SKF_TRY(skf_syms_some(&in, sym, key, n));
+        if (!add(c, c->base + (size_t)at * o->width, sym, o->neu + (size_t)at * o->width, n, &raw))
+            return SKF_ERR_FORMAT;
+        finish(c, at, n);
+        memmove(key, key + n, ready - n);
+    }
+    return word_is_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
+}
+
+static enum skf_err get_sparse(struct skf_work *w, struct skf_reader *r, struct decoding *c)
+{
+    SKF_TRY(skf_area_need(&w->key, c->o.n));
+    while (c->done < c->o.n)
+        (void)begin(c, w->key.p + c->done);
+    SKF_TRY(skf_sparse_get(w, r, &c->o));
+    finish(c, 0, c->o.n);
+    return SKF_OK;
+}
+
+static enum skf_err get_form(struct skf_reader *r, struct skf_words *o)
+{
+    uint8_t form;
+    SKF_TRY(skf_get_u8(r, &form));
+    if (form > (FORM_BF16 | FORM_SHIFT) || ((form & FORM_BF16) && !may_be_bf16(o->type)))
+        return SKF_ERR_FORMAT;
+    if (form & FORM_BF16)
+        make_bf16(o);
+    o->shift = form & FORM_SHIFT;
+    return o->shift < 8 * o->width ? SKF_OK : SKF_ERR_FORMAT;
+}
+
 enum skf_err skf_words_get(struct skf_work *w, struct skf_reader *r, const struct skf_words *given)
 {
-    struct skf_words mine = *given, *o = &mine;
-    struct skf_levels l;
-    struct skf_factors f;
-    struct skf_bits_in raw;
-    bool is_whole = false;
-    open_levels(o, &l);
-    open_factors(o, &l, &f);
-    if (is_guessed(o->type)) {
-        SKF_TRY(skf_factors_get(w, r, &f, SKF_RANK_MAX));
-        SKF_TRY(begin_from_guess(w, &f, o));
+    struct decoding c = {.given = given, .o = *given, .loops = skf_loops_of(w->isa)};
+    struct skf_words *o = &c.o;
+    uint8_t mode;
+    SKF_TRY(get_form(r, o));
+    open_levels(o, &c.l);
+    c.f = factors_of(o, &c.l);
+    SKF_TRY(skf_factors_get(w, r, &c.f));
+    SKF_TRY(skf_levels_get(w, r, &c.l));
+    SKF_TRY(skf_get_u8(r, &mode));
+    if (mode >= MODE_COUNT)
+        return SKF_ERR_FORMAT;
+    if (o->type != given->type && given->type == SKF_T_F32) {
+        SKF_TRY(skf_area_need(&w->ref, 2 * (size_t)o->n));
+        o->neu = w->ref.p;
     }
-    SKF_TRY(skf_levels_get(w, r, &l));
-    SKF_TRY(skf_area_need(&w->sym, o->n));
-    SKF_TRY(keys(w, o, &l));
-    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, w->key.p, o->n}));
-    SKF_TRY(skf_raw_get(r, &raw));
-#define ADD(wd) is_whole = add(o, wd, w->sym.p, &raw)
-    BY_WIDTH(o->width, ADD)
-    return is_whole && is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
+    c.base = o->type != given->type || c.f.rank || mode == MODE_SPARSE ? o->neu : o->old;
+    return mode == MODE_SPARSE ? get_sparse(w, r, &c) : get_dense(w, r, &c);
 }

@@ -7,8 +7,6 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
-#include <math.h>
-
 #include "base/alloc.h"
 #include "base/util.h"
 #include "delta/int_priv.h"
@@ -309,63 +307,6 @@ static void test_every_type(void **unused)
     skf_work_free(&w);
 }
 
-/* A change of low rank on rows that fit: the guess pays, is exact, and is refused when it lies. */
-static void test_guesses(void **unused)
-{
-    static const enum skf_type guessed[] = {SKF_T_BF16, SKF_T_F16, SKF_T_F32, SKF_T_Q8_0, SKF_T_Q4_0, SKF_T_Q4_1};
-    static float from[256 * 256], to[256 * 256];
-    static uint8_t old[sizeof from], neu[sizeof from], back[sizeof from];
-    struct skf_work w;
-    assert_int_equal(skf_work_init(&w), SKF_OK);
-    const enum skf_isa best = w.isa;
-    for (size_t t = 0; t < SKF_COUNT(guessed); t++) {
-        const struct skf_type_info *info = skf_type_info((uint32_t)guessed[t]);
-        for (unsigned i = 0; i < 256; i++)
-            for (unsigned j = 0; j < 256; j++) {
-                unsigned at = i * 256 + j;
-                from[at] = (float)(int32_t)next() / 2147483648.0f;
-                to[at] = from[at] + (float)((int)(i % 7) - 3) * (float)((int)(j % 11) - 5) * (info->block_bytes < 32 ? 0.02f : 0.004f);
-            }
-        from[5] = to[5] = to[77] = INFINITY;
-        from[99] = NAN;
-        if (info->block > 1)
-            from[5] = to[5] = to[77] = from[99] = 1;
-        assert_int_equal(skf_quantize(guessed[t], from, old, 256 * 256), SKF_OK);
-        assert_int_equal(skf_quantize(guessed[t], to, neu, 256 * 256), SKF_OK);
-        size_t row = 256 / info->block * info->block_bytes, n = 256 * row;
-        struct skf_buf plain = SKF_BUF_INIT(1 << 20), out = SKF_BUF_INIT(1 << 20);
-        assert_int_equal(skf_int_put(&w, guessed[t], n, NULL, 0, old, neu, n, &plain), SKF_OK); /* one row: nothing to guess from */
-        assert_int_equal(skf_int_put(&w, guessed[t], row, NULL, 0, old, neu, n, &out), SKF_OK);
-        assert_true(out.len < plain.len - plain.len / 10);
-        assert_int_equal(skf_int_get(&w, guessed[t], row, NULL, 0, out.data, out.len, old, back, n), SKF_OK);
-        assert_memory_equal(back, neu, n);
-        w.isa = SKF_ISA_REF;
-        memset(back, 0, n);
-        assert_int_equal(skf_int_get(&w, guessed[t], row, NULL, 0, out.data, out.len, old, back, n), SKF_OK);
-        assert_memory_equal(back, neu, n);
-        /* Other rows than those it was made for: never more than wrong bytes. */
-        enum skf_err e = skf_int_get(&w, guessed[t], row * 2, NULL, 0, out.data, out.len, old, back, n);
-        assert_true(e == SKF_OK || e == SKF_ERR_FORMAT);
-        assert_int_equal(skf_int_get(&w, guessed[t], n, NULL, 0, out.data, out.len, old, back, n), SKF_ERR_FORMAT);
-        if (info->block == 1) {
-            assert_true(out.data[0] > 0 && out.data[0] <= 8);
-            out.data[0] = 9; /* a rank that nobody sends */
-            assert_int_equal(skf_int_get(&w, guessed[t], row, NULL, 0, out.data, out.len, old, back, n), SKF_ERR_FORMAT);
-        }
-        for (unsigned k = 0; k < 300; k++) {
-            uint8_t was = out.data[k % 40], *at = &out.data[k % 40];
-            *at = (uint8_t)next();
-            e = skf_int_get(&w, guessed[t], row, NULL, 0, out.data, out.len, old, back, n);
-            assert_true(e == SKF_OK || e == SKF_ERR_FORMAT);
-            *at = was;
-        }
-        w.isa = best;
-        skf_buf_free(&plain);
-        skf_buf_free(&out);
-    }
-    skf_work_free(&w);
-}
-
 /* Descriptions must cover every byte of a block: what is not described would be lost. */
 static void test_no_byte_forgotten(void **unused)
 {
@@ -444,7 +385,7 @@ int main(void)
         cmocka_unit_test(test_varint),          cmocka_unit_test(test_symbols),
         cmocka_unit_test(test_same_everywhere), cmocka_unit_test(test_lying_tables),
         cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_streams_are_small), cmocka_unit_test(test_guesses), cmocka_unit_test(test_every_type),
+        cmocka_unit_test(test_streams_are_small), cmocka_unit_test(test_every_type),
         cmocka_unit_test(test_no_byte_forgotten), cmocka_unit_test(test_broken_payloads),
         cmocka_unit_test(test_bomb),
     };

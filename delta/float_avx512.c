@@ -1,0 +1,37 @@
+/* The loops of float_priv.h for AVX-512. */
+#if defined __x86_64__
+#include <immintrin.h>
+
+#define NAME(x) x##_avx512
+#include "delta/float_body_priv.h"
+
+#define INLINE static inline __attribute__((always_inline))
+typedef __m512 vf;
+typedef __m512i vi;
+INLINE vf vf_set(float x) { return _mm512_set1_ps(x); }
+INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void vf_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
+INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+INLINE vf vf_sum(vf a, vf b, vf c) { return _mm512_fmadd_ps(b, c, a); } /* a + b * c */
+INLINE vf vf_of(vi a) { return _mm512_castsi512_ps(a); }
+INLINE vi vi_of(vf a) { return _mm512_castps_si512(a); }
+INLINE vf vi_float(vi a) { return _mm512_cvtepi32_ps(a); }
+INLINE vi vi_set(int x) { return _mm512_set1_epi32(x); }
+INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+INLINE vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
+INLINE vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
+INLINE vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
+INLINE vi vi_xor(vi a, vi b) { return _mm512_xor_si512(a, b); }
+INLINE vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
+INLINE vi vi_abs(vi a) { return _mm512_abs_epi32(a); }
+INLINE vi vi_shl(vi a, unsigned n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128((int)n)); }
+INLINE vi vi_shr(vi a, unsigned n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128((int)n)); }
+INLINE vi vi_pick(vi a, vi b, vi x, vi y) { return _mm512_mask_mov_epi32(y, _mm512_cmpeq_epi32_mask(a, b), x); } /* a == b ? x : y */
+INLINE vi vi_halves(const uint8_t *p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
+INLINE void vi_put_halves(uint8_t *p, vi a) { _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(a)); }
+INLINE vf vf_f16(vi a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
+INLINE vi vf_put_f16(vf a) { return _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
+
+#include "delta/float_wide_priv.h"
+#endif
