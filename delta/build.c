@@ -103,7 +103,7 @@ static enum skf_err open_workers(struct build *b, struct skf_why *why)
     if (!b->workers)
         return no_memory(why);
     for (unsigned i = 0; i < b->jobs; i++) {
-        b->workers[i].out = SKF_BUF_INIT(SKF_CHUNK_MAX);
+        b->workers[i].out = b->workers[i].trial = SKF_BUF_INIT(SKF_CHUNK_MAX);
         if (skf_work_init(&b->workers[i].work) != SKF_OK)
             return no_memory(why);
     }
@@ -116,6 +116,9 @@ static void close_workers(struct build *b)
         struct build_worker *w = &b->workers[i];
         skf_work_free(&w->work);
         skf_buf_free(&w->out);
+        skf_buf_free(&w->trial);
+        skf_area_free(&w->room.rest);
+        skf_area_free(&w->room.zeros);
         skf_area_free(&w->neu);
         skf_area_free(&w->old);
         skf_area_free(&w->best);
@@ -127,7 +130,12 @@ static void close_workers(struct build *b)
     b->workers = NULL;
     for (unsigned i = 0; i < BUILD_HEAVY; i++) {
         skf_zenc_free(b->heavy[i].enc);
-        skf_area_free(&b->heavy[i].source);
+        struct build_heavy *h = &b->heavy[i];
+        struct skf_area *all[] = {&h->source, &h->match, &h->room.rest, &h->room.zeros};
+        for (size_t k = 0; k < SKF_COUNT(all); k++)
+            skf_area_free(all[k]);
+        skf_buf_free(&h->trial);
+        skf_buf_free(&h->out);
         b->heavy[i].enc = NULL;
     }
 }
@@ -283,7 +291,7 @@ enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model
                       .neu_source = skf_model_source(neu),
                       .spool = {.fd = -1},
                       .jobs = opts->jobs ? opts->jobs : skf_cpu_count(),
-                      .level = opts->level ? opts->level : 9,
+                      .level = opts->level,
                       .adapter = opts->adapter,
                       .progress = &opts->progress};
     (void)pthread_mutex_init(&b.adapter_lock, NULL);
@@ -297,6 +305,8 @@ enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model
     close_workers(&b);
     build_spool_close(&b.spool);
     skf_anchors_free(b.anchors);
+    for (uint64_t i = 0; b.chunks && i < b.neu_cut.n; i++)
+        skf_free(b.chunks[i].ranges);
     skf_free(b.chunks);
     skf_free(b.spooled);
     skf_free(b.tensor_of);

@@ -6,6 +6,7 @@
 
 #include "delta/int_priv.h"
 #include "delta/locate_priv.h"
+#include "delta/region_priv.h"
 #include "delta/skd_priv.h"
 
 /* Threads that encode, and zstd contexts with large tables among them: together with the areas of each they stay in 64 MiB. */
@@ -25,7 +26,9 @@ SKF_MUST enum skf_err build_spool_get(const struct build_spool *s, uint64_t at, 
 struct build_heavy { /* a context with large tables, shared by the workers whose number is the same modulo BUILD_HEAVY */
     pthread_mutex_t lock;
     struct skf_zenc *enc;
-    struct skf_area source;
+    struct skf_area source, match;
+    struct skf_region_room room;
+    struct skf_buf trial, out;
 };
 struct build_side { /* of one tensor; zeroed when it has none */
     uint8_t *p;             /* n bytes, here until the tensor's last chunk is coded */
@@ -37,8 +40,11 @@ struct build_side { /* of one tensor; zeroed when it has none */
 };
 struct build_worker {
     struct skf_work work;
-    struct skf_buf out;
+    struct skf_buf out, trial;
     struct skf_area neu, old, best, check;
+    struct skf_region_room room;
+    struct skd_range ranges[SKD_RANGES_MAX]; /* of the best, when it is MIXED */
+    uint32_t n_ranges;
     struct skf_area adapter, place; /* adapter_put.c */
 };
 struct candidate { /* a way to code a chunk; its payload is in the worker's `best` */
@@ -83,6 +89,14 @@ SKF_MUST enum skf_err build_try_adapter(struct build *b, struct build_worker *w,
                                         struct skf_why *why);
 /* Finds what the chunks of a tensor may share, and gives it to the tensor. */
 SKF_MUST enum skf_err build_find_side(struct build *b, unsigned worker, uint64_t tensor, struct skf_why *why);
+
+/* encode_any.c: tries what does not depend on a tensor: zstd by itself and with ranges of the source, regions where the content is unknown. */
+SKF_MUST enum skf_err build_try_any(struct build *b, unsigned worker, uint64_t i, const uint8_t *neu, size_t n,
+                                    struct candidate *c);
+/* Makes a mixed payload the worker's best, once it has been undone again. */
+SKF_MUST enum skf_err build_take_mixed(struct build_worker *w, struct skf_region_room *room, const struct skf_buf *payload,
+                                       const struct skd_range *ranges, uint32_t n_ranges, const uint8_t *neu, size_t n,
+                                       const uint8_t *prefix, struct candidate *c);
 
 /* Chooses and makes the coding of chunk i (its record, spooled payload and digests). */
 SKF_MUST enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct skf_why *why);

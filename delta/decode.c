@@ -4,11 +4,13 @@
 #include "base/alloc.h"
 #include "delta/adapter_priv.h"
 #include "delta/int_priv.h"
+#include "delta/region_priv.h"
 #include "delta/skd_priv.h"
 
 struct skf_delta_scratch {
     struct skf_work work;
-    struct skf_area source; /* a range that does not lie in one piece */
+    struct skf_area source; /* what does not lie in one piece */
+    struct skf_region_room room;
 };
 
 enum skf_err skf_delta_scratch_new(struct skf_delta_scratch **s)
@@ -31,7 +33,24 @@ void skf_delta_scratch_free(struct skf_delta_scratch *s)
         return;
     skf_work_free(&s->work);
     skf_area_free(&s->source);
+    skf_area_free(&s->room.rest);
+    skf_area_free(&s->room.zeros);
     skf_free(s);
+}
+
+static enum skf_err make_mixed(const struct skf_skd *skd, const struct skd_chunk *c, const uint8_t *payload,
+                               const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out)
+{
+    const struct skd_range *g = (const struct skd_range *)(const void *)skd->ranges.data + c->range;
+    const uint8_t *old = NULL;
+    if (c->ranges == 1)
+        SKF_TRY(skf_area_view(source, g->at, g->n, &s->source, &old));
+    if (c->ranges > 1)
+        SKF_TRY(skf_area_need(&s->source, c->source_length));
+    for (uint32_t i = 0, at = 0; i < c->ranges && c->ranges > 1; at += g[i++].n)
+        SKF_TRY(skf_source_read(source, g[i].at, s->source.p + at, g[i].n));
+    return skf_regions_get(&s->work, &s->room, payload, c->payload_length, old ? old : s->source.p, c->source_length, out,
+                           c->result_length);
 }
 
 static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, const uint8_t *payload,
@@ -68,6 +87,8 @@ static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, c
         SKF_TRY(skf_area_view(source, c->source_offset, c->source_length, &s->source, &old));
         return adapter_get(&s->work, &a, payload, c->payload_length, old, out, c->result_length);
     }
+    case SKF_CODE_MIXED:
+        return make_mixed(skd, c, payload, source, s, out);
     default:
         return SKF_ERR_INTERNAL;
     }

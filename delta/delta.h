@@ -21,9 +21,10 @@ enum skf_coding { /* how a chunk of the result is made; never renumbered */
     SKF_CODE_PATCH = 3, /* zstd with a range of the source as its prefix (--patch-from) */
     SKF_CODE_INT = 4,   /* differences of elements or block fields, coded by rANS in the context of the old ones */
     SKF_CODE_ADAPTER = 5, /* rows of the source merged with a low-rank change, as `skiff merge` does it */
+    SKF_CODE_MIXED = 6, /* regions: numbers as differences or by themselves, other bytes as zstd with ranges of the source */
     SKF_CODE_COUNT
 };
-const char *skf_coding_name(enum skf_coding c); /* copy, raw, zstd, patch, int, adapter */
+const char *skf_coding_name(enum skf_coding c); /* copy, raw, zstd, patch, int, adapter, mixed */
 
 struct skf_skd_chunk;
 struct skf_adapter; /* model/adapter.h */
@@ -89,7 +90,7 @@ struct skf_skd_chunk {
     uint64_t payload_offset; /* from the file's start; contiguous in chunk order, behind the sides */
     uint32_t payload_length; /* 0 for copies */
     uint8_t payload_digest[SKF_DIGEST];
-    uint64_t source_offset, source_length; /* the range of the source it reads; 0, 0 for none */
+    uint64_t source_offset, source_length; /* what it reads of the source; 0, 0 for none. Of several ranges the first's place, and all bytes */
     uint32_t side;           /* the number of the side that it needs; SKF_NO_SIDE for none */
 };
 

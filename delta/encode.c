@@ -48,70 +48,51 @@ static enum skf_err try_int(struct build *b, struct build_worker *w, uint64_t i,
     return SKF_OK;
 }
 
-/* The part of the source around `at` that a chunk of n bytes may refer to; false when there is none. */
-static bool has_range(const struct build *b, uint64_t at, size_t n, uint64_t *from, uint64_t *len)
+/* Rows that the source's tensor has as differences, the others (all of them, where differences do not pay) by themselves. */
+static enum skf_err try_numbers(struct build *b, struct build_worker *w, uint64_t i, const struct skf_tensor *from,
+                                uint64_t within, const uint8_t *neu, size_t n, struct candidate *c)
 {
-    uint64_t size = b->old_source->size, half = (SKD_PATCH_MAX - n) / 2;
-    if (size == 0)
-        return false;
-    if (at + half < at) /* it begins before the source by the anchors' shift */
-        at = 0;
-    *from = at > half ? at - half : 0;
-    if (*from >= size)
-        return false;
-    *len = SKF_MIN(SKD_PATCH_MAX, size - *from);
-    return true;
-}
-
-/* Where a chunk without a counterpart may find something of its own: the same place of its tensor, what anchors say, the
- * same place of the file. */
-static bool has_likely_place(const struct build *b, uint64_t i, const uint8_t *neu, size_t n, uint64_t *at)
-{
-    const struct skf_tensor *from;
-    uint64_t within;
-    if (is_paired(b, i, &from, &within)) {
-        *at = from->offset + within;
-        return true;
+    const struct skf_tensor *t = &b->tensors[b->tensor_of[i]];
+    const uint8_t *old = NULL;
+    size_t common = from && from->bytes - within < n ? from->bytes - within : 0;
+    struct skf_region g[2];
+    uint32_t count = 0, grain = skf_int_grain(t->type);
+    if (!skf_region_alone(t->type) || n % grain || common % grain)
+        return SKF_OK;
+    if (common) {
+        SKF_TRY(skf_area_view(b->old_source, from->offset + within, common, &w->old, &old));
+        g[count++] = (struct skf_region){0, (uint32_t)common, 0, SKF_REGION_INT, t->type, t->row_bytes};
     }
-    *at = b->neu_cut.chunks[i].offset;
-    if (b->anchors && skf_anchors_find(b->anchors, neu, n, *at, at))
-        return true;
-    return b->tensor_of[i] == SKD_NO_TENSOR;
+    g[count++] = (struct skf_region){(uint32_t)common, (uint32_t)(n - common), 0, skf_region_alone(t->type), t->type, t->row_bytes};
+    const struct skf_region_tools tools = {.work = &w->work, .room = &w->room, .trial = &w->trial};
+    skf_buf_clear(&w->out);
+    w->out.limit = w->trial.limit = c->n - 1;
+    enum skf_err e = c->n > 1 ? skf_regions_put(&tools, g, count, neu, old, common, &w->out) : SKF_ERR_LIMIT;
+    if (e == SKF_ERR_LIMIT)
+        return SKF_OK;
+    SKF_TRY(e);
+    const struct skd_range range = {common ? from->offset + within : 0, (uint32_t)common};
+    return build_take_mixed(w, &w->room, &w->out, &range, common ? 1 : 0, neu, n, old, c);
 }
 
-static enum skf_err try_zstd(struct build *b, unsigned worker, uint64_t i, const uint8_t *neu, size_t n,
-                             struct candidate *c)
+/* The cheapest of all ways, in *c and the worker's best. */
+static enum skf_err choose(struct build *b, unsigned worker, uint64_t i, const uint8_t *neu, size_t n, struct candidate *c,
+                           struct skf_why *why)
 {
     struct build_worker *w = &b->workers[worker];
-    struct build_heavy *h = &b->heavy[worker % BUILD_HEAVY];
-    uint64_t at, from, len;
-    size_t got = 0;
-    SKF_TRY(skf_area_need(&w->check, n));
-    SKF_TRY(skf_area_need(&w->best, n));
-    enum skf_err e = SKF_OK;
-    (void)pthread_mutex_lock(&h->lock);
-    if (!h->enc && !(h->enc = skf_zenc_new()))
-        SKF_GO(e, SKF_ERR_NOMEM);
-    /* Noise is found out cheaply. */
-    SKF_GO(e, skf_zenc_chunk(h->enc, neu, n, NULL, 0, 1, w->check.p, c->n, &got));
-    if (got && got < n - n / 100)
-        SKF_GO(e, skf_zenc_chunk(h->enc, neu, n, NULL, 0, b->level, w->check.p, c->n, &got));
-    if (got && got < c->n) {
-        memcpy(w->best.p, w->check.p, got);
-        *c = (struct candidate){SKF_CODE_ZSTD, got, 0, 0};
+    const struct skf_tensor *from = NULL;
+    uint64_t within = 0;
+    bool is_tensor = b->tensor_of[i] != SKD_NO_TENSOR, has_pair = is_paired(b, i, &from, &within);
+    if (has_pair) {
+        SKF_TRY(build_try_adapter(b, w, i, from, within, neu, n, c, why));
+        if (c->n > n / 32)
+            SKF_TRY(try_int(b, w, i, from, within, neu, n, c));
     }
-    if (has_likely_place(b, i, neu, n, &at) && has_range(b, at, n, &from, &len)) {
-        const uint8_t *prefix;
-        SKF_GO(e, skf_area_view(b->old_source, from, len, &h->source, &prefix));
-        SKF_GO(e, skf_zenc_chunk(h->enc, neu, n, prefix, len, b->level, w->check.p, c->n, &got));
-        if (got && got < c->n) {
-            memcpy(w->best.p, w->check.p, got);
-            *c = (struct candidate){SKF_CODE_PATCH, got, from, len};
-        }
-    }
-out:
-    (void)pthread_mutex_unlock(&h->lock);
-    return e;
+    if (is_tensor && !IS_GOOD(c->n, n))
+        SKF_TRY(try_numbers(b, w, i, has_pair ? from : NULL, within, neu, n, c));
+    if (!is_tensor || c->coding == SKF_CODE_MIXED || !IS_GOOD(c->n, n))
+        return build_try_any(b, worker, i, neu, n, c);
+    return SKF_OK;
 }
 
 enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct skf_why *why)
@@ -124,17 +105,10 @@ enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct sk
     if (is_cancelled(b->progress))
         return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
     const uint8_t *neu;
-    const struct skf_tensor *from;
-    uint64_t within;
     struct candidate c = {SKF_CODE_RAW, n, 0, 0};
     enum skf_err e = skf_area_view(b->neu_source, r->result_offset, n, &w->neu, &neu);
-    bool has_pair = is_paired(b, i, &from, &within);
-    if (e == SKF_OK && has_pair)
-        e = build_try_adapter(b, w, i, from, within, neu, n, &c, why);
-    if (e == SKF_OK && has_pair && c.n > n / 32)
-        e = try_int(b, w, i, from, within, neu, n, &c);
-    if (e == SKF_OK && !IS_GOOD(c.n, n))
-        e = try_zstd(b, worker, i, neu, n, &c);
+    if (e == SKF_OK)
+        e = choose(b, worker, i, neu, n, &c, why);
     if (e != SKF_OK)
         return skf_fail(why, e, "chunk %llu cannot be coded: %s", (unsigned long long)i, skf_err_name(e));
     const uint8_t *payload = c.coding == SKF_CODE_RAW ? neu : w->best.p;
@@ -142,6 +116,11 @@ enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct sk
     r->payload_length = (uint32_t)c.n;
     r->source_offset = c.source_offset;
     r->source_length = (uint32_t)c.source_length;
+    if (c.coding == SKF_CODE_MIXED && w->n_ranges) {
+        r->n_ranges = w->n_ranges;
+        if (!(r->ranges = skf_memdup(w->ranges, w->n_ranges * sizeof *r->ranges)))
+            return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
+    }
     if (c.coding == SKF_CODE_RAW)
         memcpy(r->payload_digest, r->result_digest, SKF_DIGEST);
     else

@@ -8,9 +8,11 @@
 #include "delta/locate_priv.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "delta/skd_priv.h"
 
 /* ---- chunks by digest --------------------------------------------------------------------------------------------------------- */
 static int by_digest(const void *a, const void *b, void *cut)
@@ -64,7 +66,9 @@ uint64_t skf_by_digest_find(const struct skf_by_digest *d, const struct skf_chun
 #define PLACE_BITS 44 /* 16 TiB; the other 20 bits of a slot tell hashes apart */
 #define SEGMENT (4u << 20)
 #define WINDOW 64
-#define MAX_HITS 256
+#define MAX_HITS 8192       /* of one chunk */
+#define CLUSTER_GAP (128u << 10)
+#define CLUSTER_MARGIN (32u << 10)
 
 struct skf_anchors {
     atomic_uint_fast64_t *slots; /* tag and place; all ones when empty */
@@ -158,9 +162,34 @@ void skf_anchors_free(struct skf_anchors *a)
     skf_free(a);
 }
 
-bool skf_anchors_find(const struct skf_anchors *a, const uint8_t *p, size_t n, uint64_t offset, uint64_t *at)
+/* ---- neighbourhoods -------------------------------------------------------------------------------------------------------------- */
+struct cluster { /* of places in the source */
+    uint64_t at, end;
+    uint32_t hits;
+};
+
+static int by_place(const void *a, const void *b)
 {
-    uint64_t h = 0, shift[MAX_HITS];
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+static int by_hits(const void *a, const void *b)
+{
+    const struct cluster *x = a, *y = b;
+    if (x->hits != y->hits)
+        return x->hits > y->hits ? -1 : 1;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+static int by_start(const void *a, const void *b)
+{
+    const struct skd_range *x = a, *y = b;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+/* Places where anchors of p stand in the source, in order. */
+static size_t find_places(const struct skf_anchors *a, const uint8_t *p, size_t n, uint64_t *place)
+{
+    uint64_t h = 0;
     size_t hits = 0;
     for (size_t k = 0; k < n && hits < MAX_HITS; k++) {
         h = (h << 1) + a->gear[p[k]];
@@ -168,20 +197,69 @@ bool skf_anchors_find(const struct skf_anchors *a, const uint8_t *p, size_t n, u
             continue;
         uint64_t v = atomic_load_explicit(&a->slots[slot_of(h)], memory_order_relaxed);
         if (v != UINT64_MAX && (v ^ tag_of(h)) >> PLACE_BITS == 0)
-            shift[hits++] = (v & ((1ull << PLACE_BITS) - 1)) - (offset + k);
+            place[hits++] = v & ((1ull << PLACE_BITS) - 1);
     }
-    size_t best = 0, most = 0;
+    qsort(place, hits, sizeof *place, by_place);
+    return hits;
+}
+
+static size_t make_clusters(const struct skf_anchors *a, const uint64_t *place, size_t hits, struct cluster *c)
+{
+    size_t n = 0;
     for (size_t i = 0; i < hits; i++) {
-        size_t votes = 0;
-        for (size_t j = 0; j < hits; j++)
-            votes += shift[j] == shift[i];
-        if (votes > most) {
-            most = votes;
-            best = i;
+        if (n && place[i] - c[n - 1].end < CLUSTER_GAP) {
+            c[n - 1].end = place[i];
+            c[n - 1].hits++;
+        } else {
+            c[n++] = (struct cluster){place[i], place[i], 1};
         }
     }
-    if (!hits)
-        return false;
-    *at = offset + shift[best];
-    return true;
+    for (size_t i = 0; i < n; i++) {
+        c[i].at = c[i].at > CLUSTER_MARGIN ? c[i].at - CLUSTER_MARGIN : 0;
+        c[i].end = SKF_MIN(a->source->size, c[i].end + CLUSTER_MARGIN);
+    }
+    qsort(c, n, sizeof *c, by_hits);
+    return n;
+}
+
+/* Room that is left goes to both sides of the first, which has most in common. */
+static void widen(const struct skf_anchors *a, uint64_t room, struct skd_range *first)
+{
+    uint64_t low = SKF_MIN(room / 2, first->at), high = SKF_MIN(room - low, a->source->size - first->at - first->n);
+    low = SKF_MIN(room - high, first->at);
+    first->at -= low;
+    first->n += (uint32_t)(low + high);
+}
+
+enum skf_err skf_anchors_ranges(const struct skf_anchors *a, const uint8_t *p, size_t n, uint32_t most,
+                                struct skd_range *ranges, uint32_t max, uint32_t *count)
+{
+    uint64_t *place = skf_calloc(MAX_HITS, sizeof *place), left = most;
+    struct cluster *c = skf_calloc(MAX_HITS, sizeof *c);
+    size_t found = 0, k = 0, kept = 0;
+    if (place && c)
+        found = make_clusters(a, place, find_places(a, p, n, place), c);
+    for (size_t i = 0; i < found && k < max && left && (i == 0 || c[i].hits > 1); i++) {
+        uint64_t len = SKF_MIN(left, c[i].end - c[i].at);
+        ranges[k++] = (struct skd_range){c[i].at, (uint32_t)len};
+        left -= len;
+    }
+    bool is_done = place && c;
+    skf_free(place);
+    skf_free(c);
+    if (!is_done)
+        return SKF_ERR_NOMEM;
+    if (k)
+        widen(a, left, &ranges[0]);
+    qsort(ranges, k, sizeof *ranges, by_start);
+    for (size_t i = 0; i < k; i++) { /* those that touch become one */
+        struct skd_range *last = kept ? &ranges[kept - 1] : NULL;
+        uint64_t end = ranges[i].at + ranges[i].n;
+        if (last && ranges[i].at <= last->at + last->n)
+            last->n = (uint32_t)(SKF_MAX(end, last->at + last->n) - last->at);
+        else
+            ranges[kept++] = ranges[i];
+    }
+    *count = (uint32_t)kept;
+    return SKF_OK;
 }

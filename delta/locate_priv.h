@@ -22,8 +22,10 @@ struct skf_anchors;
 SKF_MUST enum skf_err skf_anchors_make(const struct skf_source *s, unsigned jobs, const struct skf_progress *progress,
                                        struct skf_anchors **a, struct skf_why *why);
 void skf_anchors_free(struct skf_anchors *a); /* NULL is fine */
-/* True when some of the n bytes at p (which stand at `offset` of the result) occur in the source; *at is where p would begin
- * there by the shift that most of them agree on (modulo 2^64: it may lie before the source). */
-bool skf_anchors_find(const struct skf_anchors *a, const uint8_t *p, size_t n, uint64_t offset, uint64_t *at);
+/* Up to `max` ranges of the source, in order and apart, that share most with the n bytes at p: together at most `most` bytes. Their
+ * number; 0 when nothing of p is there. */
+struct skd_range;
+SKF_MUST enum skf_err skf_anchors_ranges(const struct skf_anchors *a, const uint8_t *p, size_t n, uint32_t most,
+                                         struct skd_range *ranges, uint32_t max, uint32_t *count);
 
 #endif

@@ -24,8 +24,9 @@
  * Chunk:  coding (1 byte, the upper four bits 0), result length;
  *         COPY: signed source offset less the end of the copy before it (0 at first);
  *         PATCH: signed (source offset - result offset), source length;
- *         ZSTD, PATCH, INT, ADAPTER: payload length; a RAW payload is as long as the result;
- *         result digest; ZSTD, PATCH, INT, ADAPTER: payload digest (of RAW it is the result's).
+ *         MIXED: ranges; of each: signed source offset (less the result offset, later ones less the end of the one before), length;
+ *         all but COPY and RAW: payload length; a RAW payload is as long as the result;
+ *         result digest; all but COPY and RAW: payload digest (of RAW it is the result's).
  *
  * Equal roots make the identity: no tensors, no chunks, no payloads.
  */
@@ -41,6 +42,12 @@
 #define SKD_NAME_MAX 4096
 /* The most bytes of the source that a PATCH may refer to: what a receiver may have to gather in memory. */
 #define SKD_PATCH_MAX (4u << 20)
+/* Ranges of the source that a MIXED chunk may name; together at most SKD_PATCH_MAX bytes. */
+#define SKD_RANGES_MAX 16u
+struct skd_range {
+    uint64_t at;
+    uint32_t n;
+};
 /* The least a record may take, so that counts are checked against what is there before anything is sized by them. */
 #define SKD_TENSOR_MIN 9
 #define SKD_CHUNK_MIN (2 + SKF_DIGEST)
@@ -62,6 +69,7 @@ struct skd_side {
 struct skd_chunk {
     uint64_t result_offset, payload_offset, source_offset;
     uint32_t result_length, payload_length, source_length;
+    uint32_t range, ranges; /* of MIXED: the first in skf_skd.ranges, and how many */
     uint32_t tensor;     /* of INT and ADAPTER; otherwise SKD_NO_TENSOR */
     uint8_t coding;
     const uint8_t *result_digest, *payload_digest; /* in the index; payload_digest NULL for copies */
@@ -69,7 +77,7 @@ struct skd_chunk {
 struct skf_skd {
     struct skf_skd_info info;
     uint8_t *index;
-    struct skf_buf names;
+    struct skf_buf names, ranges; /* ranges: struct skd_range */
     struct skd_tensor *tensors;
     struct skd_side *sides;
     struct skd_chunk *chunks;
@@ -89,6 +97,8 @@ struct skd_out_chunk { /* a record in the making */
     uint32_t result_length, payload_length, source_length;
     uint8_t coding;
     uint64_t result_offset, source_offset;
+    struct skd_range *ranges; /* of MIXED: n_ranges, allocated */
+    uint32_t n_ranges;
     uint8_t result_digest[SKF_DIGEST], payload_digest[SKF_DIGEST];
 };
 struct skd_out_tensor {

@@ -13,7 +13,7 @@
 
 const char *skf_coding_name(enum skf_coding c)
 {
-    static const char *const names[SKF_CODE_COUNT] = {"copy", "raw", "zstd", "patch", "int", "adapter"};
+    static const char *const names[SKF_CODE_COUNT] = {"copy", "raw", "zstd", "patch", "int", "adapter", "mixed"};
     return (unsigned)c < SKF_CODE_COUNT ? names[c] : "unknown";
 }
 
@@ -141,11 +141,38 @@ struct place { /* what the records before leave behind */
     uint32_t tensor;
 };
 
-static enum skf_err get_source(const struct skf_skd *s, struct skf_reader *r, struct place *at, struct skd_chunk *c)
+/* The ranges of a MIXED chunk: none, or several that a receiver gathers. */
+static enum skf_err get_ranges(struct skf_skd *s, struct skf_reader *r, struct skd_chunk *c)
+{
+    uint64_t count, d, n, end = c->result_offset, all = 0;
+    SKF_TRY(skf_get_varint(r, &count));
+    if (count > SKD_RANGES_MAX)
+        return SKF_ERR_FORMAT;
+    c->range = (uint32_t)(s->ranges.len / sizeof(struct skd_range));
+    c->ranges = (uint32_t)count;
+    for (uint64_t i = 0; i < count; i++) {
+        SKF_TRY(skf_get_svarint(r, &d));
+        SKF_TRY(skf_get_varint(r, &n));
+        struct skd_range g = {end + d, (uint32_t)n};
+        if (n == 0 || n > SKD_PATCH_MAX - all || n > s->info.source_size || g.at > s->info.source_size - n)
+            return SKF_ERR_FORMAT;
+        SKF_TRY(skf_buf_put(&s->ranges, &g, sizeof g));
+        if (i == 0)
+            c->source_offset = g.at;
+        end = g.at + n;
+        all += n;
+    }
+    c->source_length = (uint32_t)all;
+    return SKF_OK;
+}
+
+static enum skf_err get_source(struct skf_skd *s, struct skf_reader *r, struct place *at, struct skd_chunk *c)
 {
     uint64_t d, n = c->result_length;
     if (c->coding == SKF_CODE_INT || c->coding == SKF_CODE_ADAPTER)
         return place_in_tensor(s, c, &at->tensor);
+    if (c->coding == SKF_CODE_MIXED)
+        return get_ranges(s, r, c);
     if (c->coding != SKF_CODE_COPY && c->coding != SKF_CODE_PATCH)
         return SKF_OK;
     SKF_TRY(skf_get_svarint(r, &d));
@@ -160,7 +187,7 @@ static enum skf_err get_source(const struct skf_skd *s, struct skf_reader *r, st
     return SKF_OK;
 }
 
-static enum skf_err get_chunk(const struct skf_skd *s, struct skf_reader *r, struct place *at, struct skd_chunk *c)
+static enum skf_err get_chunk(struct skf_skd *s, struct skf_reader *r, struct place *at, struct skd_chunk *c)
 {
     uint64_t n;
     const uint8_t *p;
@@ -204,6 +231,7 @@ static enum skf_err get_counts(struct skf_skd *s, struct skf_reader *r, struct s
     if (f->n_chunks > left / SKD_CHUNK_MIN || s->n_tensors > left / SKD_TENSOR_MIN || s->n_tensors > f->n_chunks)
         return damaged(why, "it claims more tensors or chunks than its index holds");
     s->names = SKF_BUF_INIT(SKF_MIN((size_t)UINT32_MAX / 2, 16 * (size_t)f->index_size));
+    s->ranges = SKF_BUF_INIT(sizeof(struct skd_range) / 2 * left); /* each takes two bytes and more */
     s->tensors = skf_calloc(s->n_tensors, sizeof *s->tensors);
     s->sides = skf_calloc(s->n_tensors, sizeof *s->sides);
     s->chunks = skf_calloc(f->n_chunks, sizeof *s->chunks);
@@ -288,6 +316,7 @@ void skf_skd_free(struct skf_skd *skd)
     if (!skd)
         return;
     skf_buf_free(&skd->names);
+    skf_buf_free(&skd->ranges);
     skf_free(skd->tensors);
     skf_free(skd->sides);
     skf_free(skd->chunks);

@@ -60,6 +60,14 @@ static enum skf_err put_chunks(const struct skd_out *o, struct skf_buf *b)
         } else if (c->coding == SKF_CODE_PATCH) {
             SKF_TRY(skf_put_svarint(b, c->source_offset - c->result_offset));
             SKF_TRY(skf_put_varint(b, c->source_length));
+        } else if (c->coding == SKF_CODE_MIXED) {
+            uint64_t end = c->result_offset;
+            SKF_TRY(skf_put_varint(b, c->n_ranges));
+            for (uint32_t k = 0; k < c->n_ranges; k++) {
+                SKF_TRY(skf_put_svarint(b, c->ranges[k].at - end));
+                SKF_TRY(skf_put_varint(b, c->ranges[k].n));
+                end = c->ranges[k].at + c->ranges[k].n;
+            }
         }
         bool has_payload = c->coding != SKF_CODE_COPY && c->coding != SKF_CODE_RAW;
         if (has_payload)

@@ -72,8 +72,9 @@ enum skf_err skf_zenc_chunk(struct skf_zenc *z, const uint8_t *p, size_t n, cons
     (void)begin_frame(z->ctx, level);
     /* Tables are bounded so that many threads stay within our memory; the window holds prefix and chunk. */
     (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_windowLog, log2_above(n + prefix_n));
-    (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_hashLog, 18);
-    (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_chainLog, 19);
+    bool is_best = level >= 16; /* levels that search trees: the chunk with all of its prefix should stand in one */
+    (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_hashLog, is_best ? 19 : 18);
+    (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_chainLog, is_best ? 21 : 19);
     if (prefix_n) { /* which these tables cannot cover: a second, sparse one finds what is long */
         (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_enableLongDistanceMatching, 1);
         (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_ldmHashLog, 18);

@@ -1,0 +1,215 @@
+/*
+ * Chunks that have no counterpart in a tensor (build_priv.h): zstd by itself, zstd with the ranges of the source that share most
+ * with them, and where the content is unknown the regions of it that are numbers.
+ */
+#include <string.h>
+
+#include "delta/build_priv.h"
+
+/* Levels where none is asked for: of bytes that no better way is known for, and of what tensors leave over. */
+#define LEVEL_ANY 19
+#define LEVEL_TENSOR 9
+#define LEVEL_FAST 9
+/* What is this small after a fast try is not worth a slow one. */
+#define IS_SMALL(n, of) ((n) < (of) / 64)
+/* Contexts with the largest tables. */
+#define HEAVY_ANY 2
+
+static enum skf_err take(struct build_worker *w, struct candidate *c, uint8_t coding, size_t n, const struct skd_range *range)
+{
+    SKF_TRY(skf_area_need(&w->best, c->n));
+    memcpy(w->best.p, w->check.p, n);
+    *c = (struct candidate){coding, n, range ? range->at : 0, range ? range->n : 0};
+    return SKF_OK;
+}
+
+enum skf_err build_take_mixed(struct build_worker *w, struct skf_region_room *room, const struct skf_buf *payload,
+                              const struct skd_range *ranges, uint32_t n_ranges, const uint8_t *neu, size_t n,
+                              const uint8_t *prefix, struct candidate *c)
+{
+    size_t all = 0;
+    for (uint32_t k = 0; k < n_ranges; k++)
+        all += ranges[k].n;
+    SKF_TRY(skf_area_need(&w->check, n));
+    enum skf_err e = skf_regions_get(&w->work, room, payload->data, payload->len, prefix, all, w->check.p, n);
+    if (e == SKF_ERR_NOMEM)
+        return e;
+    if (e != SKF_OK || memcmp(w->check.p, neu, n) != 0)
+        return SKF_ERR_INTERNAL;
+    SKF_TRY(skf_area_need(&w->best, payload->len));
+    memcpy(w->best.p, payload->data, payload->len);
+    *c = (struct candidate){SKF_CODE_MIXED, payload->len, n_ranges ? ranges[0].at : 0, all};
+    w->n_ranges = n_ranges;
+    if (n_ranges)
+        memcpy(w->ranges, ranges, n_ranges * sizeof *ranges);
+    return SKF_OK;
+}
+
+/* ---- what of the source may be referred to ---------------------------------------------------------------------------------- */
+/* As much of the source as a chunk may refer to, with `at` in its middle. */
+static uint32_t around(const struct build *b, uint64_t at, struct skd_range *range)
+{
+    uint64_t size = b->old_source->size, half = SKD_PATCH_MAX / 2;
+    uint64_t from = at > half ? at - half : 0;
+    if (size > SKD_PATCH_MAX)
+        from = SKF_MIN(from, size - SKD_PATCH_MAX);
+    else
+        from = 0;
+    *range = (struct skd_range){from, (uint32_t)SKF_MIN(SKD_PATCH_MAX, size)};
+    return size > 0;
+}
+
+/* The whole of a small source; the same place of the chunk's tensor; what anchors say; the same place of the file. */
+static enum skf_err choose_ranges(const struct build *b, uint64_t i, const uint8_t *neu, size_t n, struct skd_range *ranges,
+                                  uint32_t *count)
+{
+    uint32_t t = b->tensor_of[i];
+    uint64_t at = b->neu_cut.chunks[i].offset;
+    *count = 0;
+    if (t != SKD_NO_TENSOR && b->pairs[t])
+        *count = around(b, b->pairs[t]->offset + (at - b->tensors[t].offset), ranges);
+    else if (b->old_source->size <= SKD_PATCH_MAX && (t == SKD_NO_TENSOR || b->anchors))
+        *count = around(b, at, ranges);
+    else if (b->anchors)
+        SKF_TRY(skf_anchors_ranges(b->anchors, neu, n, SKD_PATCH_MAX, ranges, SKD_RANGES_MAX, count));
+    if (!*count && t == SKD_NO_TENSOR)
+        *count = around(b, at, ranges);
+    return SKF_OK;
+}
+
+static enum skf_err gather(const struct build *b, struct build_heavy *h, const struct skd_range *ranges, uint32_t count,
+                           const uint8_t **p, size_t *n)
+{
+    *p = NULL;
+    *n = 0;
+    for (uint32_t k = 0; k < count; k++)
+        *n += ranges[k].n;
+    if (count == 1)
+        return skf_area_view(b->old_source, ranges[0].at, ranges[0].n, &h->source, p);
+    if (!count)
+        return SKF_OK;
+    SKF_TRY(skf_area_need(&h->source, *n));
+    *p = h->source.p;
+    for (uint32_t k = 0, at = 0; k < count; at += ranges[k++].n)
+        SKF_TRY(skf_source_read(b->old_source, ranges[k].at, h->source.p + at, ranges[k].n));
+    return SKF_OK;
+}
+
+/* ---- ways -------------------------------------------------------------------------------------------------------------------- */
+struct piece { /* a chunk in the making */
+    struct build *b;
+    struct build_worker *w;
+    struct build_heavy *h;
+    const uint8_t *neu, *prefix;
+    size_t n, prefix_n;
+    struct skd_range ranges[SKD_RANGES_MAX];
+    uint32_t n_ranges;
+    int level;
+};
+
+static enum skf_err try_zstd(struct piece *p, int level, bool has_prefix, size_t cap, size_t *got)
+{
+    SKF_TRY(skf_area_need(&p->w->check, p->n));
+    return skf_zenc_chunk(p->h->enc, p->neu, p->n, has_prefix ? p->prefix : NULL, has_prefix ? p->prefix_n : 0, level,
+                          p->w->check.p, cap, got);
+}
+
+/* Without the source. Where that costs next to nothing it is better than with it: one thing less to depend on. */
+static enum skf_err try_alone(struct piece *p, struct candidate *c)
+{
+    size_t got, cap = c->n, most = c->coding == SKF_CODE_RAW ? p->n : SKF_MIN(p->n, c->n + c->n / 128 + 16);
+    SKF_TRY(try_zstd(p, 1, false, p->n, &got)); /* noise is found out cheaply */
+    if (!got || got >= p->n - p->n / 100)
+        return SKF_OK;
+    int level = !p->b->level && got < p->n / 4 ? LEVEL_ANY : p->level; /* what repeats itself so much is done soon */
+    if (c->coding != SKF_CODE_RAW && level > LEVEL_FAST) { /* and what is far from as good as what there is */
+        SKF_TRY(try_zstd(p, LEVEL_FAST, false, p->n, &got));
+        if (!got || got > cap + cap / 4 + 1024)
+            return SKF_OK;
+    }
+    SKF_TRY(try_zstd(p, level, false, most, &got));
+    if (c->coding == SKF_CODE_MIXED && got >= c->n)
+        return SKF_OK;
+    return got && got < most ? take(p->w, c, SKF_CODE_ZSTD, got, NULL) : SKF_OK;
+}
+
+/* The chunk as these regions, of which a single one that is all rest says: zstd with several ranges. */
+static enum skf_err try_regions(struct piece *p, const struct skf_region *g, uint32_t count, struct candidate *c)
+{
+    struct build_heavy *h = p->h;
+    const struct skf_region_tools t = {&p->w->work, h->enc, &h->room, &h->match, &h->trial, p->level};
+    skf_buf_clear(&h->out);
+    h->out.limit = c->n - 1;
+    h->trial.limit = p->n;
+    enum skf_err e = c->n > 1 ? skf_regions_put(&t, g, count, p->neu, p->prefix, p->prefix_n, &h->out) : SKF_ERR_LIMIT;
+    if (e == SKF_ERR_LIMIT)
+        return SKF_OK;
+    SKF_TRY(e);
+    bool needs_source = false;
+    for (uint32_t k = 0; k < count; k++)
+        needs_source = needs_source || g[k].kind == SKF_REGION_REST || g[k].kind == SKF_REGION_INT;
+    return build_take_mixed(p->w, &h->room, &h->out, p->ranges, needs_source ? p->n_ranges : 0, p->neu, p->n, p->prefix, c);
+}
+
+/* zstd with what there is of the source: a fast try first, which is the last for what is nearly the same. */
+static enum skf_err try_patch(struct piece *p, struct candidate *c)
+{
+    const struct skf_region all = {.n = (uint32_t)p->n, .kind = SKF_REGION_REST};
+    size_t fast = 0, got = 0;
+    if (!p->prefix_n)
+        return SKF_OK;
+    if (p->n_ranges > 1)
+        return try_regions(p, &all, 1, c);
+    SKF_TRY(try_zstd(p, SKF_MIN(p->level, LEVEL_FAST), true, c->n, &fast));
+    if (fast && fast < c->n)
+        SKF_TRY(take(p->w, c, SKF_CODE_PATCH, fast, p->ranges));
+    if (p->level <= LEVEL_FAST || (fast && IS_SMALL(fast, p->n) && p->prefix_n > p->n))
+        return SKF_OK;
+    SKF_TRY(try_zstd(p, p->level, true, c->n, &got));
+    return got && got < c->n ? take(p->w, c, SKF_CODE_PATCH, got, p->ranges) : SKF_OK;
+}
+
+static enum skf_err try_unknown(struct piece *p, struct candidate *c)
+{
+    struct build_heavy *h = p->h;
+    const struct skf_region_tools t = {&p->w->work, h->enc, &h->room, &h->match, &h->trial, p->level};
+    struct skf_region g[SKF_REGIONS_MAX];
+    uint32_t count = 0, numbers = 0;
+    h->trial.limit = p->n;
+    SKF_TRY(skf_regions_find(&t, p->neu, p->n, p->prefix, p->prefix_n, g, &count));
+    for (uint32_t k = 0; k < count; k++)
+        numbers += g[k].kind == SKF_REGION_REST ? 0 : g[k].n;
+    if (numbers)
+        SKF_TRY(try_regions(p, g, count, c));
+    if (numbers > p->n / 8) /* the rest was compressed with them */
+        return SKF_OK;
+    SKF_TRY(try_patch(p, c));
+    return try_alone(p, c);
+}
+
+enum skf_err build_try_any(struct build *b, unsigned worker, uint64_t i, const uint8_t *neu, size_t n, struct candidate *c)
+{
+    bool is_tensor = b->tensor_of[i] != SKD_NO_TENSOR;
+    struct piece p = {.b = b, .w = &b->workers[worker], .neu = neu, .n = n};
+    struct build_heavy *h = p.h = &b->heavy[worker % (is_tensor ? BUILD_HEAVY : HEAVY_ANY)];
+    enum skf_err e = SKF_OK;
+    p.level = b->level ? b->level : is_tensor ? LEVEL_TENSOR : LEVEL_ANY;
+    (void)pthread_mutex_lock(&h->lock);
+    if (!h->enc && !(h->enc = skf_zenc_new()))
+        SKF_GO(e, SKF_ERR_NOMEM);
+    if (!h->out.limit)
+        h->out = h->trial = SKF_BUF_INIT(SKF_CHUNK_MAX);
+    SKF_GO(e, choose_ranges(b, i, neu, n, p.ranges, &p.n_ranges));
+    SKF_GO(e, gather(b, h, p.ranges, p.n_ranges, &p.prefix, &p.prefix_n));
+    if (!is_tensor || (!b->pairs[b->tensor_of[i]] && p.n_ranges)) { /* a tensor may have come from anywhere */
+        e = try_unknown(&p, c);
+        goto out;
+    }
+    size_t had = c->n;
+    SKF_GO(e, try_alone(&p, c));
+    if (had > n - n / 8)
+        e = try_patch(&p, c);
+out:
+    (void)pthread_mutex_unlock(&h->lock);
+    return e;
+}
