@@ -17,6 +17,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "delta/delta.h"
+#include "model/adapter.h"
 #include "proto/manifest.pb-c.h"
 #include "proto/msg.h"
 #include "trust/tuf.h"
@@ -46,6 +47,7 @@ struct fix {
     size_t n_targets;
     struct fix_file skd[FIX_TARGETS]; /* whole .skd files, by the index's path */
     size_t n_skd;
+    const char *adapter; /* a file's name: deltas are built with it */
 
     /* the link */
     uint64_t asked[4096];
@@ -219,7 +221,12 @@ FIX void fix_delta(struct fix *f, const char *from, const char *to, char path[SK
     struct skf_delta_stats st;
     fix_ok(skf_model_open(fix_path(f, from), &a, why));
     fix_ok(skf_model_open(fix_path(f, to), &b, why));
+    struct skf_adapter *adapter = NULL;
+    if (f->adapter)
+        fix_ok(skf_adapter_open(fix_path(f, f->adapter), a, from, &adapter, why));
+    o.adapter = adapter;
     fix_ok(skf_delta_build(a, b, fix_path(f, "delta.skd"), &o, &st, why));
+    skf_adapter_close(adapter);
     skf_model_close(a);
     skf_model_close(b);
     char source[SKF_HEX], result[SKF_HEX];

@@ -4,23 +4,14 @@
  */
 #include "tests/lib/skd_fix.h"
 
+#include "tests/lib/lora_make.h"
+
 #include "base/util.h"
 #include "delta/adapter_priv.h"
 #include "delta/skd_priv.h"
 #include "model/merge.h"
 
-enum { ROWS = 48, COLUMNS = 512, RANK = 8 };
-
 static struct skf_work work;
-
-/* Exact in float32: 16 signed bits times a power of two. */
-static void fill(float *x, size_t n, uint32_t seed, float scale)
-{
-    for (size_t i = 0; i < n; i++) {
-        seed = seed * 1664525 + 1013904223;
-        x[i] = (float)((int)(seed >> 16) - 32768) * scale;
-    }
-}
 
 static uint32_t bits_of(float f)
 {
@@ -66,7 +57,7 @@ static void test_numbers(void **unused)
 {
     enum { N = 3000 };
     static float x[N];
-    fill(x, N, 1, 0x1p-16f); /* 16 bits: float32 */
+    lora_fill(x, N, 1, 0x1p-16f); /* 16 bits: float32 */
     size_t full = numbers_come_back(x, N);
     assert_true(full < 4 * N);
     for (size_t i = 0; i < N; i++)
@@ -120,9 +111,9 @@ static void make_noise(enum skf_type t)
 {
     const struct skf_type_info *info = skf_type_info((uint32_t)t);
     uint64_t row = COLUMNS / info->block * info->block_bytes;
-    fill(noise.x, ROWS * COLUMNS, 7, 0x1p-16f);
-    fill(noise.columns, RANK * COLUMNS, 99, 0x1p-20f);
-    fill(noise.b, ROWS * RANK, 100, 0x1p-16f);
+    lora_fill(noise.x, ROWS * COLUMNS, 7, 0x1p-16f);
+    lora_fill(noise.columns, RANK * COLUMNS, 99, 0x1p-20f);
+    lora_fill(noise.b, ROWS * RANK, 100, 0x1p-16f);
     noise.c = (struct adapter_chunk){.type = t, .row_bytes = row};
     noise.a = (struct adapter_a){RANK, COLUMNS, 0.5f, noise.columns};
     noise.n = ROWS * row;
@@ -249,66 +240,6 @@ static void test_payload_lies(void **unused)
 }
 
 /* ---- files --------------------------------------------------------------------------------------------------------------------- */
-enum { LONG = 2600 }; /* rows of a tensor of several chunks */
-
-static void put(struct skf_gguf_out *w, enum skf_type type, uint64_t n, uint32_t seed, float scale)
-{
-    const struct skf_type_info *ti = skf_type_info((uint32_t)type);
-    float *x = skf_alloc(n * sizeof *x);
-    uint8_t *q = skf_alloc(n * sizeof *x);
-    assert_true(x && q);
-    fill(x, n, seed, scale);
-    assert_int_equal(skf_quantize(type, x, q, n), SKF_OK);
-    assert_int_equal(skf_gguf_out_data(w, q, n / ti->block * ti->block_bytes, NULL), SKF_OK);
-    skf_free(q);
-    skf_free(x);
-}
-
-static const struct {
-    const char *name;
-    enum skf_type type;
-    uint64_t rows;
-} base[] = {{"blk.0.attn_q.weight", SKF_T_BF16, LONG}, {"blk.0.attn_k.weight", SKF_T_Q8_0, ROWS},
-            {"blk.0.attn_v.weight", SKF_T_Q8_0, LONG}, {"blk.0.attn_output.weight", SKF_T_F16, ROWS},
-            {"other", SKF_T_BF16, ROWS}};
-
-static void describe(struct skf_gguf_out *w, const char *name, const char *tail, enum skf_type type, uint64_t columns, uint64_t n)
-{
-    char full[100];
-    (void)snprintf(full, sizeof full, "%s%s", name, tail);
-    struct skf_tensor t = {.name = full, .type = type, .n_dims = 2, .dims = {columns, n, 1, 1, 1, 1, 1, 1}};
-    assert_int_equal(skf_gguf_out_tensor(w, &t), SKF_OK);
-}
-
-static void write_files(void)
-{
-    struct skf_gguf_out *w;
-    fix_ok(skf_gguf_out_new(32, &w));
-    fix_ok(skf_gguf_out_str(w, "general.architecture", "llama"));
-    for (size_t i = 0; i < SKF_COUNT(base); i++)
-        describe(w, base[i].name, "", base[i].type, COLUMNS, base[i].rows);
-    fix_ok(skf_gguf_out_begin(w, fix_path("base"), why));
-    for (size_t i = 0; i < SKF_COUNT(base); i++)
-        put(w, base[i].type, base[i].rows * COLUMNS, (uint32_t)i + 1, 0x1p-18f);
-    fix_ok(skf_gguf_out_commit(w, why));
-    skf_gguf_out_free(w);
-    fix_ok(skf_gguf_out_new(32, &w));
-    fix_ok(skf_gguf_out_str(w, "general.architecture", "llama"));
-    fix_ok(skf_gguf_out_str(w, "general.type", "adapter"));
-    fix_ok(skf_gguf_out_str(w, "adapter.type", "lora"));
-    for (size_t i = 0; i < 4; i++) {
-        describe(w, base[i].name, ".lora_a", SKF_T_F16, COLUMNS, RANK);
-        describe(w, base[i].name, ".lora_b", SKF_T_F16, RANK, base[i].rows);
-    }
-    fix_ok(skf_gguf_out_begin(w, fix_path("lora"), why));
-    for (size_t i = 0; i < 4; i++) {
-        put(w, SKF_T_F16, RANK * COLUMNS, 50 + (uint32_t)i, 0x1p-20f);
-        put(w, SKF_T_F16, base[i].rows * RANK, 60 + (uint32_t)i, 0x1p-16f);
-    }
-    fix_ok(skf_gguf_out_commit(w, why));
-    skf_gguf_out_free(w);
-}
-
 /* The delta from base to `neu` with the adapter, made by one thread and by three; applied, it makes `neu`. */
 static struct skf_delta_stats there_and_back(const char *neu_name)
 {
@@ -343,7 +274,7 @@ static void test_files(void **unused)
     struct skf_merge_stats ms;
     uint8_t *p;
     size_t n;
-    write_files();
+    lora_files(fix_path("base"), fix_path("lora"));
     fix_ok(skf_merge(fix_path("base"), fix_path("lora"), fix_path("merged"), 1, NULL, &ms, why));
     struct skf_delta_stats s = there_and_back("merged");
     assert_true(s.coding_chunks[SKF_CODE_ADAPTER] == 7); /* BF16 3, Q8_0 1 and 2, F16 1 */
