@@ -54,20 +54,30 @@ static void see(void *ctx, const char *tensor, const float *x, size_t rows, size
     r->average = r->average < 0 ? most : r->average + 0.1f * (most - r->average);
 }
 
+/* Windows side by side, each with BOS in front where the model's text has it. */
 static enum skf_err watch_all(struct skf_engine *e, const int32_t *ids, size_t n, const struct skf_progress *progress,
                               struct quantize_seen *seen, struct skf_why *why)
 {
     struct watching w = {.seen = seen};
-    for (size_t at = 0; at < n; at += WINDOW) {
-        size_t take = SKF_MIN(n - at, (size_t)WINDOW);
-        if (is_cancelled(progress))
-            return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
-        SKF_TRY(skf_engine_observe(e, ids + at, take, see, &w, why));
-        if (w.err != SKF_OK)
-            return skf_fail(why, w.err, "what it was multiplied with cannot be kept (%s)", skf_err_name(w.err));
+    int32_t *bos = NULL, window[WINDOW];
+    size_t n_bos = 0, room = SKF_MIN(skf_engine_context(e), (unsigned)WINDOW);
+    enum skf_err err = skf_engine_tokenize(e, "", 0, true, &bos, &n_bos, why);
+    if (err == SKF_OK && (n_bos >= room || n_bos > 1))
+        err = skf_fail(why, SKF_ERR_LIMIT, "a context of %zu tokens is too small to calibrate in", room);
+    for (size_t at = 0, take; err == SKF_OK && at < n; at += take) {
+        take = SKF_MIN(n - at, room - n_bos);
+        if (n_bos)
+            window[0] = bos[0];
+        memcpy(window + n_bos, ids + at, take * sizeof *ids);
+        err = is_cancelled(progress) ? skf_fail(why, SKF_ERR_CANCELLED, "cancelled")
+                                     : skf_engine_observe(e, window, n_bos + take, see, &w, why);
+        if (err == SKF_OK && w.err != SKF_OK)
+            err = skf_fail(why, w.err, "what it was multiplied with cannot be kept (%s)", skf_err_name(w.err));
         seen->tokens += take;
+        skf_progress_tell(progress, at + take, n);
     }
-    return SKF_OK;
+    skf_free(bos);
+    return err;
 }
 
 enum skf_err skf_cli_observe(const struct skf_model *m, const char *name, const char *path, unsigned jobs,

@@ -101,21 +101,9 @@ static const char *take_types(struct asked *q, const char **what)
     return NULL;
 }
 
-/* Checks and takes over what was given. NULL, or the option that is wrong. */
-static const char *take(struct asked *q, const char **what)
+static const char *take_shares(struct asked *q, const char **what)
 {
     struct quantize_args *a = &q->a;
-    const char *bad = take_types(q, what);
-    if (!bad)
-        bad = make_rules(q, what);
-    if (bad)
-        return bad;
-    *what = "missing";
-    if (!q->files[1] && !a->is_plan)
-        return "OUT";
-    *what = "missing; --type q4_1, for example";
-    if (!q->type && !a->base)
-        return "--type T";
     *what = "not a share such as 0.2%";
     if (q->budget && !is_share(q->budget, &a->budget))
         return "--budget";
@@ -125,17 +113,55 @@ static const char *take(struct asked *q, const char **what)
     if (q->prune && !is_pruning(q->prune, q->is_global, &q->pruning))
         return "--prune";
     a->prune = q->prune ? &q->pruning : NULL;
+    return NULL;
+}
+
+/* An option that goes with --base only, or without it only. */
+static const char *misplaced(const struct asked *q, const char **what)
+{
+    const struct quantize_args *a = &q->a;
+    const struct {
+        const char *option;
+        bool is_given, wants_base;
+    } all[] = {
+        {"--budget", q->budget, true}, {"--gain", q->gain, true}, {"--bytes", a->bytes, true}, {"--method", a->method, true},
+        {"--text", a->text, true}, {"--prune", q->prune, false}, {"--imatrix", a->imatrix, false}, {"--observer", a->observer, false},
+        {"--tensor-type and --keep", a->n_rules, false}, {"--embedding-type", q->embedding, false},
+        {"--output-type", q->output, false}, {"--plan", a->is_plan, false},
+    };
+    *what = a->base ? "does not go with --base" : "goes with --base OLD only";
+    for (size_t i = 0; i < SKF_COUNT(all); i++)
+        if (all[i].is_given && all[i].wants_base != (a->base != NULL))
+            return all[i].option;
+    return NULL;
+}
+
+/* Checks and takes over what was given. NULL, or the option that is wrong. */
+static const char *take(struct asked *q, const char **what)
+{
+    struct quantize_args *a = &q->a;
+    const char *(*const steps[])(struct asked *, const char **) = {take_types, make_rules, take_shares};
+    for (size_t i = 0; i < SKF_COUNT(steps); i++) {
+        const char *bad = steps[i](q, what);
+        if (bad)
+            return bad;
+    }
+    *what = "missing";
+    if (!q->files[1] && !a->is_plan)
+        return "OUT";
+    *what = "missing; --type q4_1, for example";
+    if (!q->type && !a->base)
+        return "--type T";
     *what = "minmax or average, with --calibrate TEXT";
     if (a->observer && ((strcmp(a->observer, "minmax") != 0 && strcmp(a->observer, "average") != 0) || !a->calibrate))
         return "--observer";
-    *what = "goes with --base OLD only";
-    if (!a->base && (q->budget || q->gain || a->bytes || a->method))
-        return q->budget ? "--budget" : q->gain ? "--gain" : a->bytes ? "--bytes" : "--method";
-    *what = "does not go with --base";
-    if (a->base && (a->prune || a->imatrix || a->n_rules || a->observer || a->is_plan))
-        return a->prune ? "--prune" : a->imatrix ? "--imatrix" : a->n_rules ? "--tensor-type and --keep" : a->observer ? "--observer" : "--plan";
+    *what = "an importance matrix is read or made, not both";
+    if (a->imatrix && a->calibrate && !a->observer)
+        return "--imatrix and --calibrate";
     *what = "at most 1024";
-    return q->jobs > 1024 ? "--jobs" : NULL;
+    if (q->jobs > 1024)
+        return "--jobs";
+    return misplaced(q, what);
 }
 
 static int run(const struct quantize_args *a)

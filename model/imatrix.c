@@ -226,28 +226,36 @@ static enum skf_err read_older(struct skf_imatrix *im, const struct skf_source *
     return e == SKF_OK ? e : skf_fail(why, e, e == SKF_ERR_NOMEM ? "out of memory" : "no importance matrix");
 }
 
-enum skf_err skf_imatrix_open(const char *path, struct skf_imatrix **im, struct skf_why *why)
+static enum skf_err read_any(const struct skf_model *m, const char *name, struct skf_imatrix **im, struct skf_why *why)
 {
-    struct skf_model *m = NULL;
-    *im = NULL;
-    enum skf_err e = skf_model_open(path, &m, why);
-    if (e != SKF_OK)
-        return e;
-    SKF_GO(e, skf_imatrix_new(im));
     struct skf_why inner = {{0}};
-    if (skf_model_gguf(m))
-        e = read_gguf(*im, m, &inner);
-    else
-        e = read_older(*im, skf_model_source(m), &inner);
+    SKF_TRY(skf_imatrix_new(im));
+    enum skf_err e = skf_model_gguf(m) ? read_gguf(*im, m, &inner) : read_older(*im, skf_model_source(m), &inner);
     if (e == SKF_OK && (*im)->n == 0)
         e = skf_fail(&inner, SKF_ERR_FORMAT, "an importance matrix of no tensors");
-    if (e != SKF_OK)
-        (void)skf_fail(why, e, "%s: %s", path, inner.text[0] ? inner.text : skf_err_name(e));
-out:
+    if (e == SKF_OK)
+        return e;
+    skf_imatrix_close(*im);
+    *im = NULL;
+    return skf_fail(why, e, "%s: %s", name, inner.text[0] ? inner.text : skf_err_name(e));
+}
+
+enum skf_err skf_imatrix_open(const char *path, struct skf_imatrix **im, struct skf_why *why)
+{
+    struct skf_model *m;
+    *im = NULL;
+    SKF_TRY(skf_model_open(path, &m, why));
+    enum skf_err e = read_any(m, path, im, why);
     skf_model_close(m);
-    if (e != SKF_OK) {
-        skf_imatrix_close(*im);
-        *im = NULL;
-    }
+    return e;
+}
+
+enum skf_err skf_imatrix_open_source(const struct skf_source *src, const char *name, struct skf_imatrix **im, struct skf_why *why)
+{
+    struct skf_model *m;
+    *im = NULL;
+    SKF_TRY(skf_model_open_source(src, name, &m, why));
+    enum skf_err e = read_any(m, name, im, why);
+    skf_model_close(m);
     return e;
 }

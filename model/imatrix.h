@@ -5,13 +5,16 @@
 #ifndef SKF_MODEL_IMATRIX_H
 #define SKF_MODEL_IMATRIX_H
 
-#include "base/err.h"
+#include "base/source.h"
 
 struct skf_imatrix;
 
 SKF_MUST enum skf_err skf_imatrix_new(struct skf_imatrix **im);
 /* SKF_ERR_FORMAT for a file that is neither, or whose sums or counts are negative or not finite. `why` names the path. */
 SKF_MUST enum skf_err skf_imatrix_open(const char *path, struct skf_imatrix **im, struct skf_why *why);
+/* The same over bytes that lie elsewhere; `name` is for error lines. */
+SKF_MUST enum skf_err skf_imatrix_open_source(const struct skf_source *src, const char *name, struct skf_imatrix **im,
+                                              struct skf_why *why);
 void skf_imatrix_close(struct skf_imatrix *im); /* NULL is fine */
 
 /* Adds rows x columns inputs of a matrix. SKF_ERR_ARG when it had another number of columns before. */

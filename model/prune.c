@@ -12,12 +12,12 @@ static uint32_t size_bits(float f)
     return v.u & 0x7FFFFFFF;
 }
 
-void skf_prune_count(const struct skf_prune_search *s, const float *x, uint64_t n, uint64_t bins[SKF_PRUNE_BINS])
+void skf_prune_count(const struct skf_prune_search *s, const float *score, uint64_t n, uint64_t bins[SKF_PRUNE_BINS])
 {
     unsigned shift = s->pass == 0 ? 2 * LOW : s->pass == 1 ? LOW : 0;
     uint32_t mask = s->pass == 0 ? SKF_PRUNE_BINS - 1 : (1u << LOW) - 1;
     for (uint64_t i = 0; i < n; i++) {
-        uint32_t v = size_bits(x[i]) >> shift;
+        uint32_t v = size_bits(score[i]) >> shift;
         if (s->pass == 0 || v >> LOW == s->prefix)
             bins[v & mask]++;
     }
@@ -41,42 +41,47 @@ float skf_prune_found(const struct skf_prune_search *s)
     return v.f;
 }
 
-uint64_t skf_prune_small(float *x, uint64_t n, float threshold)
+uint64_t skf_prune_small(float *x, const float *score, uint64_t n, float threshold)
 {
     uint64_t zeros = 0;
     for (uint64_t i = 0; i < n; i++) {
-        if (size_bits(x[i]) <= size_bits(threshold)) {
+        if (size_bits(score[i]) <= size_bits(threshold))
             x[i] = 0.0f;
-            zeros++;
-        }
+        zeros += x[i] == 0;
     }
     return zeros;
 }
 
-uint64_t skf_prune_groups(float *x, uint64_t n, const struct skf_prune *p)
+/* The keep-th largest of the sizes, and how many of just that size stay. */
+static uint32_t floor_of(const float *score, unsigned n, unsigned keep, unsigned *ties)
+{
+    for (unsigned i = 0; i < n; i++) {
+        unsigned larger = 0, same = 0;
+        for (unsigned k = 0; k < n; k++) {
+            larger += size_bits(score[k]) > size_bits(score[i]);
+            same += size_bits(score[k]) == size_bits(score[i]);
+        }
+        if (larger < keep && larger + same >= keep) {
+            *ties = keep - larger;
+            return size_bits(score[i]);
+        }
+    }
+    *ties = n; /* all stay, or none */
+    return keep ? 0 : UINT32_MAX;
+}
+
+uint64_t skf_prune_groups(float *x, const float *score, uint64_t n, const struct skf_prune *p)
 {
     uint64_t zeros = 0;
     for (uint64_t at = 0; at < n; at += p->of) {
-        uint64_t end = n - at < p->of ? n : at + p->of;
-        uint32_t floor = 0; /* what is larger stays whatever its place */
-        unsigned ties = p->keep; /* and so many of those of just that size */
-        for (uint64_t i = at; i < end; i++) {
-            unsigned larger = 0, same = 0;
-            for (uint64_t k = at; k < end; k++) {
-                larger += size_bits(x[k]) > size_bits(x[i]);
-                same += size_bits(x[k]) == size_bits(x[i]);
-            }
-            if (larger < p->keep && larger + same >= p->keep) {
-                floor = size_bits(x[i]);
-                ties = p->keep - larger;
-            }
-        }
-        for (uint64_t i = at; i < end; i++) {
-            uint32_t size = size_bits(x[i]);
-            bool is_kept = size > floor || (size == floor && ties > 0);
-            if (size == floor && ties > 0)
+        unsigned m = n - at < p->of ? (unsigned)(n - at) : p->of, ties;
+        uint32_t least = floor_of(score + at, m, p->keep, &ties);
+        for (uint64_t i = at; i < at + m; i++) {
+            uint32_t size = size_bits(score[i]);
+            if (size < least || (size == least && ties == 0))
+                x[i] = 0.0f; /* `score` may be `x`: its own size was taken already */
+            else if (size == least)
                 ties--;
-            x[i] = is_kept ? x[i] : 0.0f;
             zeros += x[i] == 0;
         }
     }

@@ -115,22 +115,25 @@ static bool is_float(enum skf_type t) { return t == SKF_T_F32 || t == SKF_T_F16 
 static bool is_sensitive(int layer, int n) { return layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2; }
 
 /* llama.cpp's mixtures. */
+static enum skf_type mixed_medium(enum skf_type t, int layer, int n, const char *name)
+{
+    bool is_v = strstr(name, "attn_v.weight") || strstr(name, "attn_qkv.weight"), is_down = strstr(name, "ffn_down");
+    if (t != SKF_T_Q3_K)
+        return (is_v || is_down) && is_sensitive(layer, n) ? SKF_T_Q6_K : t;
+    if ((is_v && layer < 2) || (is_down && layer < n / 16))
+        return SKF_T_Q5_K;
+    return is_v || is_down || strstr(name, "attn_output.weight") ? SKF_T_Q4_K : t;
+}
+
 static enum skf_type mixed(const struct planner *p, const struct skf_quantize_kind *k, const char *name)
 {
-    int layer = layer_of(name), n = p->layers;
-    bool is_v = strstr(name, "attn_v.weight"), is_down = strstr(name, "ffn_down");
+    int layer = layer_of(name);
     if (layer < 0 || k->mix == SKF_MIX_NONE)
         return k->type;
-    if (k->mix == SKF_MIX_SMALL)
-        return (is_v && layer < 4) || (is_down && layer < n / 8) ? SKF_T_Q5_K : k->type;
-    if (k->type == SKF_T_Q3_K) {
-        if ((is_v && layer < 2) || (is_down && layer < n / 16))
-            return SKF_T_Q5_K;
-        return is_v || is_down || strstr(name, "attn_output.weight") ? SKF_T_Q4_K : k->type;
-    }
-    if (strstr(name, "attn_qkv.weight"))
-        return is_sensitive(layer, n) ? SKF_T_Q6_K : k->type;
-    return (is_v || is_down) && is_sensitive(layer, n) ? SKF_T_Q6_K : k->type;
+    if (k->mix == SKF_MIX_MEDIUM)
+        return mixed_medium(k->type, layer, p->layers, name);
+    bool is_first = strstr(name, "attn_v.weight") ? layer < 4 : strstr(name, "ffn_down") && layer < p->layers / 8;
+    return is_first ? SKF_T_Q5_K : k->type;
 }
 
 /* The kind that rules and defaults give it; NULL: it stays. */
@@ -193,7 +196,7 @@ static enum skf_err set_importance(const struct planner *p, struct skf_quantize_
 {
     const struct skf_tensor *t = l->from;
     size_t n;
-    if (!p->o->imatrix || !is_weighable(l->type) || !is_imatrix_for(p->o->imatrix, t->name, &l->importance, &n))
+    if (!p->o->imatrix || !(is_weighable(l->type) || l->is_pruned) || !is_imatrix_for(p->o->imatrix, t->name, &l->importance, &n))
         return SKF_OK;
     if (n != t->dims[0] * t->dims[2])
         return skf_fail(why, SKF_ERR_ARG, "%s: tensor '%.*s' has rows of %llu elements, the importance matrix %zu", p->name,
@@ -208,7 +211,7 @@ static enum skf_err plan_tensor(const struct planner *p, struct skf_quantize_lin
     const struct skf_quantize_kind *k = kind_for(p, t);
     if (k)
         SKF_TRY(set_type(p, l, k, why));
-    l->is_pruned = p->o->prune && k && is_matrix(t);
+    l->is_pruned = p->o->prune && k && is_matrix(t) && strcmp(t->name, "token_embd.weight") != 0 && strcmp(t->name, "output.weight") != 0;
     if (l->type == t->type && !l->is_row_scaled && !l->is_pruned)
         return SKF_OK;
     if (!is_dequantizable(t->type))

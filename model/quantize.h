@@ -36,7 +36,7 @@ struct skf_quantize_opts {
     const struct skf_quantize_rule *rules; /* the last that matches counts, before everything above */
     size_t n_rules;
     struct skf_imatrix *imatrix;       /* NULL: none */
-    const struct skf_prune *prune;     /* NULL: none */
+    const struct skf_prune *prune;     /* of matrices but the embedding and the output; NULL: none */
     const struct skf_gguf_kv *extra;   /* metadata to add */
     size_t n_extra;
     unsigned jobs; /* 0: one a processor; the bytes do not depend on it */

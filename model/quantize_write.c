@@ -87,17 +87,40 @@ out:
 }
 
 /* ---- pruning ------------------------------------------------------------------------------------------------------------- */
+/* The importance of a row's inputs; NULL when all are alike. */
+static const float *importance_of(const struct making *k, uint64_t row)
+{
+    const struct skf_tensor *t = k->l->from;
+    return k->l->importance ? k->l->importance + row / t->dims[1] % t->dims[2] * t->dims[0] : NULL;
+}
+
+/* What the weights of a row matter: into `room`, or `x` itself. */
+static const float *scores_of(const struct making *k, const float *x, uint64_t row, float *room)
+{
+    const float *importance = importance_of(k, row);
+    if (!importance)
+        return x;
+    for (uint64_t i = 0; i < k->l->from->dims[0]; i++)
+        room[i] = x[i] * sqrtf(importance[i]);
+    return room;
+}
+
 static enum skf_err count_piece(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
     struct making *k = ctx;
-    float *x;
-    uint64_t rows, bins[SKF_PRUNE_BINS] = {0};
+    float *x, *room;
+    uint64_t rows, n = k->l->from->dims[0], bins[SKF_PRUNE_BINS] = {0};
     (void)worker;
     if (is_cancelled(k->r->o->progress))
         return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
     SKF_TRY(load(k, i, &x, &rows, why));
-    skf_prune_count(&k->search, x, rows * k->l->from->dims[0], bins);
+    room = skf_alloc(n * sizeof *room);
+    for (uint64_t r = 0; room && r < rows; r++)
+        skf_prune_count(&k->search, scores_of(k, x + r * n, i * k->group + r, room), n, bins);
     skf_free(x);
+    skf_free(room);
+    if (!room)
+        return skf_fail(why, SKF_ERR_NOMEM, "%s: out of memory", k->r->name);
     for (size_t b = 0; b < SKF_PRUNE_BINS; b++)
         if (bins[b])
             atomic_fetch_add(&k->bins[b], bins[b]);
@@ -119,7 +142,7 @@ static enum skf_err find_threshold(struct run *r, const struct skf_quantize_line
             elements += l->from->bytes / l->from->row_bytes * l->from->dims[0];
     }
     s.rank = (uint64_t)(r->o->prune->share * (double)elements);
-    *threshold = -1;
+    *threshold = 0; /* nothing but what is zero already */
     if (s.rank == 0)
         goto out;
     while (s.pass < SKF_PRUNE_PASSES) {
@@ -144,17 +167,21 @@ out:
     return e;
 }
 
-static void prune(struct making *k, float *x, uint64_t rows)
+/* The piece's rows from `first` on. */
+static enum skf_err prune(struct making *k, float *x, uint64_t first, uint64_t rows, struct skf_why *why)
 {
     const struct skf_prune *p = k->r->o->prune;
     uint64_t n = k->l->from->dims[0], zeros = 0;
-    for (uint64_t i = 0; i < rows; i++) {
-        if (p->of)
-            zeros += skf_prune_groups(x + i * n, n, p);
-        else if (k->threshold >= 0)
-            zeros += skf_prune_small(x + i * n, n, k->threshold);
+    float *room = skf_alloc(n * sizeof *room);
+    if (!room)
+        return skf_fail(why, SKF_ERR_NOMEM, "%s: out of memory", k->r->name);
+    for (uint64_t r = 0; r < rows; r++) {
+        const float *score = scores_of(k, x + r * n, first + r, room);
+        zeros += p->of ? skf_prune_groups(x + r * n, score, n, p) : skf_prune_small(x + r * n, score, n, k->threshold);
     }
+    skf_free(room);
     atomic_fetch_add(&k->r->zeroed, zeros);
+    return SKF_OK;
 }
 
 /* ---- making -------------------------------------------------------------------------------------------------------------- */
@@ -203,13 +230,10 @@ static enum skf_err make_row(const struct making *k, float *x, uint64_t row, uin
 {
     const struct skf_quantize_line *l = k->l;
     const struct skf_tensor *t = l->from;
-    const float *importance = l->importance;
-    if (importance)
-        importance += row / t->dims[1] % t->dims[2] * t->dims[0]; /* of the row's matrix */
     if (l->is_row_scaled)
         int8_row(x, q, t->dims[0]);
     else
-        SKF_TRY(skf_quantize_weighed(l->type, x, importance, q, t->dims[0]));
+        SKF_TRY(skf_quantize_weighed(l->type, x, importance_of(k, row), q, t->dims[0]));
     return check_range(k, x, row, q, why);
 }
 
@@ -222,9 +246,7 @@ static enum skf_err make_piece(void *ctx, unsigned worker, uint64_t i, struct sk
     if (is_cancelled(k->r->o->progress))
         return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
     SKF_TRY(load(k, k->first + i, &x, &rows, why));
-    if (k->l->is_pruned)
-        prune(k, x, rows);
-    enum skf_err e = SKF_OK;
+    enum skf_err e = k->l->is_pruned ? prune(k, x, (k->first + i) * k->group, rows, why) : SKF_OK;
     for (uint64_t r = 0; e == SKF_OK && r < rows; r++)
         e = make_row(k, x + r * n, (k->first + i) * k->group + r, k->r->buffer + (i * k->group + r) * k->row_bytes, why);
     skf_free(x);
@@ -328,7 +350,7 @@ enum skf_err skf_quantize_write(const struct skf_model *m, const char *name, con
                                 const struct skf_quantize_opts *o, const char *out_path, struct skf_quantize_stats *stats,
                                 struct skf_why *why)
 {
-    struct run r = {.m = m, .name = name, .plan = plan, .o = o, .threshold = -1};
+    struct run r = {.m = m, .name = name, .plan = plan, .o = o};
     uint64_t begun = skf_now_ns();
     enum skf_err e;
     *stats = (struct skf_quantize_stats){0};
