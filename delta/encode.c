@@ -88,7 +88,7 @@ static enum skf_err choose(struct build *b, unsigned worker, uint64_t i, const u
         if (c->n > n / 32)
             SKF_TRY(try_int(b, w, i, from, within, neu, n, c));
     }
-    if (is_tensor && !IS_GOOD(c->n, n))
+    if (is_tensor && c->n > n / 2) /* which floats of a retrained model may well be by themselves */
         SKF_TRY(try_numbers(b, w, i, has_pair ? from : NULL, within, neu, n, c));
     if (!is_tensor || c->coding == SKF_CODE_MIXED || !IS_GOOD(c->n, n))
         return build_try_any(b, worker, i, neu, n, c);

@@ -114,12 +114,21 @@ static enum skf_err try_zstd(struct piece *p, int level, bool has_prefix, size_t
                           p->w->check.p, cap, got);
 }
 
+/* What the fastest try comes to; 0 for noise. */
+static enum skf_err look(struct piece *p, size_t *got)
+{
+    SKF_TRY(try_zstd(p, 1, false, p->n, got));
+    if (*got >= p->n - p->n / 100)
+        *got = 0;
+    return SKF_OK;
+}
+
 /* Without the source. Where that costs next to nothing it is better than with it: one thing less to depend on. */
 static enum skf_err try_alone(struct piece *p, struct candidate *c)
 {
     size_t got, cap = c->n, most = c->coding == SKF_CODE_RAW ? p->n : SKF_MIN(p->n, c->n + c->n / 128 + 16);
-    SKF_TRY(try_zstd(p, 1, false, p->n, &got)); /* noise is found out cheaply */
-    if (!got || got >= p->n - p->n / 100)
+    SKF_TRY(look(p, &got));
+    if (!got)
         return SKF_OK;
     int level = !p->b->level && got < p->n / 4 ? LEVEL_ANY : p->level; /* what repeats itself so much is done soon */
     if (c->coding != SKF_CODE_RAW && level > LEVEL_FAST) { /* and what is far from as good as what there is */
@@ -169,19 +178,82 @@ static enum skf_err try_patch(struct piece *p, struct candidate *c)
     return got && got < c->n ? take(p->w, c, SKF_CODE_PATCH, got, p->ranges) : SKF_OK;
 }
 
+/* ---- unknown content --------------------------------------------------------------------------------------------------------- */
+struct run { /* of used blocks, in places of the prefix; and the range that it lies in */
+    uint32_t at, end, range;
+};
+
+/* Runs of used blocks, at most SKD_RANGES_MAX: what lies close together is joined, more so until they are few enough. */
+static uint32_t find_runs(const struct piece *p, const uint8_t *used, struct run *run)
+{
+    uint32_t count = SKD_RANGES_MAX + 1;
+    for (uint32_t gap = 4 * SKF_USED_BLOCK; count > SKD_RANGES_MAX; gap *= 2) {
+        count = 0;
+        for (uint32_t k = 0, base = 0; k < p->n_ranges && count <= SKD_RANGES_MAX; base += p->ranges[k++].n) {
+            uint32_t end = base + p->ranges[k].n;
+            for (uint32_t at = base, next; at < end && count <= SKD_RANGES_MAX; at = next) {
+                next = SKF_MIN(end, (at / SKF_USED_BLOCK + 1) * SKF_USED_BLOCK);
+                struct run *last = count ? &run[count - 1] : NULL;
+                if (!used[at / SKF_USED_BLOCK])
+                    continue;
+                if (last && last->range == k && at - last->end <= gap)
+                    last->end = next;
+                else
+                    run[count++] = (struct run){at, next, k};
+            }
+        }
+    }
+    return count;
+}
+
+/* Leaves of the prefix what the chunk has to do with: the less of it zstd has to take in, the sooner it is done. */
+static enum skf_err narrow(struct piece *p, struct skf_regions_found *f)
+{
+    struct run run[SKD_RANGES_MAX + 1];
+    uint32_t count = find_runs(p, f->used, run), base[SKD_RANGES_MAX + 1] = {0}, all = 0;
+    struct skd_range ranges[SKD_RANGES_MAX];
+    for (uint32_t k = 0, begin = 0, r = 0; k < count; k++) {
+        for (; r < run[k].range; r++)
+            begin += p->ranges[r].n;
+        ranges[k] = (struct skd_range){p->ranges[r].at + (run[k].at - begin), run[k].end - run[k].at};
+        base[k] = all;
+        all += ranges[k].n;
+    }
+    for (uint32_t i = 0; i < f->count; i++) {
+        struct skf_region *g = &f->g[i];
+        if (g->kind != SKF_REGION_INT)
+            continue;
+        if (g->from >= p->prefix_n) {
+            g->from = (uint32_t)(g->from - p->prefix_n + all);
+            continue;
+        }
+        uint32_t k = 0;
+        while (k + 1 < count && g->from >= run[k].end)
+            k++;
+        g->from = base[k] + (g->from - run[k].at);
+    }
+    memcpy(p->ranges, ranges, count * sizeof *ranges);
+    p->n_ranges = count;
+    return gather(p->b, p->h, p->ranges, p->n_ranges, &p->prefix, &p->prefix_n);
+}
+
 static enum skf_err try_unknown(struct piece *p, struct candidate *c)
 {
     struct build_heavy *h = p->h;
     const struct skf_region_tools t = {&p->w->work, h->enc, &h->room, &h->match, &h->trial, p->level};
-    struct skf_region g[SKF_REGIONS_MAX];
-    uint32_t count = 0, numbers = 0;
+    struct skf_regions_found f;
     h->trial.limit = p->n;
-    SKF_TRY(skf_regions_find(&t, p->neu, p->n, p->prefix, p->prefix_n, g, &count));
-    for (uint32_t k = 0; k < count; k++)
-        numbers += g[k].kind == SKF_REGION_REST ? 0 : g[k].n;
-    if (numbers)
-        SKF_TRY(try_regions(p, g, count, c));
-    if (numbers > p->n / 8) /* the rest was compressed with them */
+    SKF_TRY(skf_regions_find(&t, p->neu, p->n, p->prefix, p->prefix_n, &f));
+    if (f.numbers > p->n / 2)
+        SKF_TRY(narrow(p, &f));
+    if (f.numbers)
+        SKF_TRY(try_regions(p, f.g, f.count, c));
+    if (f.numbers > p->n / 8) /* the rest was compressed with them */
+        return SKF_OK;
+    size_t got = 1;
+    if (!f.numbers && !f.matched)
+        SKF_TRY(look(p, &got));
+    if (!got)
         return SKF_OK;
     SKF_TRY(try_patch(p, c));
     return try_alone(p, c);

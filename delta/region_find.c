@@ -382,13 +382,37 @@ static void fill(const struct skf_region *numbers, uint32_t count, uint32_t n, s
     *total = k;
 }
 
+static void mark(struct skf_regions_found *f, uint32_t prefix_n, uint32_t from, uint32_t n)
+{
+    uint32_t first = from > SKF_USED_BLOCK ? from - SKF_USED_BLOCK : 0, last = SKF_MIN(prefix_n, from + n + SKF_USED_BLOCK);
+    for (uint32_t k = first / SKF_USED_BLOCK; k * SKF_USED_BLOCK < last; k++)
+        f->used[k] = 1;
+}
+
+static void sum_up(const struct search *s, struct skf_regions_found *f)
+{
+    for (uint32_t i = 0; i < s->n_match; i++) {
+        if (s->match[i].from >= s->prefix_n)
+            continue;
+        f->matched += s->match[i].n;
+        mark(f, s->prefix_n, s->match[i].from, s->match[i].n);
+    }
+    for (uint32_t i = 0; i < s->count; i++) {
+        f->numbers += s->out[i].n;
+        if (s->out[i].kind == SKF_REGION_INT && s->out[i].from < s->prefix_n)
+            mark(f, s->prefix_n, s->out[i].from, s->out[i].n);
+    }
+    if (s->count)
+        fill(s->out, s->count, s->n, f->g, &f->count);
+}
+
 enum skf_err skf_regions_find(const struct skf_region_tools *t, const uint8_t *p, size_t n, const uint8_t *prefix,
-                              size_t prefix_n, struct skf_region *regions, uint32_t *count)
+                              size_t prefix_n, struct skf_regions_found *f)
 {
     struct skf_region found[SKF_REGIONS_MAX / 2];
     struct search s = {.t = t, .p = p, .prefix = prefix, .n = (uint32_t)n, .prefix_n = (uint32_t)prefix_n, .out = found};
     uint32_t at = 0, first = 0;
-    *count = 0;
+    memset(f, 0, sizeof *f);
     SKF_TRY(find_matches(&s));
     for (uint32_t i = 0; i <= s.n_match; i++) {
         if (i < s.n_match && s.match[i].n < LONG)
@@ -400,7 +424,6 @@ enum skf_err skf_regions_find(const struct skf_region_tools *t, const uint8_t *p
             first = i + 1;
         }
     }
-    if (s.count)
-        fill(found, s.count, s.n, regions, count);
+    sum_up(&s, f);
     return SKF_OK;
 }

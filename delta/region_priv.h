@@ -53,10 +53,17 @@ struct skf_region_tools { /* what the encoder has at hand */
     struct skf_buf *trial;
     int level;
 };
-/* Finds the regions of a chunk of unknown content that are worth coding as numbers: at most SKF_REGIONS_MAX, in order, those of
- * REST between them included. *count is 0 when there are none. */
+#define SKF_USED_BLOCK 4096u
+#define SKF_USED_MAX 1024u /* blocks of a prefix */
+struct skf_regions_found {
+    struct skf_region g[SKF_REGIONS_MAX]; /* in order, those of REST between the others included; count is 0 when there are no others */
+    uint32_t count;
+    uint32_t numbers, matched;  /* bytes in regions that are no REST; bytes that the prefix has as they are */
+    uint8_t used[SKF_USED_MAX]; /* blocks of the prefix that have something to do with the chunk */
+};
+/* Finds the regions of a chunk of unknown content that are worth coding as numbers. prefix_n is at most SKF_USED_MAX blocks. */
 SKF_MUST enum skf_err skf_regions_find(const struct skf_region_tools *t, const uint8_t *p, size_t n,
-                                       const uint8_t *prefix, size_t prefix_n, struct skf_region *regions, uint32_t *count);
+                                       const uint8_t *prefix, size_t prefix_n, struct skf_regions_found *f);
 /* Writes a chunk as these regions, which cover it in order. SKF_ERR_LIMIT when `out` has no room. */
 SKF_MUST enum skf_err skf_regions_put(const struct skf_region_tools *t, const struct skf_region *regions,
                                       uint32_t count, const uint8_t *p, const uint8_t *prefix, size_t prefix_n,
