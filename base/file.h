@@ -60,6 +60,21 @@ void skf_draft_sweep_of(const char *path, const char *keep);
 /* Syncs the folder that `path` stands in, so that its being there (or not) lasts. */
 SKF_MUST enum skf_err skf_sync_folder(const char *path, struct skf_why *why);
 
+/* A file that is changed where it stands, by this process alone (SKF_ERR_BUSY while another has it open so).  Reads and writes of ranges
+ * that do not overlap may run on any number of threads. */
+struct skf_rw;
+/* `is_new`: it must not be there yet. A symbolic link is not followed. */
+SKF_MUST enum skf_err skf_rw_open(const char *path, bool is_new, struct skf_rw **f, struct skf_why *why);
+void skf_rw_close(struct skf_rw *f); /* NULL is fine */
+SKF_MUST enum skf_err skf_rw_write_at(struct skf_rw *f, uint64_t off, const void *p, size_t n, struct skf_why *why);
+SKF_MUST enum skf_err skf_rw_read_at(const struct skf_rw *f, uint64_t off, void *p, size_t n, struct skf_why *why);
+/* What was written so far lasts; so does the size. */
+SKF_MUST enum skf_err skf_rw_sync(struct skf_rw *f, struct skf_why *why);
+SKF_MUST enum skf_err skf_rw_size(const struct skf_rw *f, uint64_t *size, struct skf_why *why);
+/* Longer (with room on the disk for all of it) or shorter. */
+SKF_MUST enum skf_err skf_rw_resize(struct skf_rw *f, uint64_t size, struct skf_why *why);
+SKF_MUST enum skf_err skf_rw_remove(struct skf_rw *take_f, struct skf_why *why); /* closes it too, whatever it returns */
+
 /* Makes a folder and its parents (existing ones are fine). */
 SKF_MUST enum skf_err skf_mkdirs(const char *path, unsigned mode, struct skf_why *why);
 /* Joins with one slash; SKF_ERR_LIMIT when it does not fit. */

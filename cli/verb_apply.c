@@ -31,48 +31,75 @@ static int print_json(const struct skf_delta_stats *s)
     return skf_cli_print_json(j);
 }
 
+struct want {
+    const char *out, *files[2];
+    uint64_t jobs, share;
+    bool is_json, is_in_place;
+};
+
+/* What is wrong with the options taken together; NULL when nothing is. */
+static const char *wrong_with(const struct want *w)
+{
+    if (w->is_in_place && w->out)
+        return "--in-place and -o NEW say different things";
+    if (!w->is_in_place && !w->out)
+        return "-o NEW is missing";
+    if (w->jobs > 1024)
+        return "--jobs: at most 1024";
+    if (w->share < 1 || w->share > 100)
+        return "--share: 1 to 100";
+    if (w->is_in_place)
+        return is_same_file(w->files[0], w->files[1]) ? "the delta would overwrite itself" : NULL;
+    return is_same_file(w->out, w->files[0]) || is_same_file(w->out, w->files[1])
+               ? "the new model would overwrite the old one or the delta (--in-place replaces the old one)"
+               : NULL;
+}
+
+static int apply(const struct want *w)
+{
+    struct skf_why why = {{0}};
+    struct skf_delta_stats stats;
+    struct skf_delta_opts o = {.jobs = (unsigned)w->jobs, .progress = skf_cli_progress("apply"), .is_kept = true};
+    o.progress.share = (unsigned)w->share;
+    enum skf_err e = w->is_in_place ? skf_delta_apply_in_place(w->files[0], w->files[1], &o, &stats, &why)
+                                    : skf_delta_apply(w->files[0], w->files[1], w->out, &o, &stats, &why);
+    if (e != SKF_OK)
+        return skf_cli_fail(e, &why);
+    skf_cli_progress_end();
+    if (w->is_json)
+        return print_json(&stats);
+    char bytes[16];
+    (void)printf("%s: %s, %.1f s\n", w->is_in_place ? w->files[0] : w->out, skf_human_bytes(stats.bytes, bytes),
+                 stats.seconds);
+    return SKF_EXIT_OK;
+}
+
 int skf_verb_apply(int argc, char **argv)
 {
-    const char *out = NULL, *files[2];
-    uint64_t jobs = 0;
-    bool is_json = false;
+    struct want w = {.share = 100};
     const struct skf_opt opts[] = {
-        {.name = "--output", .letter = 'o', .value = "NEW", .help = "where the new model goes", .text = &out},
-        {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &jobs},
-        {.name = "--json", .help = "one JSON object on standard output", .flag = &is_json},
+        {.name = "--output", .letter = 'o', .value = "NEW", .help = "where the new model goes", .text = &w.out},
+        {.name = "--in-place", .help = "the new model takes the old one's place, through a journal", .flag = &w.is_in_place},
+        {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &w.jobs},
+        {.name = "--share", .value = "PERCENT", .help = "of each processor's time, at most (100)", .number = &w.share},
+        {.name = "--json", .help = "one JSON object on standard output", .flag = &w.is_json},
     };
     const struct skf_usage u = {.verb = "apply",
                                 .args = "OLD FILE.skd -o NEW",
-                                .about = "Makes NEW of OLD and a delta. NEW is written whole or not at all.",
+                                .about = "Makes NEW of OLD and a delta. NEW is written whole or not at all; what a run that was ended early "
+                                         "has done, the same command goes on with.",
                                 .opts = opts,
                                 .n_opts = SKF_COUNT(opts),
-                                .positional = files,
+                                .positional = w.files,
                                 .min_args = 2,
                                 .max_args = 2};
     int status;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
-    const char *wrong = NULL;
-    if (!out)
-        wrong = "-o NEW is missing";
-    else if (jobs > 1024)
-        wrong = "--jobs: at most 1024";
-    else if (is_same_file(out, files[0]) || is_same_file(out, files[1]))
-        wrong = "the new model would overwrite the old one or the delta";
+    const char *wrong = wrong_with(&w);
     if (wrong) {
         (void)fprintf(stderr, "skiff: apply: %s\n", wrong);
         return SKF_EXIT_USAGE;
     }
-    struct skf_why why = {{0}};
-    struct skf_delta_stats stats;
-    struct skf_delta_opts o = {.jobs = (unsigned)jobs, .progress = skf_cli_progress("apply")};
-    enum skf_err e = skf_delta_apply(files[0], files[1], out, &o, &stats, &why);
-    if (e != SKF_OK)
-        return skf_cli_fail(e, &why);
-    skf_cli_progress_end();
-    if (is_json)
-        return print_json(&stats);
-    char bytes[16];
-    (void)printf("%s: %s, %.1f s\n", out, skf_human_bytes(stats.bytes, bytes), stats.seconds);
-    return SKF_EXIT_OK;
+    return apply(&w);
 }

@@ -57,6 +57,19 @@ SKF_MUST enum skf_err skf_delta_build(const struct skf_model *old, const struct 
 SKF_MUST enum skf_err skf_delta_apply(const char *old_path, const char *skd_path, const char *out_path,
                                       const struct skf_delta_opts *opts, struct skf_delta_stats *stats,
                                       struct skf_why *why);
+/* The same in the source's own place, for which a journal beside it (PATH.skiff-journal) takes a part of its size. Every chunk is made
+ * once before the first byte is changed. Whatever ends it early, killed and powered off at any instant included: either the source is as
+ * it was, or the file is neither version, and the same call goes on (with any other delta: SKF_ERR_STATE). A file that is the result
+ * already is fine. SKF_ERR_FULL, and nothing changed, when the disk cannot hold the journal, growth, or chunks that change places. */
+SKF_MUST enum skf_err skf_delta_apply_in_place(const char *path, const char *skd_path, const struct skf_delta_opts *opts,
+                                               struct skf_delta_stats *stats, struct skf_why *why);
+
+/* Writes the delta from `base` to what the n deltas of a chain make of it, in their order (whole or not at all); its result has the
+ * last one's root. Beside out_path lie, while it works, two of the versions between at most (OUTPUT.N.part). SKF_ERR_BASE for deltas
+ * that do not join. */
+SKF_MUST enum skf_err skf_delta_compose(const char *base_path, const char *const *skd, size_t n, const char *out_path,
+                                        const struct skf_delta_opts *opts, struct skf_delta_stats *stats,
+                                        struct skf_why *why);
 
 /* ---- the receiver's side ---------------------------------------------------------------------------------------------- */
 #define SKF_SKD_HEAD 128            /* bytes of the fixed head */
