@@ -1,0 +1,95 @@
+/* skiff compose: a chain of deltas made one. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli/cli.h"
+#include "delta/delta.h"
+
+enum { CHAIN = 64 }; /* deltas at most */
+
+static int print_json(const struct skf_delta_stats *s, uint64_t parts)
+{
+    char source[SKF_HEX], result[SKF_HEX];
+    skf_hex(s->source_root, SKF_DIGEST, source);
+    skf_hex(s->result_root, SKF_DIGEST, result);
+    skf_json *j = skf_json_obj();
+    const enum skf_err f[] = {skf_json_set(j, "bytes", skf_json_int((int64_t)s->bytes)),
+                              skf_json_set(j, "parts_bytes", skf_json_int((int64_t)parts)),
+                              skf_json_set(j, "source_root", skf_json_str(source)),
+                              skf_json_set(j, "result_root", skf_json_str(result)),
+                              skf_json_set(j, "seconds", skf_json_real(s->seconds)),
+                              skf_json_set(j, "chunks", skf_json_int((int64_t)s->chunks))};
+    for (size_t i = 0; i < SKF_COUNT(f); i++) {
+        if (f[i] != SKF_OK) {
+            skf_json_free(j);
+            return skf_cli_fail(f[i], NULL);
+        }
+    }
+    return skf_cli_print_json(j);
+}
+
+/* What is wrong with the files named, or NULL; *parts: bytes of the deltas. */
+static const char *check_files(const char *out, const char *const *files, size_t n, uint64_t *parts)
+{
+    struct stat o, f;
+    bool has_out = stat(out, &o) == 0;
+    *parts = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (stat(files[i], &f) != 0)
+            continue; /* told by whoever opens it */
+        if (has_out && o.st_dev == f.st_dev && o.st_ino == f.st_ino)
+            return "the composed delta would overwrite what it is made of";
+        *parts += i ? (uint64_t)f.st_size : 0;
+    }
+    return NULL;
+}
+
+int skf_verb_compose(int argc, char **argv)
+{
+    const char *out = NULL, *files[CHAIN + 1] = {NULL};
+    uint64_t jobs = 0, level = 0, parts = 0;
+    bool is_json = false;
+    const struct skf_opt opts[] = {
+        {.name = "--output", .letter = 'o', .value = "FILE.skd", .help = "where the delta from BASE to the last version goes", .text = &out},
+        {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &jobs},
+        {.name = "--level", .value = "N", .help = "zstd level of bytes that are no tensors, 1 to 19 (9)", .number = &level},
+        {.name = "--json", .help = "one JSON object on standard output", .flag = &is_json},
+    };
+    const struct skf_usage u = {.verb = "compose",
+                                .args = "BASE FIRST.skd NEXT.skd... -o FILE.skd",
+                                .about = "Makes one delta of a chain: FIRST.skd starts at BASE, each other where the one before it ends. The "
+                                         "versions between take room beside FILE.skd, two of them at most, while it works.",
+                                .opts = opts,
+                                .n_opts = SKF_COUNT(opts),
+                                .positional = files,
+                                .min_args = 2,
+                                .max_args = CHAIN + 1};
+    int status;
+    if (!is_cli_parsed(&u, argc, argv, &status))
+        return status;
+    size_t n = 0;
+    while (n <= CHAIN && files[n])
+        n++;
+    const char *wrong = !out              ? "-o FILE.skd is missing"
+                        : level > 19      ? "--level: 1 to 19"
+                        : jobs > 1024     ? "--jobs: at most 1024"
+                                          : check_files(out, files, n, &parts);
+    if (wrong) {
+        (void)fprintf(stderr, "skiff: compose: %s\n", wrong);
+        return SKF_EXIT_USAGE;
+    }
+    struct skf_why why = {{0}};
+    struct skf_delta_stats stats;
+    struct skf_delta_opts o = {.jobs = (unsigned)jobs, .level = (int)level, .progress = skf_cli_progress("compose")};
+    enum skf_err e = skf_delta_compose(files[0], files + 1, n - 1, out, &o, &stats, &why);
+    if (e != SKF_OK)
+        return skf_cli_fail(e, &why);
+    skf_cli_progress_end();
+    if (is_json)
+        return print_json(&stats, parts);
+    char a[16], b[16];
+    (void)printf("%s: %s in place of %s in %zu deltas, %.1f s\n", out, skf_human_bytes(stats.bytes, a), skf_human_bytes(parts, b),
+                 n - 1, stats.seconds);
+    return SKF_EXIT_OK;
+}
