@@ -354,8 +354,9 @@ enum skf_err skf_quantize_write(const struct skf_model *m, const char *name, con
     uint64_t begun = skf_now_ns();
     enum skf_err e;
     *stats = (struct skf_quantize_stats){0};
-    SKF_GO(e, skf_gguf_out_new(skf_model_gguf(m)->alignment, &r.out));
-    e = put_head(&r);
+    e = skf_gguf_out_new(skf_model_gguf(m)->alignment, &r.out);
+    if (e == SKF_OK)
+        e = put_head(&r);
     if (e != SKF_OK) {
         e = skf_fail(why, e, "%s: its head cannot be written anew (%s)", name, skf_err_name(e));
         goto out;
