@@ -212,9 +212,9 @@ static enum skf_err begin(struct place *p, bool *is_done, struct skf_why *why)
                         "%s: changing it in place takes %llu bytes of free disk (journal, growth, room for %u chunks that change places); "
                         "%llu are free",
                         a->old_path, (unsigned long long)(needs + SPARE), p->journal.slots, (unsigned long long)free_bytes);
-    p->is_begun = true;
-    SKF_TRY(skf_rw_resize(p->file, SKF_MAX(a->info->source_size, a->info->result_size), why));
-    return journal_make(p->journal_path, &p->journal, why);
+    p->is_begun = true; /* the journal first: a longer file without one would be no source any more */
+    SKF_TRY(journal_make(p->journal_path, &p->journal, why));
+    return skf_rw_resize(p->file, SKF_MAX(a->info->source_size, a->info->result_size), why);
 }
 
 /* The batch with this number is whole in the journal. */
