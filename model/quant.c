@@ -9,7 +9,7 @@
 struct coder {
     enum skf_type type;
     void (*to)(const float *x, uint8_t *q);
-    void (*weighed)(const float *x, const float *importance, float mean_square, uint8_t *q);
+    void (*weighed)(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
     void (*of)(const uint8_t *q, float *x);
 };
 
@@ -124,11 +124,14 @@ enum skf_err skf_quantize_weighed(enum skf_type t, const float *x, const float *
     float sum = 0;
     for (uint64_t i = 0; is_weighed && i < n; i++)
         sum += x[i] * x[i];
-    for (uint64_t i = 0; i < n / ti->block; i++) {
+    uint64_t blocks = n / ti->block, step = is_weighed && ti->block == 32 ? 4 : 1;
+    for (uint64_t i = 0; i < blocks; i += step) {
+        const float *from = x + i * ti->block;
         if (is_weighed)
-            c->weighed(x + i * ti->block, importance + i * ti->block, sum / (float)n, q + i * ti->block_bytes);
+            c->weighed(from, importance + i * ti->block, sum / (float)n, q + i * ti->block_bytes,
+                       (int)(blocks - i < step ? blocks - i : step));
         else
-            c->to(x + i * ti->block, q + i * ti->block_bytes);
+            c->to(from, q + i * ti->block_bytes);
     }
     return SKF_OK;
 }

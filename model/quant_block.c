@@ -184,56 +184,56 @@ void skf_block_of_q5_1(const uint8_t *q, float *x)
 }
 
 /* ---- with importance ---------------------------------------------------------------------------------------------------- */
+enum { AT_ONCE = 4 }; /* blocks */
+
 /* How much each element's error counts: its input's importance, more for what is large in its row. */
-static void weigh(const float *x, const float *importance, float mean_square, float w[B])
+static void weigh(const float *x, const float *importance, float mean_square, float *w, int blocks)
 {
-    for (int i = 0; i < B; i++)
+    for (int i = 0; i < blocks * B; i++)
         w[i] = importance[i] * sqrtf(mean_square + x[i] * x[i]);
 }
 
-static void weighed_even(const float *x, const float *importance, float mean_square, int half, uint8_t *q, uint8_t *code)
+static void weighed_even(const float *x, const float *importance, float mean_square, int half, uint8_t *q, int bytes, int blocks)
 {
-    float w[B];
-    int8_t steps[B];
-    weigh(x, importance, mean_square, w);
-    skf_put_le16(q, skf_f32_to_f16(skf_fit_even(B, half, x, w, steps)));
-    for (int i = 0; i < B; i++)
-        code[i] = (uint8_t)steps[i];
+    float w[AT_ONCE * B] = {0}, d[AT_ONCE];
+    uint8_t code[AT_ONCE * B];
+    weigh(x, importance, mean_square, w, blocks);
+    skf_fit_even(blocks, B, half, x, w, code, d);
+    for (int b = 0; b < blocks; b++, q += bytes) {
+        skf_put_le16(q, skf_f32_to_f16(d[b]));
+        put_codes(code + b * B, half == 16 ? q + 6 : q + 2, half == 16 ? q + 2 : NULL);
+    }
 }
 
-static void weighed_uneven(const float *x, const float *importance, float mean_square, int most, uint8_t *q, uint8_t *code)
+static void weighed_uneven(const float *x, const float *importance, float mean_square, int most, uint8_t *q, int bytes, int blocks)
 {
-    float w[B], m;
-    weigh(x, importance, mean_square, w);
-    float d = skf_fit_uneven(B, most, x, w, &skf_fit_fine, code, &m);
-    skf_put_le16(q, skf_f32_to_f16(d));
-    skf_put_le16(q + 2, skf_f32_to_f16(-m));
+    float w[AT_ONCE * B] = {0}, d[AT_ONCE], m[AT_ONCE];
+    uint8_t code[AT_ONCE * B];
+    weigh(x, importance, mean_square, w, blocks);
+    skf_fit_uneven(blocks, B, most, x, w, &skf_fit_fine, code, d, m);
+    for (int b = 0; b < blocks; b++, q += bytes) {
+        skf_put_le16(q, skf_f32_to_f16(d[b]));
+        skf_put_le16(q + 2, skf_f32_to_f16(-m[b]));
+        put_codes(code + b * B, most == 31 ? q + 8 : q + 4, most == 31 ? q + 4 : NULL);
+    }
 }
 
-void skf_weighed_q4_0(const float *x, const float *importance, float mean_square, uint8_t *q)
+void skf_weighed_q4_0(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks)
 {
-    uint8_t code[B];
-    weighed_even(x, importance, mean_square, 8, q, code);
-    put_codes(code, q + 2, NULL);
+    weighed_even(x, importance, mean_square, 8, q, 18, blocks);
 }
 
-void skf_weighed_q4_1(const float *x, const float *importance, float mean_square, uint8_t *q)
+void skf_weighed_q4_1(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks)
 {
-    uint8_t code[B];
-    weighed_uneven(x, importance, mean_square, 15, q, code);
-    put_codes(code, q + 4, NULL);
+    weighed_uneven(x, importance, mean_square, 15, q, 20, blocks);
 }
 
-void skf_weighed_q5_0(const float *x, const float *importance, float mean_square, uint8_t *q)
+void skf_weighed_q5_0(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks)
 {
-    uint8_t code[B];
-    weighed_even(x, importance, mean_square, 16, q, code);
-    put_codes(code, q + 6, q + 2);
+    weighed_even(x, importance, mean_square, 16, q, 22, blocks);
 }
 
-void skf_weighed_q5_1(const float *x, const float *importance, float mean_square, uint8_t *q)
+void skf_weighed_q5_1(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks)
 {
-    uint8_t code[B];
-    weighed_uneven(x, importance, mean_square, 31, q, code);
-    put_codes(code, q + 8, q + 4);
+    weighed_uneven(x, importance, mean_square, 31, q, 24, blocks);
 }

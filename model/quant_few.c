@@ -236,15 +236,17 @@ void skf_block_to_iq4_nl(const float *x, uint8_t *q)
     to_iq4_nl(x, w, q);
 }
 
-void skf_weighed_iq4_nl(const float *x, const float *importance, float mean_square, uint8_t *q)
+void skf_weighed_iq4_nl(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks)
 {
-    float w[32], sum = 0;
-    for (int i = 0; i < 32; i++)
-        sum += x[i] * x[i];
-    sum *= 2.0f / 32; /* of the block, not of the row */
-    for (int i = 0; i < 32; i++)
-        w[i] = importance[i] * sqrtf(sum + x[i] * x[i]);
-    to_iq4_nl(x, w, q);
+    for (int b = 0; b < blocks; b++, x += 32, importance += 32, q += 18) {
+        float w[32], sum = 0; /* of the block, not of the row */
+        for (int i = 0; i < 32; i++)
+            sum += x[i] * x[i];
+        sum *= 2.0f / 32;
+        for (int i = 0; i < 32; i++)
+            w[i] = importance[i] * sqrtf(sum + x[i] * x[i]);
+        to_iq4_nl(x, w, q);
+    }
 }
 
 void skf_block_of_iq4_nl(const uint8_t *q, float *x)

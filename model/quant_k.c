@@ -124,14 +124,13 @@ static void settle_six_bits(const float *x, int most, struct ladder *l, float d,
 
 static void plain_six_bits(const float *x, int most, const struct skf_fit_tries *tries, struct ladder *l, uint8_t *q)
 {
+    float w[K], d, m;
     for (int j = 0; j < 8; j++) {
-        const float *g = x + 32 * j;
-        float w[32], mean = sqrtf(sum_of_squares(g, 32) / 32);
-        for (int i = 0; i < 32; i++)
-            w[i] = mean + fabsf(g[i]);
-        l->scales[j] = skf_fit_uneven(32, most, g, w, tries, l->code + 32 * j, &l->mins[j]);
+        float mean = sqrtf(sum_of_squares(x + 32 * j, 32) / 32);
+        for (int i = 32 * j; i < 32 * j + 32; i++)
+            w[i] = mean + fabsf(x[i]);
     }
-    float d, m;
+    skf_fit_uneven(8, 32, most, x, w, tries, l->code, l->scales, l->mins);
     level(l->scales, 8, 63, l->scale, &d);
     level(l->mins, 8, 63, l->min, &m);
     settle_six_bits(x, most, l, d, m, q);
@@ -139,12 +138,10 @@ static void plain_six_bits(const float *x, int most, const struct skf_fit_tries 
 
 static void weighed_six_bits(const float *x, const float *importance, int most, struct ladder *l, uint8_t *q)
 {
-    float sums[8], mean_square = 2 * sum_of_squares(x, K) / K;
-    for (int j = 0; j < 8; j++) {
-        float w[32];
-        sums[j] = weigh(32, x + 32 * j, importance + 32 * j, mean_square, w);
-        l->scales[j] = skf_fit_uneven(32, most, x + 32 * j, w, &skf_fit_fine, l->code + 32 * j, &l->mins[j]);
-    }
+    float w[K], sums[8], mean_square = 2 * sum_of_squares(x, K) / K;
+    for (int j = 0; j < 8; j++)
+        sums[j] = weigh(32, x + 32 * j, importance + 32 * j, mean_square, w + 32 * j);
+    skf_fit_uneven(8, 32, most, x, w, &skf_fit_fine, l->code, l->scales, l->mins);
     float d = skf_fit_positive(8, 63, l->scales, sums, l->scale);
     float m = skf_fit_positive(8, 63, l->mins, sums, l->min);
     for (int j = 0; j < 8; j++) {
@@ -162,7 +159,7 @@ void skf_block_to_q4_k(const float *x, uint8_t *q)
     put_nibbles(l.code, q + 16);
 }
 
-void skf_weighed_q4_k(const float *x, const float *importance, float mean_square, uint8_t *q)
+void skf_weighed_q4_k(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks)
 {
     struct ladder l;
     weighed_six_bits(x, importance, 15, &l, q);
@@ -178,7 +175,7 @@ void skf_block_to_q5_k(const float *x, uint8_t *q)
     put_nibbles(l.code, q + 48);
 }
 
-void skf_weighed_q5_k(const float *x, const float *importance, float mean_square, uint8_t *q)
+void skf_weighed_q5_k(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks)
 {
     struct ladder l;
     weighed_six_bits(x, importance, 31, &l, q);
@@ -203,28 +200,23 @@ void skf_block_to_q2_k(const float *x, uint8_t *q)
 {
     static const struct skf_fit_tries tries = {-0.5f, 0.1f, 15, true};
     struct ladder l;
-    float d, m;
-    for (int j = 0; j < 16; j++) {
-        float w[16];
-        for (int i = 0; i < 16; i++)
-            w[i] = fabsf(x[16 * j + i]);
-        l.scales[j] = skf_fit_uneven(16, 3, x + 16 * j, w, &tries, l.code + 16 * j, &l.mins[j]);
-    }
+    float w[K], d, m;
+    for (int i = 0; i < K; i++)
+        w[i] = fabsf(x[i]);
+    skf_fit_uneven(16, 16, 3, x, w, &tries, l.code, l.scales, l.mins);
     level(l.scales, 16, 15, l.scale, &d);
     level(l.mins, 16, 15, l.min, &m);
     settle_q2_k(x, &l, d, m, q);
 }
 
-void skf_weighed_q2_k(const float *x, const float *importance, float mean_square, uint8_t *q)
+void skf_weighed_q2_k(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks)
 {
     struct ladder l;
-    float sums[16];
+    float w[K], sums[16];
     mean_square = sum_of_squares(x, K) / K;
-    for (int j = 0; j < 16; j++) {
-        float w[16];
-        sums[j] = weigh(16, x + 16 * j, importance + 16 * j, mean_square, w);
-        l.scales[j] = skf_fit_uneven(16, 3, x + 16 * j, w, &skf_fit_fine, l.code + 16 * j, &l.mins[j]);
-    }
+    for (int j = 0; j < 16; j++)
+        sums[j] = weigh(16, x + 16 * j, importance + 16 * j, mean_square, w + 16 * j);
+    skf_fit_uneven(16, 16, 3, x, w, &skf_fit_fine, l.code, l.scales, l.mins);
     float d = skf_fit_positive(16, 15, l.scales, sums, l.scale);
     float m = skf_fit_positive(16, 15, l.mins, sums, l.min);
     settle_q2_k(x, &l, d, m, q);
@@ -268,7 +260,7 @@ static void settle_q3_k(const float *x, const int scale[16], float d, uint8_t *c
 
 void skf_block_to_q3_k(const float *x, uint8_t *q)
 {
-    int8_t code[K];
+    uint8_t code[K];
     int scale[16] = {0};
     float scales[16], d = 0;
     for (int j = 0; j < 16; j++)
@@ -280,32 +272,29 @@ void skf_block_to_q3_k(const float *x, uint8_t *q)
         for (int j = 0; j < 16; j++)
             scale[j] = skf_clamp((int8_t)skf_nearest(inverse * scales[j]), -32, 31) + 32;
     }
-    settle_q3_k(x, scale, d, (uint8_t *)code, q);
+    settle_q3_k(x, scale, d, code, q);
 }
 
-void skf_weighed_q3_k(const float *x, const float *importance, float mean_square, uint8_t *q)
+void skf_weighed_q3_k(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks)
 {
-    int8_t code[K], small[16];
+    uint8_t code[K], small[16];
     int scale[16];
-    float scales[16], sums[16];
+    float w[K], scales[16], sums[16], d;
     mean_square = 2 * sum_of_squares(x, K) / K;
-    for (int j = 0; j < 16; j++) {
-        float w[16];
-        sums[j] = weigh(16, x + 16 * j, importance + 16 * j, mean_square, w);
-        scales[j] = skf_fit_even(16, 4, x + 16 * j, w, code + 16 * j);
-    }
-    float d = skf_fit_even(16, 32, scales, sums, small);
+    for (int j = 0; j < 16; j++)
+        sums[j] = weigh(16, x + 16 * j, importance + 16 * j, mean_square, w + 16 * j);
+    skf_fit_even(16, 16, 4, x, w, code, scales);
+    skf_fit_even(1, 16, 32, scales, sums, small, &d);
     for (int j = 0; j < 16; j++)
         scale[j] = small[j];
-    settle_q3_k(x, scale, d, (uint8_t *)code, q);
+    settle_q3_k(x, scale, d, code, q);
 }
 
 static void to_q6_k(const float *x, const float *importance, uint8_t *q)
 {
     uint8_t code[K];
     float scales[16];
-    for (int j = 0; j < 16; j++)
-        scales[j] = skf_fit_even(16, 32, x + 16 * j, importance ? importance + 16 * j : NULL, (int8_t *)code + 16 * j);
+    skf_fit_even(16, 16, 32, x, importance, code, scales);
     float extreme = extreme_of(scales);
     if (fabsf(extreme) < 1e-15f) {
         memset(q, 0, 210);
@@ -329,4 +318,4 @@ static void to_q6_k(const float *x, const float *importance, uint8_t *q)
 }
 
 void skf_block_to_q6_k(const float *x, uint8_t *q) { to_q6_k(x, NULL, q); }
-void skf_weighed_q6_k(const float *x, const float *importance, float mean_square, uint8_t *q) { to_q6_k(x, importance, q); }
+void skf_weighed_q6_k(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks) { to_q6_k(x, importance, q); }

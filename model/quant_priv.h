@@ -22,16 +22,17 @@ void skf_block_to_tq2_0(const float *x, uint8_t *q);
 void skf_block_to_mxfp4(const float *x, uint8_t *q);
 void skf_block_to_iq4_nl(const float *x, uint8_t *q);
 
-void skf_weighed_q4_0(const float *x, const float *importance, float mean_square, uint8_t *q);
-void skf_weighed_q4_1(const float *x, const float *importance, float mean_square, uint8_t *q);
-void skf_weighed_q5_0(const float *x, const float *importance, float mean_square, uint8_t *q);
-void skf_weighed_q5_1(const float *x, const float *importance, float mean_square, uint8_t *q);
-void skf_weighed_q2_k(const float *x, const float *importance, float mean_square, uint8_t *q);
-void skf_weighed_q3_k(const float *x, const float *importance, float mean_square, uint8_t *q);
-void skf_weighed_q4_k(const float *x, const float *importance, float mean_square, uint8_t *q);
-void skf_weighed_q5_k(const float *x, const float *importance, float mean_square, uint8_t *q);
-void skf_weighed_q6_k(const float *x, const float *importance, float mean_square, uint8_t *q);
-void skf_weighed_iq4_nl(const float *x, const float *importance, float mean_square, uint8_t *q);
+/* Up to four blocks one behind the other; one of a K-quant. */
+void skf_weighed_q4_0(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
+void skf_weighed_q4_1(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
+void skf_weighed_q5_0(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
+void skf_weighed_q5_1(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
+void skf_weighed_q2_k(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
+void skf_weighed_q3_k(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
+void skf_weighed_q4_k(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
+void skf_weighed_q5_k(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
+void skf_weighed_q6_k(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
+void skf_weighed_iq4_nl(const float *x, const float *importance, float mean_square, uint8_t *q, int blocks);
 
 void skf_block_of_q8_0(const uint8_t *q, float *x);
 void skf_block_of_q4_0(const uint8_t *q, float *x);
@@ -50,7 +51,7 @@ void skf_block_of_nvfp4(const uint8_t *q, float *x);
 void skf_block_of_iq4_nl(const uint8_t *q, float *x);
 void skf_block_of_iq4_xs(const uint8_t *q, float *x);
 
-/* ---- scales: least squares over at most 32 values, each with a weight (quant_fit.c) --------------------------------------- */
+/* ---- scales: least squares over groups of at most 32 values, each with a weight (quant_fit.c) --------------------------------------- */
 /* Adding 1.5 * 2^23 leaves the nearest integer, ties to even, in the low bits; defined for every float, right below 2^22. */
 static inline int skf_nearest(float f)
 {
@@ -70,13 +71,14 @@ struct skf_fit_tries {
 };
 extern const struct skf_fit_tries skf_fit_fine; /* of every type when there is importance */
 
-/* x = scale * (code - half); codes 0..2 half - 1. w NULL: each value's square. */
-float skf_fit_even(int n, int half, const float *x, const float *w, int8_t *code);
+/* Groups of n values one behind the other in x, w (NULL: each value's square) and code; a scale for each.
+ * x = scale * (code - half); codes 0..2 half - 1. */
+void skf_fit_even(int groups, int n, int half, const float *x, const float *w, uint8_t *code, float *scales);
+/* Likewise x = scale * code - min; codes 0..most, min >= 0. */
+void skf_fit_uneven(int groups, int n, int most, const float *x, const float *w, const struct skf_fit_tries *tries, uint8_t *code,
+                    float *scales, float *mins);
 /* x = scale * (code - half), one code after the other moved to where it fits best; weights are the squares. */
-float skf_fit_even_moving(int n, int half, const float *x, int8_t *code);
-/* x = scale * code - min; codes 0..most, min >= 0. */
-float skf_fit_uneven(int n, int most, const float *x, const float *w, const struct skf_fit_tries *tries, uint8_t *code,
-                     float *min);
+float skf_fit_even_moving(int n, int half, const float *x, uint8_t *code);
 /* x = scale * code for x >= 0; codes 0..most. */
 float skf_fit_positive(int n, int most, const float *x, const float *w, uint8_t *code);
 
