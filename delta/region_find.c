@@ -20,6 +20,7 @@
 #define RUN 16           /* words that are judged together where an array may end */
 #define SHORT 256        /* no region is worth it below */
 #define TRIES_MAX 256    /* regions of a chunk that are tried */
+#define SAMPLE (64u << 10)
 #define NO_PLACE UINT32_MAX
 
 struct match {
@@ -174,27 +175,47 @@ static struct guess look(const uint8_t *chunk, uint32_t at, uint32_t n)
 }
 
 /* ---- trying ------------------------------------------------------------------------------------------------------------------- */
-/* What zstd takes for these bytes, with the place they may come from. */
-static enum skf_err zstd_cost(const struct search *s, uint32_t at, uint32_t n, const uint32_t *place, uint32_t places,
-                              size_t *cost)
+/* The least zstd takes for these bytes, by themselves or with a place that they may come from. */
+static enum skf_err zstd_least(const struct search *s, uint32_t at, uint32_t n, const uint32_t *place, uint32_t places,
+                               int level, size_t *cost)
 {
-    *cost = n;
-    for (uint32_t k = 0; k <= places; k++) {
-        const uint8_t *prefix = NULL;
-        uint32_t prefix_n = 0;
-        size_t got;
-        if (k < places) {
-            uint32_t begin = place[k] > LONG ? place[k] - LONG : 0;
-            prefix = s->prefix + begin;
-            prefix_n = SKF_MIN(s->prefix_n - begin, n + 2 * LONG);
-        } else if (places) {
-            break;
-        }
-        SKF_TRY(skf_area_need(&s->t->room->rest, n));
-        SKF_TRY(skf_zenc_chunk(s->t->enc, s->p + at, n, prefix, prefix_n, 5, s->t->room->rest.p, n, &got));
+    SKF_TRY(skf_area_need(&s->t->room->rest, n));
+    for (uint32_t k = 0; k < SKF_MAX(places, 1u); k++) {
+        uint32_t begin = k < places && place[k] > LONG ? place[k] - LONG : 0;
+        size_t prefix_n = places ? SKF_MIN(s->prefix_n - begin, n + 2 * LONG) : 0, got;
+        SKF_TRY(skf_zenc_chunk(s->t->enc, s->p + at, n, prefix_n ? s->prefix + begin : NULL, prefix_n, level,
+                               s->t->room->rest.p, n, &got));
         if (got && got < *cost)
             *cost = got;
     }
+    return SKF_OK;
+}
+
+/* Whether zstd finds more in a sample of these bytes than how often each occurs: noise, as weights are, has no such order. */
+static enum skf_err look_for_order(const struct search *s, uint32_t at, uint32_t n, bool *has_order)
+{
+    uint32_t count[256] = {0}, len = SKF_MIN(n, SAMPLE), from = at + (n - len) / 2;
+    size_t cost = len;
+    for (uint32_t i = 0; i < len; i++)
+        count[s->p[from + i]]++;
+    SKF_TRY(zstd_least(s, from, len, NULL, 0, 19, &cost));
+    *has_order = (double)cost < 0.95 * entropy(count, len) / 8;
+    return SKF_OK;
+}
+
+/* What zstd would take for these bytes where they stand, so far as that can be told from them alone: of what has order, less than its best
+ * try, since the chunk around them helps it. */
+static enum skf_err zstd_cost(const struct search *s, uint32_t at, uint32_t n, const uint32_t *place, uint32_t places,
+                              size_t *cost, bool *has_order)
+{
+    *cost = n;
+    SKF_TRY(look_for_order(s, at, n, has_order));
+    SKF_TRY(zstd_least(s, at, n, place, places, 5, cost));
+    *has_order = *has_order || *cost < n / 2; /* most of it is in the prefix */
+    if (!*has_order)
+        return SKF_OK;
+    SKF_TRY(zstd_least(s, at, n, place, places, 19, cost));
+    *cost -= *cost / 6;
     return SKF_OK;
 }
 
@@ -217,11 +238,12 @@ static enum skf_err try_one(const struct search *s, struct skf_region g, size_t 
 static enum skf_err consider(struct search *s, const struct skf_region *g, const uint32_t *place, uint32_t places, double worth)
 {
     size_t least;
+    bool has_order;
     struct skf_region best = {.n = 0};
     if (g->n < SHORT || s->tries >= TRIES_MAX || s->count + 1 >= SKF_REGIONS_MAX / 2)
         return SKF_OK;
     s->tries++;
-    SKF_TRY(zstd_cost(s, g->at, g->n, place, places, &least));
+    SKF_TRY(zstd_cost(s, g->at, g->n, place, places, &least, &has_order));
     least = (size_t)(worth * (double)least);
     least -= SKF_MIN(least, 16u);
     struct skf_region one = *g;
@@ -233,6 +255,12 @@ static enum skf_err consider(struct search *s, const struct skf_region *g, const
         one.kind = SKF_REGION_INT;
         one.from = place[k];
         SKF_TRY(try_one(s, one, &least, &best));
+        if (!has_order || g->type == SKF_T_I8)
+            continue;
+        struct skf_region bytes = one; /* much of it is there: perhaps what changed are bytes of it, and not numbers */
+        bytes.type = SKF_T_I8;
+        bytes.row_bytes = 1;
+        SKF_TRY(try_one(s, bytes, &least, &best));
     }
     if (best.n)
         s->out[s->count++] = best;
