@@ -174,7 +174,7 @@ static int run(const struct quantize_args *a)
     else if (report)
         e = a->calibrate ? skf_cli_quantize_calibrated(a, report, &why) : skf_cli_requantize(a, report, &why);
     skf_cli_progress_end();
-    if (e == SKF_OK && (a->is_json || a->base))
+    if (e == SKF_OK && (a->is_json || (a->base && a->calibrate)))
         return skf_cli_print_json(report);
     skf_json_free(report);
     return e == SKF_OK ? SKF_EXIT_OK : skf_cli_fail(e, &why);
@@ -201,7 +201,7 @@ static bool is_parsed(struct asked *q, int argc, char **argv, int *status)
         {.name = "--budget", .value = "SHARE", .help = "with --base: how much worse than plainly quantized (0.2%)", .text = &q->budget},
         {.name = "--bytes", .value = "N", .help = "with --base: the delta's most bytes", .number = &a->bytes},
         {.name = "--gain", .value = "SHARE", .help = "with --base: how much of the change's gain must be kept (90%)", .text = &q->gain},
-        {.name = "--method", .value = "M", .help = "with --base, of float files: uniform, sign, topk, lowrank", .text = &a->method},
+        {.name = "--method", .value = "M", .help = "with --base, of float files: sample, uniform, sign, topk, lowrank", .text = &a->method},
         {.name = "--text", .value = "FILE", .help = "with --base: the text on which quality is measured", .text = &a->text},
         {.name = "--seed", .value = "N", .help = "of stochastic rounding (0)", .number = &a->seed},
         {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (default: one a processor)", .number = &q->jobs},
