@@ -1,0 +1,249 @@
+/* Rows of a new version written over the old one's (regrid.h). Plain float32 in a fixed order; no libm. */
+#include "model/regrid.h"
+
+#include <float.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+enum { B = 32 };
+/* A block takes a grid of its own when the old one's squared error is more than this times the new one's. */
+#define REFIT 1.5f
+/* Whole steps beyond this are not counted exactly by a float: such changes are taken as they are. */
+#define STEPS_MAX 4194304.0f
+
+/* One block's grid: code q of lowest..highest stands for d * (q - zero) + m. */
+struct cells {
+    float d, m;
+    int lowest, highest, zero;
+};
+
+static bool is_finite(float f) { return f >= -FLT_MAX && f <= FLT_MAX; }
+static float size_of(float f) { return f < 0.0f ? -f : f; }
+
+static bool is_plain(enum skf_type t) { return t == SKF_T_F32 || t == SKF_T_F16 || t == SKF_T_BF16; }
+
+bool is_regrid_type(enum skf_type t)
+{
+    return is_plain(t) || t == SKF_T_Q8_0 || t == SKF_T_Q4_0 || t == SKF_T_Q4_1 || t == SKF_T_Q5_0 || t == SKF_T_Q5_1;
+}
+
+float skf_regrid_draw(uint64_t seed, uint64_t i)
+{
+    uint64_t z = seed + (i + 1) * 0x9e3779b97f4a7c15u; /* splitmix64 */
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    z ^= z >> 31;
+    return (float)(z >> 40) * 0x1p-24f;
+}
+
+/* ---- codes of a block -------------------------------------------------------------------------------------------------------- */
+static struct cells cells_of(enum skf_type t, const uint8_t *block)
+{
+    struct cells g = {.d = skf_f16_to_f32(skf_le16(block)), .highest = 15};
+    if (t == SKF_T_Q8_0) {
+        g.lowest = -128;
+        g.highest = 127;
+    } else if (t == SKF_T_Q5_0 || t == SKF_T_Q5_1) {
+        g.highest = 31;
+    }
+    if (t == SKF_T_Q4_0 || t == SKF_T_Q5_0)
+        g.zero = (g.highest + 1) / 2;
+    if (t == SKF_T_Q4_1 || t == SKF_T_Q5_1)
+        g.m = skf_f16_to_f32(skf_le16(block + 2));
+    return g;
+}
+
+static void get_codes(enum skf_type t, const uint8_t *block, int code[B])
+{
+    const uint8_t *at = block + (t == SKF_T_Q4_1 || t == SKF_T_Q5_1 ? 4 : 2); /* behind the scales */
+    uint32_t fifth = 0;
+    if (t == SKF_T_Q5_0 || t == SKF_T_Q5_1) {
+        fifth = skf_le32(at);
+        at += 4;
+    }
+    for (int i = 0; i < B; i++)
+        code[i] = t == SKF_T_Q8_0 ? (int8_t)at[i] : (at[i % 16] >> (i < 16 ? 0 : 4) & 15) | (int)(fifth >> i & 1) << 4;
+}
+
+static void put_codes(enum skf_type t, const int code[B], uint8_t *block)
+{
+    uint8_t *at = block + (t == SKF_T_Q4_1 || t == SKF_T_Q5_1 ? 4 : 2);
+    uint32_t fifth = 0;
+    if (t == SKF_T_Q5_0 || t == SKF_T_Q5_1) {
+        for (int i = 0; i < B; i++)
+            fifth |= (uint32_t)(code[i] >> 4 & 1) << i;
+        skf_put_le32(at, fifth);
+        at += 4;
+    }
+    for (int i = 0; i < B; i++) {
+        if (t == SKF_T_Q8_0)
+            at[i] = (uint8_t)code[i];
+        else if (i < 16)
+            at[i] = (uint8_t)((code[i] & 15) | (code[i + 16] & 15) << 4);
+    }
+}
+
+/* ---- a block on the old grid --------------------------------------------------------------------------------------------------- */
+static int floor_of(float f) /* |f| <= STEPS_MAX */
+{
+    int i = (int)f;
+    return i - (f < (float)i);
+}
+
+/* The code that takes the place of `code` for a value that lies at y, in steps above the lowest code's. */
+static int new_code(const struct skf_regrid *how, const struct cells *g, int code, float y, float coarse, uint64_t at)
+{
+    int last = g->highest - g->lowest, was = code - g->lowest, to = floor_of(y + 0.5f);
+    float move = y - (float)was;
+    to = to < 0 ? 0 : to > last ? last : to;
+    if (!how->is_drifted) {
+        if (to == was || (coarse <= 1.0f && size_of(move) < 0.5f + how->keep))
+            return code;
+        move = (float)(to - was);
+    }
+    if (coarse <= 1.0f && !how->is_drifted)
+        return to + g->lowest;
+    int by = (int)(size_of(move) / coarse + skf_regrid_draw(how->seed, at));
+    by = (int)((float)by * coarse + 0.5f);
+    to = was + (move < 0.0f ? -by : by);
+    return g->lowest + (to < 0 ? 0 : to > last ? last : to);
+}
+
+/* Whether x stands much better in the block as it is than on the grid of the old one. */
+static bool is_refit(enum skf_type t, const struct cells *g, const float *x, const float *y, const uint8_t *block)
+{
+    float fit[B], apart_old = 0.0f, apart_new = 0.0f, last = (float)(g->highest - g->lowest);
+    if (skf_dequantize(t, block, fit, B) != SKF_OK)
+        return false;
+    for (int i = 0; i < B; i++) {
+        float near = (float)floor_of(y[i] + 0.5f);
+        near = near < 0.0f ? 0.0f : near > last ? last : near;
+        float a = (y[i] - near) * g->d, b = x[i] - fit[i];
+        apart_old += a * a;
+        apart_new += b * b;
+    }
+    return !(apart_old <= REFIT * apart_new);
+}
+
+/* Where x lies on the grid; false when it has none to lie on. */
+static bool is_placed(const struct cells *g, const float *x, float *y)
+{
+    if (!is_finite(g->d) || !is_finite(g->m) || g->d == 0.0f)
+        return false;
+    for (int i = 0; i < B; i++) {
+        y[i] = (x[i] - g->m) / g->d + (float)(g->zero - g->lowest);
+        if (!(size_of(y[i]) < STEPS_MAX))
+            return false;
+    }
+    return true;
+}
+
+static void regrid_block(enum skf_type t, const uint8_t *old, uint8_t *block, const float *x, uint64_t at, const struct skf_regrid *how)
+{
+    struct cells g = cells_of(t, old);
+    float y[B], step = size_of(g.d), coarse = 1.0f;
+    int code[B];
+    if (!is_placed(&g, x, y) || (!how->is_drifted && is_refit(t, &g, x, y, block)))
+        return;
+    if (how->step > step) {
+        float steps = how->step / step;
+        coarse = (float)floor_of((steps < 255.0f ? steps : 255.0f) + 0.5f);
+    }
+    get_codes(t, old, code);
+    for (int i = 0; i < B; i++)
+        code[i] = new_code(how, &g, code[i], y[i], coarse, at + (uint64_t)i);
+    memcpy(block, old, skf_type_info((uint32_t)t)->block_bytes);
+    put_codes(t, code, block);
+}
+
+/* ---- floats ------------------------------------------------------------------------------------------------------------------- */
+/* What the last bit of x is worth in type t. */
+static float last_bit(enum skf_type t, float x)
+{
+    union {
+        float f;
+        uint32_t u;
+    } v = {.f = x};
+    int exponent = (int)(v.u >> 23 & 255);
+    if (t == SKF_T_F16 && exponent < 127 - 14)
+        exponent = 127 - 14;
+    exponent -= t == SKF_T_F32 ? 23 : t == SKF_T_F16 ? 10 : 7;
+    v.u = exponent > 0 ? (uint32_t)exponent << 23 : 0;
+    return v.f;
+}
+
+static float rounded(float change, float to)
+{
+    float steps = size_of(change) / to;
+    if (to == 0.0f || !(steps < STEPS_MAX))
+        return change;
+    float q = (float)floor_of(steps + 0.5f) * to;
+    return change < 0.0f ? -q : q;
+}
+
+static float regrid_value(enum skf_type t, float was, float x, const struct skf_regrid *how, uint64_t at)
+{
+    float change = rounded(x - was, how->round), step = how->step, steps = size_of(change) / (step > 0.0f ? step : 1.0f);
+    if (!is_finite(was) || !is_finite(change))
+        return x;
+    if (change == 0.0f || last_bit(t, was) >= step || !(steps < STEPS_MAX))
+        return was + change;
+    float q = (float)floor_of(steps + skf_regrid_draw(how->seed, at)) * step;
+    return was + (change < 0.0f ? -q : q);
+}
+
+static enum skf_err regrid_floats(enum skf_type t, const uint8_t *old, uint8_t *row, const float *x, uint64_t n, uint64_t at,
+                                  const struct skf_regrid *how)
+{
+    uint32_t bytes = skf_type_info((uint32_t)t)->block_bytes;
+    float is[B];
+    for (uint64_t i = 0, k; i < n; i += k) {
+        k = n - i < B ? n - i : B;
+        SKF_TRY(skf_dequantize(t, old + i * bytes, is, k));
+        for (uint64_t e = 0; e < k; e++)
+            is[e] = regrid_value(t, is[e], x[i + e], how, at + i + e);
+        SKF_TRY(skf_quantize(t, is, row + i * bytes, k));
+    }
+    return SKF_OK;
+}
+
+enum skf_err skf_regrid_row(enum skf_type t, const uint8_t *old, uint8_t *row, const float *x, uint64_t n, uint64_t at,
+                            const struct skf_regrid *how)
+{
+    if (!is_regrid_type(t))
+        return SKF_ERR_UNSUPPORTED;
+    if (is_plain(t))
+        return how->step > 0.0f || how->round > 0.0f ? regrid_floats(t, old, row, x, n, at, how) : SKF_OK;
+    if (n % B)
+        return SKF_ERR_ARG;
+    uint32_t bytes = skf_type_info((uint32_t)t)->block_bytes;
+    for (uint64_t i = 0; i < n / B; i++)
+        regrid_block(t, old + i * bytes, row + i * bytes, x + i * B, at + i * B, how);
+    return SKF_OK;
+}
+
+enum skf_err skf_regrid_place(enum skf_type t, const uint8_t *old, const float *x, uint64_t n, struct skf_regrid_place *p)
+{
+    if (!is_regrid_type(t) || is_plain(t))
+        return SKF_ERR_UNSUPPORTED;
+    if (n % B)
+        return SKF_ERR_ARG;
+    uint32_t bytes = skf_type_info((uint32_t)t)->block_bytes;
+    for (uint64_t i = 0; i < n / B; i++) {
+        struct cells g = cells_of(t, old + i * bytes);
+        int code[B];
+        float y[B];
+        if (!is_placed(&g, x + i * B, y))
+            continue;
+        get_codes(t, old + i * bytes, code);
+        for (int e = 0; e < B; e++) {
+            float apart = size_of(y[e] - (float)(code[e] - g.lowest));
+            p->apart += (double)apart;
+            p->moved += apart > 0.5f;
+        }
+        p->steps += (double)B * (double)size_of(g.d);
+        p->n += B;
+    }
+    return SKF_OK;
+}
