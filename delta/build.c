@@ -184,7 +184,7 @@ static enum skf_err move_payload(const struct build *b, struct skf_draft *d, uin
 }
 
 /* Head, index, payloads. With out_path NULL only the size is found. */
-static enum skf_err write_out(const struct build *b, const char *out_path, uint64_t *size, struct skf_why *why)
+static enum skf_err write_out(struct build *b, const char *out_path, uint64_t *size, struct skf_why *why)
 {
     struct skf_draft *d = NULL;
     struct skf_buf index = SKF_BUF_INIT(SKF_SKD_INDEX_MAX);
@@ -204,8 +204,10 @@ static enum skf_err write_out(const struct build *b, const char *out_path, uint6
         goto out;
     }
     *size = index.len;
+    b->side_bytes = 0;
     for (uint64_t i = 0; i < o.n_tensors; i++)
-        *size += tensors[i].side_length;
+        b->side_bytes += tensors[i].side_length;
+    *size += b->side_bytes;
     for (uint64_t i = 0; i < o.n_chunks; i++)
         *size += b->chunks[i].payload_length;
     if (!out_path)
@@ -233,12 +235,13 @@ out:
 static void tell(const struct build *b, const struct skf_delta_opts *opts, struct skf_delta_stats *stats)
 {
     stats->chunks = b->neu_cut.n;
+    stats->side_bytes = b->side_bytes;
     memcpy(stats->source_root, b->old_cut.root, SKF_DIGEST);
     memcpy(stats->result_root, b->neu_cut.root, SKF_DIGEST);
     for (uint64_t i = 0; i < b->neu_cut.n; i++) {
         const struct skf_chunk *c = &b->neu_cut.chunks[i];
         struct skf_skd_chunk k = {.result_offset = c->offset, .result_length = c->length, .source_offset = c->offset,
-                                  .source_length = c->length, .coding = SKF_CODE_COPY};
+                                  .source_length = c->length, .coding = SKF_CODE_COPY, .side = SKF_NO_SIDE};
         if (b->chunks) {
             const struct skd_out_chunk *r = &b->chunks[i];
             k.coding = (enum skf_coding)r->coding;

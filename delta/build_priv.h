@@ -60,6 +60,7 @@ struct build {
     const struct skf_tensor *tensors;
     size_t n_tensors;
     struct build_side *sides; /* one for each tensor */
+    uint64_t side_bytes;      /* of those that are written */
     const struct skf_adapter *adapter; /* NULL for none */
     uint8_t *adapted;         /* adapter_put.c: a byte a tensor, under adapter_lock */
     pthread_mutex_t adapter_lock;

@@ -45,6 +45,7 @@ struct skf_delta_stats {
     double seconds;
     uint8_t source_root[SKF_DIGEST], result_root[SKF_DIGEST];
     uint64_t coding_bytes[SKF_CODE_COUNT], coding_chunks[SKF_CODE_COUNT]; /* payload bytes and chunks a coding */
+    uint64_t side_bytes; /* payload bytes of sides */
 };
 
 /* Writes the delta that makes `neu` of `old` (whole or not at all); with out_path NULL only the statistics are found. Memory
@@ -70,6 +71,19 @@ SKF_MUST enum skf_err skf_delta_apply_in_place(const char *path, const char *skd
 SKF_MUST enum skf_err skf_delta_compose(const char *base_path, const char *const *skd, size_t n, const char *out_path,
                                         const struct skf_delta_opts *opts, struct skf_delta_stats *stats,
                                         struct skf_why *why);
+
+/* What a new version would cost by each way, the delta at skd_path among them: bytes to send, seconds of one core of this machine, and
+ * memory beyond maps to make it from them. Others than the delta's bytes are found on a few chunks. `encode_seconds`: what the delta
+ * took (skf_cpu_seconds tells this process's). `level` of zstd, 0 for 9. */
+enum skf_way { SKF_WAY_FULL, SKF_WAY_ZSTD, SKF_WAY_PATCH, SKF_WAY_SKIFF, SKF_WAYS };
+struct skf_delta_way {
+    uint64_t bytes, memory;
+    double encode_seconds, apply_seconds; /* the digest of the result included */
+    bool is_estimate;
+};
+SKF_MUST enum skf_err skf_delta_ways(const struct skf_model *old, const struct skf_model *neu, const char *skd_path, int level,
+                                     double encode_seconds, struct skf_delta_way ways[SKF_WAYS], struct skf_why *why);
+double skf_cpu_seconds(void);
 
 /* ---- the receiver's side ---------------------------------------------------------------------------------------------- */
 #define SKF_SKD_HEAD 128            /* bytes of the fixed head */

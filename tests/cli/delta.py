@@ -97,6 +97,19 @@ for jobs in ("1", "2", "7"):
 check(deltas[0] == deltas[1] == deltas[2] == read(at("rt.skd")), "the same bytes from 1, 2 and 7 threads")
 r = run("diff", at("1.bf16"), at("2.bf16"), "--plan", "--explain")
 check(r.returncode == 0 and "blk.0.attn_q.weight" in r.stdout and "index" in r.stdout and "\nint " in r.stdout, "--plan and --explain tell without writing", r.stdout, r.stderr)
+r = run("diff", at("1.bf16"), at("2.bf16"), "--plan", "--explain", "--sort", "sent", "--json")
+k = json.loads(r.stdout) if r.returncode == 0 else {"ways": [], "tensors": []}
+ways = {w["way"]: w for w in k["ways"]}
+check(set(ways) == {"full", "zstd", "zstd_patch", "skiff"} and ways["skiff"]["bytes"] == k["bytes"] == size and k["chosen"] == "skiff" and k["why"]
+      and ways["full"]["bytes"] == os.path.getsize(at("2.bf16")) and all(w["bytes"] > 0 and w["apply_seconds"] >= 0 and w["memory_bytes"] > 0 for w in ways.values())
+      and ways["skiff"]["bytes"] < min(w["bytes"] for n, w in ways.items() if n != "skiff"), "--plan --json: each way's bytes, time and memory", k["ways"], r.stderr)
+sent = [t["sent"] + t["side"] for t in k["tensors"]]
+check(sum(t["sent"] for t in k["tensors"]) == sum(k["coding"].values()) and sent == sorted(sent, reverse=True) and 90 < sum(t["share_percent"] for t in k["tensors"]) < 100
+      and sum(t["bytes"] for t in k["tensors"]) == os.path.getsize(at("2.bf16")), "--explain --json: a row a tensor, sorted, and nothing left out", k["tensors"][:3])
+r = run("diff", at("1.bf16"), at("1.bf16"), "--plan", "--json")
+check(r.returncode == 0 and [w["way"] for w in json.loads(r.stdout)["ways"]] == ["full", "skiff"], "--plan of a version and itself", r.stdout, r.stderr)
+r = run("diff", at("1.bf16"), at("2.bf16"), "--plan", "--sort", "sent")
+check(r.returncode == 2 and "--explain" in r.stderr, "--sort without --explain is wrong usage", r.stderr)
 r = run("diff", at("1.bf16"), at("2.bf16"), "--plan", "-o", at("planned.skd"))
 check(r.returncode == 0 and not left("planned"), "--plan writes nothing", r.stdout, r.stderr)
 
