@@ -187,7 +187,7 @@ static bool is_parsed(struct asked *q, int argc, char **argv, int *status)
         {.name = "--type", .letter = 't', .value = "T", .help = "of matrices: q8_0, q4_1, q4_k_m, int8, ...", .text = &q->type},
         {.name = "--embedding-type", .value = "T", .help = "of token_embd.weight", .text = &q->embedding},
         {.name = "--output-type", .value = "T", .help = "of output.weight", .text = &q->output},
-        {.name = "--tensor-type", .value = "PATTERN=T", .help = "of tensors named so (* and ?); may be repeated", .list = q->typed,
+        {.name = "--tensor-type", .value = "PATTERN=T", .help = "of matrices named so (* and ?); may be repeated", .list = q->typed,
          .list_max = MAX_RULES, .list_n = &q->n_typed},
         {.name = "--keep", .value = "PATTERN", .help = "leave such tensors as they are; may be repeated", .list = q->kept,
          .list_max = MAX_RULES, .list_n = &q->n_kept},

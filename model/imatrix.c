@@ -14,8 +14,7 @@
 #include "model/model.h"
 #include "model/model_priv.h"
 
-/* Names are looked for one by one; the largest models have some 2,000 of these. */
-enum { MAX_VALUES = 1 << 26, MAX_ENTRIES = 1 << 14 };
+enum { MAX_VALUES = 1 << 26, MAX_ENTRIES = 1 << 14 /* the largest models have some 2,000 matrices */, HEADS = 1 << 12 };
 
 struct entry {
     char *name;
@@ -23,10 +22,12 @@ struct entry {
     double *sum;  /* while it is gathered; NULL when read */
     uint64_t rows;
     size_t n;
+    uint32_t next; /* of those with its hash: index + 1; 0 ends */
 };
 struct skf_imatrix {
     struct entry *all;
     size_t n, cap;
+    uint32_t heads[HEADS];
 };
 
 enum skf_err skf_imatrix_new(struct skf_imatrix **im)
@@ -50,11 +51,20 @@ void skf_imatrix_close(struct skf_imatrix *im)
 
 size_t skf_imatrix_count(const struct skf_imatrix *im) { return im->n; }
 
+/* FNV-1a. */
+static uint32_t head_of(const char *name, size_t n)
+{
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ (uint8_t)name[i]) * 16777619u;
+    return (h ^ h >> 16) % HEADS;
+}
+
 static struct entry *find(struct skf_imatrix *im, const char *name, size_t n)
 {
-    for (size_t i = 0; i < im->n; i++)
-        if (strlen(im->all[i].name) == n && memcmp(im->all[i].name, name, n) == 0)
-            return &im->all[i];
+    for (uint32_t i = im->heads[head_of(name, n)]; i; i = im->all[i - 1].next)
+        if (strlen(im->all[i - 1].name) == n && memcmp(im->all[i - 1].name, name, n) == 0)
+            return &im->all[i - 1];
     return NULL;
 }
 
@@ -79,7 +89,10 @@ static enum skf_err add_entry(struct skf_imatrix *im, const char *name, size_t n
     }
     memcpy(e.name, name, name_n);
     e.name[name_n] = 0;
+    uint32_t head = head_of(name, name_n);
+    e.next = im->heads[head];
     im->all[im->n++] = e;
+    im->heads[head] = (uint32_t)im->n;
     *out = &im->all[im->n - 1];
     return SKF_OK;
 }

@@ -170,28 +170,28 @@ void skf_block_of_nvfp4(const uint8_t *q, float *x)
 }
 
 /* ---- non-linear ------------------------------------------------------------------------------------------------------------ */
-static int nl_nearest(float x)
+/* The index of the nearest step for each; of two as near the upper, and the last for what is no number. */
+static void nl_nearest(const float *x, float inverse, int code[32])
 {
-    int lo = 0, hi = 15;
-    if (x <= (float)nl[0])
-        return 0;
-    if (x >= (float)nl[15])
-        return 15;
-    while (hi - lo > 1) {
-        int mid = (lo + hi) / 2;
-        if (x < (float)nl[mid])
-            hi = mid;
-        else
-            lo = mid;
+    float v[32];
+    for (int i = 0; i < 32; i++) {
+        v[i] = inverse * x[i];
+        code[i] = 0;
     }
-    return x - (float)nl[lo] < (float)nl[hi] - x ? lo : hi;
+    for (int k = 1; k < 16; k++) {
+        float middle = (float)(nl[k - 1] + nl[k]) / 2;
+        for (int i = 0; i < 32; i++)
+            code[i] += v[i] < middle ? 0 : 1;
+    }
 }
 
 static void nl_products(const float *x, const float *w, float inverse, float *xq, float *qq)
 {
+    int code[32];
+    nl_nearest(x, inverse, code);
     *xq = *qq = 0;
     for (int i = 0; i < 32; i++) {
-        float v = (float)nl[nl_nearest(inverse * x[i])];
+        float v = (float)nl[code[i]];
         *xq += w[i] * v * x[i];
         *qq += w[i] * v * v;
     }
@@ -224,8 +224,10 @@ static void to_iq4_nl(const float *x, const float *w, uint8_t *q)
 {
     float d = nl_scale(x, w), inverse = d != 0 ? 1 / d : 0.0f;
     skf_put_le16(q, skf_f32_to_f16(d));
+    int code[32];
+    nl_nearest(x, inverse, code);
     for (int i = 0; i < 16; i++)
-        q[2 + i] = (uint8_t)(nl_nearest(inverse * x[i]) | nl_nearest(inverse * x[16 + i]) << 4);
+        q[2 + i] = (uint8_t)(code[i] | code[16 + i] << 4);
 }
 
 void skf_block_to_iq4_nl(const float *x, uint8_t *q)

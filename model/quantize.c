@@ -139,11 +139,11 @@ static enum skf_type mixed(const struct planner *p, const struct skf_quantize_ki
 /* The kind that rules and defaults give it; NULL: it stays. */
 static const struct skf_quantize_kind *kind_for(const struct planner *p, const struct skf_tensor *t)
 {
+    if (!is_matrix(t))
+        return NULL;
     for (size_t i = p->o->n_rules; i > 0; i--)
         if (is_match(p->o->rules[i - 1].pattern, t->name))
             return p->o->rules[i - 1].kind;
-    if (!is_matrix(t))
-        return NULL;
     bool is_embedding = strcmp(t->name, "token_embd.weight") == 0;
     bool is_output = strcmp(t->name, p->has_output ? "output.weight" : "token_embd.weight") == 0;
     if (is_embedding && p->o->embedding)
@@ -211,7 +211,7 @@ static enum skf_err plan_tensor(const struct planner *p, struct skf_quantize_lin
     const struct skf_quantize_kind *k = kind_for(p, t);
     if (k)
         SKF_TRY(set_type(p, l, k, why));
-    l->is_pruned = p->o->prune && k && is_matrix(t) && strcmp(t->name, "token_embd.weight") != 0 && strcmp(t->name, "output.weight") != 0;
+    l->is_pruned = p->o->prune && k && strcmp(t->name, "token_embd.weight") != 0 && strcmp(t->name, "output.weight") != 0;
     if (l->type == t->type && !l->is_row_scaled && !l->is_pruned)
         return SKF_OK;
     if (!is_dequantizable(t->type))
@@ -232,10 +232,10 @@ static enum skf_err check_rules(const struct skf_model *m, const char *name, con
     for (size_t r = 0; r < o->n_rules; r++) {
         bool is_used = false;
         for (size_t i = 0; i < n && !is_used; i++)
-            is_used = is_match(o->rules[r].pattern, t[i].name);
+            is_used = is_match(o->rules[r].pattern, t[i].name) && (!o->rules[r].kind || is_matrix(&t[i]));
         if (!is_used)
-            return skf_fail(why, SKF_ERR_ARG, "%s: no tensor is named like '%.96s'; `skiff show` lists them", name,
-                            o->rules[r].pattern);
+            return skf_fail(why, SKF_ERR_ARG, "%s: no %s is named like '%.96s'; `skiff show` lists them", name,
+                            o->rules[r].kind ? "matrix" : "tensor", o->rules[r].pattern);
     }
     return SKF_OK;
 }
@@ -267,6 +267,10 @@ enum skf_err skf_quantize_plan(const struct skf_model *m, const char *name, cons
     if (!g)
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: not a GGUF file; convert it with llama.cpp's convert_hf_to_gguf.py first",
                         name);
+    uint64_t shards;
+    if (is_gguf_u64(g, "split.count", &shards) && shards > 1)
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: one of %llu parts of a model; join them with llama.cpp's llama-gguf-split first",
+                        name, (unsigned long long)shards);
     SKF_TRY(check_rules(m, name, o, why));
     plan->lines = skf_calloc(g->n_tensors, sizeof *plan->lines);
     if (!plan->lines)

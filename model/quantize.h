@@ -33,7 +33,7 @@ struct skf_quantize_rule {
 struct skf_quantize_opts {
     const struct skf_quantize_kind *kind;
     const struct skf_quantize_kind *embedding, *output; /* token_embd.weight, output.weight; NULL: as llama.cpp, see below */
-    const struct skf_quantize_rule *rules; /* the last that matches counts, before everything above */
+    const struct skf_quantize_rule *rules; /* for matrices: the last that matches counts, before everything above */
     size_t n_rules;
     struct skf_imatrix *imatrix;       /* NULL: none */
     const struct skf_prune *prune;     /* of matrices but the embedding and the output; NULL: none */
@@ -62,8 +62,8 @@ struct skf_quantize_plan {
 /* Decides. The output matrix (the embedding where there is none) becomes Q6_K when the file's type is a K-quant, otherwise Q8_0;
  * plain types spare nothing. Rows that are no whole blocks: K-quants fall back to Q5_1, Q5_0, Q8_0 or Q4_0 as in llama.cpp, and
  * where that does not fit either, to F16.
- * SKF_ERR_ARG: a rule that matches nothing, an importance matrix of another model; SKF_ERR_UNSUPPORTED: no GGUF file, a type that
- * cannot be read. `name` is for error lines; `m` and the options must outlive the plan. */
+ * SKF_ERR_ARG: a rule that matches nothing, an importance matrix of another model; SKF_ERR_UNSUPPORTED: no GGUF file or a part of one,
+ * a type that cannot be read. `name` is for error lines; `m` and the options must outlive the plan. */
 SKF_MUST enum skf_err skf_quantize_plan(const struct skf_model *m, const char *name, const struct skf_quantize_opts *o,
                                         struct skf_quantize_plan *plan, struct skf_why *why);
 void skf_quantize_plan_free(struct skf_quantize_plan *p); /* a zeroed one is fine */

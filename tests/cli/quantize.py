@@ -117,7 +117,7 @@ r = made("by tensor", "mixed.gguf", source, "--type", "q4_0", "--tensor-type", "
 if r:
     got, said = tensors(at("mixed.gguf")), json.loads(r.stdout)
     want = {"token_embd.weight": QT.F16, "blk.0.ffn_up.weight": QT.Q5_1, "blk.0.ffn_down.weight": QT.Q8_0, "blk.0.attn_q.weight": QT.Q4_0,
-            "blk.1.ffn_up.weight": QT.Q4_1, "blk.1.attn_k.weight": QT.F32, "blk.1.attn_norm.weight": QT.Q4_1, "output_norm.weight": QT.F32}
+            "blk.1.ffn_up.weight": QT.Q4_1, "blk.1.attn_k.weight": QT.F32, "blk.1.attn_norm.weight": QT.F32, "output_norm.weight": QT.F32}
     check(all(got[n].tensor_type == t for n, t in want.items()), "the last pattern that matches counts, --keep above all",
           {n: got[n].tensor_type.name for n in want})
     check(said["bytes"] == os.path.getsize(at("mixed.gguf")) and said["tensor_bytes"] == sum(t.n_bytes for t in got.values()) and
@@ -269,6 +269,7 @@ refused("an observer without a text", ["--observer", "--calibrate"], source, nev
 refused("a share over one", ["--prune"], source, never, "--type", "q4_0", "--prune", "150%", status=2)
 refused("a pattern without a type", ["PATTERN=TYPE"], source, never, "--type", "q4_0", "--tensor-type", "x", status=2)
 refused("a pattern that matches nothing", ["blk.9.*", "no tensor"], source, never, "--type", "q4_0", "--keep", "blk.9.*")
+refused("a type for norms alone", ["*_norm.*", "no matrix"], source, never, "--type", "q4_0", "--tensor-type", "*_norm.*=q8_0")
 refused("the source as output", ["the source itself"], source, source, "--type", "q4_0")
 refused("no such file", ["none.gguf", "No such file"], at("none.gguf"), never, "--type", "q4_0")
 refused("a value that is no number", ["blk.0.attn_q.weight", "no number", "row 1, column 3"], spoiled("nan.gguf", np.nan), never, "--type", "q4_0")
