@@ -15,6 +15,9 @@
 /* Not held up by a named pipe that nobody writes to: what is no regular file is refused once it is open. */
 #define FOR_READING (O_RDONLY | O_CLOEXEC | O_NONBLOCK)
 
+#define HOLES_MAX 4096       /* each is a mapping of its own, of which a process may have 65,530 */
+#define HOLE_MIN (1u << 20)
+
 static int (*hook_fn)(void *ctx, const char *step, const char *path);
 static void *hook_ctx;
 
@@ -25,6 +28,26 @@ void skf_file_hook(int (*fn)(void *ctx, const char *step, const char *path), voi
 }
 
 int file_hooked(const char *step, const char *path) { return hook_fn ? hook_fn(hook_ctx, step, path) : 0; }
+
+/* Holes of a sparse file are mapped as the zeros that they are: read through the file they would fill memory with pages of zeros.
+ * Where that does not work out they stay as they are. */
+static void map_holes(int fd, uint8_t *p, uint64_t size)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), at = 0;
+    for (unsigned n = 0; n < HOLES_MAX && at < size; n++) {
+        off_t hole = lseek(fd, (off_t)at, SEEK_HOLE), end;
+        if (hole < 0 || (uint64_t)hole >= size)
+            return;
+        end = lseek(fd, hole, SEEK_DATA);
+        uint64_t from = ((uint64_t)hole + page - 1) / page * page, to = end < 0 ? size : (uint64_t)end;
+        if (end < 0 && errno != ENXIO)
+            return;
+        if (to >= from + HOLE_MIN &&
+            mmap(p + from, to / page * page - from, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+            return;
+        at = to;
+    }
+}
 
 enum skf_err skf_map_open(const char *path, struct skf_map *m, struct skf_why *why)
 {
@@ -44,6 +67,8 @@ enum skf_err skf_map_open(const char *path, struct skf_map *m, struct skf_why *w
             e = skf_fail_errno(why, errno, "%s: cannot be mapped", path);
         else
             *m = (struct skf_map){p, (uint64_t)st.st_size};
+        if (m->data && st.st_blocks < st.st_size / 512)
+            map_holes(fd, p, m->size);
     }
     (void)close(fd);
     return e;

@@ -210,6 +210,9 @@ static bool is_there(const struct apply *a, const struct apply_worker *w, const 
     return memcmp(digest, c->result_digest, SKF_DIGEST) == 0;
 }
 
+/* The draft is zeros where nobody wrote: a sparse model stays so. */
+static bool is_zero(const uint8_t *p, size_t n) { return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0; }
+
 static enum skf_err write_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
     struct apply *a = ctx;
@@ -230,7 +233,8 @@ static enum skf_err write_step(void *ctx, unsigned worker, uint64_t i, struct sk
     if (n)
         SKF_TRY(apply_make(a, worker, chunks, n, why));
     for (unsigned k = 0; k < n; k++)
-        SKF_TRY(skf_draft_write_at(a->draft, c[k].result_offset, w->out[k], c[k].result_length, why));
+        if (a->is_begun || !is_zero(w->out[k], c[k].result_length))
+            SKF_TRY(skf_draft_write_at(a->draft, c[k].result_offset, w->out[k], c[k].result_length, why));
     skf_progress_rest(a->progress, begun);
     apply_tell(a, bytes);
     return SKF_OK;

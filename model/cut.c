@@ -72,30 +72,42 @@ struct hashing {
     atomic_uint_fast64_t done;
 };
 
-struct hash_one {
+struct hash_two {
     const struct hashing *h;
     struct skf_chunk *chunk;
+    unsigned n; /* 1 or 2 chunks */
 };
 
-static enum skf_err hash_chunk(void *ctx, struct skf_why *why)
+static enum skf_err hash_copy(const struct skf_source *src, struct skf_chunk *c, struct skf_why *why)
 {
-    const struct hash_one *one = ctx;
-    const struct hashing *h = one->h;
-    struct skf_chunk *c = one->chunk;
-    const uint8_t *p;
-    uint64_t n;
-    SKF_TRY(h->src->span(h->src->ctx, c->offset, &p, &n));
-    if (n >= c->length) {
-        skf_sha256(p, c->length, c->digest);
-    } else { /* a chunk that lies in pieces */
-        uint8_t *copy = skf_alloc(c->length);
-        if (!copy)
-            return skf_fail(why, SKF_ERR_NOMEM, "no memory for a chunk");
-        enum skf_err e = skf_source_read(h->src, c->offset, copy, c->length);
-        if (e == SKF_OK)
-            skf_sha256(copy, c->length, c->digest);
-        skf_free(copy);
-        SKF_TRY(e);
+    uint8_t *copy = skf_alloc(c->length);
+    if (!copy)
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for a chunk");
+    enum skf_err e = skf_source_read(src, c->offset, copy, c->length);
+    if (e == SKF_OK)
+        skf_sha256(copy, c->length, c->digest);
+    skf_free(copy);
+    return e;
+}
+
+static enum skf_err hash_chunks(void *ctx, struct skf_why *why)
+{
+    const struct hash_two *two = ctx;
+    const struct skf_source *src = two->h->src;
+    struct skf_chunk *c = two->chunk;
+    const uint8_t *p[2] = {NULL, NULL};
+    uint64_t n[2] = {0, 0};
+    for (unsigned k = 0; k < two->n; k++)
+        SKF_TRY(src->span(src->ctx, c[k].offset, &p[k], &n[k]));
+    if (two->n == 2 && n[0] >= c[0].length && n[1] >= c[1].length) {
+        skf_sha256_pair(p[0], c[0].length, c[0].digest, p[1], c[1].length, c[1].digest);
+        return SKF_OK;
+    }
+    for (unsigned k = 0; k < two->n; k++) {
+        if (n[k] >= c[k].length)
+            skf_sha256(p[k], c[k].length, c[k].digest);
+        else
+            SKF_TRY(hash_copy(src, &c[k], why)); /* it lies in pieces */
     }
     return SKF_OK;
 }
@@ -103,14 +115,14 @@ static enum skf_err hash_chunk(void *ctx, struct skf_why *why)
 static enum skf_err hash_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
     struct hashing *h = ctx;
-    struct skf_chunk *c = &h->cut->chunks[i];
-    uint64_t begun = skf_now_ns();
+    struct hash_two two = {h, &h->cut->chunks[2 * i], 2 * i + 1 < h->cut->n ? 2 : 1};
+    uint64_t begun = skf_now_ns(), bytes = two.chunk[0].length + (two.n == 2 ? two.chunk[1].length : 0);
     (void)worker;
     if (is_cancelled(h->progress))
         return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
-    SKF_TRY(skf_map_guard(hash_chunk, &(struct hash_one){h, c}, why));
+    SKF_TRY(skf_map_guard(hash_chunks, &two, why));
     skf_progress_rest(h->progress, begun);
-    skf_progress_tell(h->progress, atomic_fetch_add(&h->done, c->length) + c->length, h->cut->size);
+    skf_progress_tell(h->progress, atomic_fetch_add(&h->done, bytes) + bytes, h->cut->size);
     return SKF_OK;
 }
 
@@ -124,7 +136,7 @@ enum skf_err skf_cut_make(const struct skf_model *m, unsigned jobs, const struct
         return skf_fail(why, e, "no memory for the chunk table");
     }
     struct hashing h = {.src = skf_model_source(m), .cut = cut, .progress = progress};
-    e = skf_par_for(jobs, cut->n, hash_step, &h, why);
+    e = skf_par_for(jobs, (cut->n + 1) / 2, hash_step, &h, why);
     if (e != SKF_OK) {
         skf_cut_free(cut);
         return e;
