@@ -11,7 +11,7 @@
 #include "delta/work_priv.h"
 #include "model/adapter.h"
 
-#define ADAPTER_RANK 512             /* at most */
+#define ADAPTER_RANK 256             /* at most: it bounds the time that a chunk may take, too */
 #define ADAPTER_NUMBERS (1u << 20)   /* of A, and of a chunk's rows of B, at most */
 
 /* How rows are changed; never renumbered. */

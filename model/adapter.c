@@ -186,6 +186,10 @@ enum skf_err skf_adapter_columns(const struct skf_adapter *m, const struct skf_l
     return e;
 }
 
+/* Independent columns side by side: the order of each one's sum is that of the ranks whatever the vectors. */
+#if defined __GNUC__ && !defined __clang__
+__attribute__((optimize("O3")))
+#endif
 void skf_low_rank_row(const float *b, const float *a, uint64_t rank, uint64_t inputs, float scale, float *restrict change)
 {
     for (uint64_t j = 0; j < inputs; j++)
