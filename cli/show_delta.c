@@ -44,6 +44,14 @@ static enum skf_err put_skd(skf_json *o, const char *path, uint64_t size, const 
     SKF_TRY(skf_json_set(o, "index_size", skf_json_int((int64_t)info->index_size)));
     SKF_TRY(skf_json_set(o, "payload_size", skf_json_int((int64_t)info->payload_size)));
     SKF_TRY(skf_json_set(o, "chunks", skf_json_int((int64_t)info->n_chunks)));
+    uint64_t side_bytes = 0;
+    for (uint64_t k = 0; k < info->n_sides; k++) {
+        struct skf_skd_side side;
+        skf_skd_side(skd, k, &side);
+        side_bytes += side.payload_length;
+    }
+    SKF_TRY(skf_json_set(o, "sides", skf_json_int((int64_t)info->n_sides)));
+    SKF_TRY(skf_json_set(o, "side_bytes", skf_json_int((int64_t)side_bytes)));
     return put_codings(o, skd);
 }
 

@@ -81,7 +81,7 @@ said = show(at("d.skd"))
 check(said.get("format") == "skd" and said.get("source_root") == show(old, "--root")["root"] and
       said.get("result_root") == show(new, "--root")["root"], "a delta names its roots", said)
 check(sum(c["chunks"] for c in said["coding"].values()) == said["chunks"] == show(new, "--root")["chunks"] and
-      sum(c["payload_bytes"] for c in said["coding"].values()) == said["payload_size"] and
+      sum(c["payload_bytes"] for c in said["coding"].values()) + said["side_bytes"] == said["payload_size"] and
       sum(c["result_bytes"] for c in said["coding"].values()) == said["result_size"] == os.path.getsize(new), "and its codings", said)
 check("coding" in run("show", at("d.skd")).stdout, "as text too")
 

@@ -9,12 +9,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 
 static uint8_t source[1 << 16], result[SKF_CHUNK_MAX];
 
-static void decode_some(const struct skf_skd *skd, const uint8_t *p, size_t n)
+static void decode_some(struct skf_skd *skd, const uint8_t *p, size_t n)
 {
     struct skf_delta_scratch *s;
     struct skf_source from = skf_source_of(source, sizeof source);
     if (skf_delta_scratch_new(&s) != SKF_OK)
         return;
+    for (uint64_t k = 0; k < skf_skd_info(skd)->n_sides; k++) {
+        struct skf_skd_side side;
+        skf_skd_side(skd, k, &side);
+        if (side.payload_offset <= n && side.payload_length <= n - side.payload_offset &&
+            skf_skd_put_side(skd, k, p + side.payload_offset, NULL) == SKF_OK)
+            continue; /* otherwise its chunks must say that they need it */
+    }
     for (uint64_t i = 0; i < skf_skd_info(skd)->n_chunks && i < 8; i++) {
         struct skf_skd_chunk c;
         skf_skd_chunk(skd, i, &c);
