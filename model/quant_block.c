@@ -9,51 +9,65 @@
  *   q5_1  f16 d, f16 m, u32 high bits, 16 bytes
  */
 #include <math.h>
+#include <string.h>
 
 #include "base/buf.h"
+#include "model/quant_lanes_priv.h"
 #include "model/quant_priv.h"
 
 enum { B = 32 };
 
-static float size_of(float f) { return f < 0 ? -f : f; }
-
-/* Truncates to [0, most]; what is no number gives 0. */
-static uint8_t clamp_code(float f, int most)
+/* (x - from) * by + plus, truncated to 0..most; 0 for what is no number. */
+static void put_steps(const float *x, float from, float by, float plus, int most, uint8_t *code)
 {
-    if (!(f > 0))
-        return 0;
-    return f >= (float)most ? (uint8_t)most : (uint8_t)f;
+    lanes v[B / LANES];
+    memcpy(v, x, sizeof v);
+    for (int i = 0; i < B / LANES; i++) {
+        lanes c = (v[i] - all_of(from)) * all_of(by) + all_of(plus);
+        c = pick(c > all_of(0), c, all_of(0));
+        c = pick(c < all_of((float)most), c, all_of((float)most));
+        ints whole = __builtin_convertvector(c, ints);
+        for (int k = 0; k < LANES; k++)
+            code[i * LANES + k] = (uint8_t)whole[k];
+    }
 }
 
-/* To nearest, halves away from zero (roundf), for |f| up to 127 and a little. */
-static int8_t round_q8(float f)
+/* skf_round_127 in every lane. */
+static ints round_127(lanes v)
 {
-    if (!(f > -128.0f && f < 128.0f)) /* only when 1 / d overflowed */
-        return f > 0 ? 127 : f < 0 ? -127 : 0;
-    int whole = (int)f;
-    float rest = f - (float)whole;
-    int q = rest >= 0.5f ? whole + 1 : rest <= -0.5f ? whole - 1 : whole;
-    return (int8_t)(q > 127 ? 127 : q < -128 ? -128 : q);
+    lanes size = size_of(v);
+    size = pick(size > all_of(0), size, all_of(0));
+    size = pick(size < all_of(127), size, all_of(127));
+    ints whole = __builtin_convertvector(size, ints);
+    whole -= size - floats_of(whole) >= all_of(0.5f); /* a mask is -1 */
+    return pick_int(v < all_of(0), -whole, whole);
 }
 
 void skf_block_to_q8_0(const float *x, uint8_t *q)
 {
-    float most = 0;
-    for (int i = 0; i < B; i++)
-        most = size_of(x[i]) > most ? size_of(x[i]) : most;
-    float d = most / 127.0f, id = d != 0 ? 1.0f / d : 0.0f;
+    lanes v[B / LANES], most = all_of(0);
+    memcpy(v, x, sizeof v);
+    for (int i = 0; i < B / LANES; i++)
+        most = pick(size_of(v[i]) > most, size_of(v[i]), most);
+    float largest = most[0];
+    for (int i = 1; i < LANES; i++)
+        largest = most[i] > largest ? most[i] : largest;
+    float d = largest / 127.0f, id = d != 0 ? 1.0f / d : 0.0f;
     skf_put_le16(q, skf_f32_to_f16(d));
-    for (int i = 0; i < B; i++)
-        q[2 + i] = (uint8_t)round_q8(x[i] * id);
+    for (int i = 0; i < B / LANES; i++) {
+        ints code = round_127(v[i] * all_of(id));
+        for (int k = 0; k < LANES; k++)
+            q[2 + i * LANES + k] = (uint8_t)code[k];
+    }
 }
 
 /* The value of the largest size, the first of equals: of a block of zeros the first, whose sign the scale then has. */
 static float extreme_of(const float *x)
 {
-    float most = size_of(x[0]), extreme = x[0];
+    float most = fabsf(x[0]), extreme = x[0];
     for (int i = 1; i < B; i++) {
-        if (size_of(x[i]) > most) {
-            most = size_of(x[i]);
+        if (fabsf(x[i]) > most) {
+            most = fabsf(x[i]);
             extreme = x[i];
         }
     }
@@ -87,8 +101,7 @@ static void block_to_even(const float *x, int half, uint8_t *q, uint8_t *code)
 {
     float d = extreme_of(x) / (float)-half, id = d != 0 ? 1.0f / d : 0.0f;
     skf_put_le16(q, skf_f32_to_f16(d));
-    for (int i = 0; i < B; i++)
-        code[i] = clamp_code(x[i] * id + ((float)half + 0.5f), 2 * half - 1);
+    put_steps(x, 0, id, (float)half + 0.5f, 2 * half - 1, code); /* x - 0 is x */
 }
 
 /* x = d q + m */
@@ -99,8 +112,7 @@ static void block_to_uneven(const float *x, int most, uint8_t *q, uint8_t *code)
     float d = (hi - lo) / (float)most, id = d != 0 ? 1.0f / d : 0.0f;
     skf_put_le16(q, skf_f32_to_f16(d));
     skf_put_le16(q + 2, skf_f32_to_f16(lo));
-    for (int i = 0; i < B; i++)
-        code[i] = clamp_code((x[i] - lo) * id + 0.5f, most);
+    put_steps(x, lo, id, 0.5f, most, code);
 }
 
 void skf_block_to_q4_0(const float *x, uint8_t *q)

@@ -10,29 +10,16 @@
 #include <math.h>
 #include <string.h>
 
+#include "model/quant_lanes_priv.h"
 #include "model/quant_priv.h"
 
-enum { MOST = 32, LANES = 4 }; /* values of a group; groups side by side */
-
-/* gcc's and clang's vectors: plain arithmetic in every lane, whatever the machine has for it. */
-typedef float lanes __attribute__((vector_size(4 * LANES)));
-typedef int32_t ints __attribute__((vector_size(4 * LANES)));
+enum { MOST = 32 }; /* values of a group */
 
 static const float nothing = 1e-15f; /* groups whose largest value is under this are zero */
 
 const struct skf_fit_tries skf_fit_fine = {-0.9f, 0.05f, 36, false};
 
 /* ---- lanes --------------------------------------------------------------------------------------------------------------- */
-static inline lanes all_of(float f) { return (lanes){f, f, f, f}; }
-static inline ints all_int(int32_t i) { return (ints){i, i, i, i}; }
-
-/* Lane by lane a where the mask is all ones, b where it is zero. */
-static inline lanes pick(ints mask, lanes a, lanes b) { return (lanes)((mask & (ints)a) | (~mask & (ints)b)); }
-static inline ints pick_int(ints mask, ints a, ints b) { return (mask & a) | (~mask & b); }
-static inline bool is_any(ints mask) { return mask[0] | mask[1] | mask[2] | mask[3]; }
-static inline lanes size_of(lanes v) { return (lanes)((ints)v & all_int(0x7FFFFFFF)); }
-static inline lanes floats_of(ints v) { return __builtin_convertvector(v, lanes); }
-
 /* skf_clamp(skf_nearest(v), least, most) */
 static inline ints code_of(lanes v, int least, int most)
 {

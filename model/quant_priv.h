@@ -61,6 +61,16 @@ static inline int skf_nearest(float f)
     } v = {.f = f + 12582912.0f};
     return (v.i & 0x007FFFFF) - 0x00400000;
 }
+/* To nearest, halves away from zero, held to -127..127; 0 for what is no number. */
+static inline int skf_round_127(float f)
+{
+    float size = f < 0 ? -f : f;
+    size = size > 0 ? size : 0;
+    size = size < 127.0f ? size : 127.0f;
+    int whole = (int)size;
+    whole += size - (float)whole >= 0.5f ? 1 : 0;
+    return f < 0 ? -whole : whole;
+}
 static inline int skf_clamp(int v, int least, int most) { return v < least ? least : v > most ? most : v; }
 
 /* The grids that a search tries: (most + from + k * step) / range for k of 0..count. */

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "model/model_priv.h"
 #include "model/quant.h"
+#include "model/quant_priv.h"
 #include "model/quantize.h"
 
 enum { PIECE = 1 << 16 /* elements, or one row */, BATCH = 16 << 20 /* bytes */, BATCH_PIECES = 64 };
@@ -198,9 +199,7 @@ static void int8_row(const float *x, uint8_t *q, uint64_t n)
             skf_put_le16(q, half);
             q += 2;
         }
-        float v = d > 0 ? x[i] / d : 0.0f, size = fabsf(v) + 0.5f;
-        int code = size >= 127.0f ? 127 : (int)size;
-        *q++ = (uint8_t)(v < 0 ? -code : code);
+        *q++ = (uint8_t)skf_round_127(d > 0 ? x[i] / d : 0.0f);
     }
 }
 

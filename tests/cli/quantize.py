@@ -192,7 +192,8 @@ for observer in ("minmax", "average"):
             d = np.ascontiguousarray(b[..., :2]).view(np.float16)[..., 0]
             s = (np.abs(x).max(1) / np.float32(127)).astype(np.float16)
             codes = x / s.astype(np.float32)[:, None]
-            codes = np.sign(codes) * np.minimum(np.floor(np.abs(codes) + np.float32(0.5)), 127)
+            size = np.abs(codes)
+            codes = np.sign(codes) * np.minimum(np.floor(size) + (size - np.floor(size) >= 0.5), 127)
             good = good and np.array_equal(d, np.repeat(s[:, None], d.shape[1], 1)) and \
                 np.array_equal(b[..., 2:].view(np.int8).reshape(x.shape), codes.astype(np.int8))
         check(good, "one scale a row, codes symmetric around zero")
