@@ -5,13 +5,6 @@
 
 #include "base/util.h"
 
-/* How a stream is stored; the byte in front of it. */
-enum stream_mode { MODE_ZERO, MODE_DENSE, MODE_MASK4, MODE_MASK8, MODE_COUNT };
-static const unsigned group_of[MODE_COUNT] = {[MODE_DENSE] = 1, [MODE_MASK4] = 4, [MODE_MASK8] = 8};
-/* Elements that are not 0, of a hundred, up to which groups pay. */
-#define MASK4_PERCENT 25
-#define MASK8_PERCENT 12
-
 bool skf_bucket_get(struct skf_bits_in *b, uint8_t sym, unsigned width, int64_t *d)
 {
     unsigned k = 3 + (sym - SKF_SMALL) / 2u, left = k - 1;
@@ -57,238 +50,377 @@ enum skf_err skf_raw_get(struct skf_reader *r, struct skf_bits_in *b)
     return SKF_OK;
 }
 
-static inline int64_t value_at(const struct skf_stream *s, uint32_t i)
-{
-    return s->width == 1 ? (int8_t)s->val[i] : (int16_t)skf_le16(s->val + 2 * (size_t)i);
-}
-
-static inline void value_set(uint8_t *val, unsigned width, uint32_t i, int64_t d)
-{
-    if (width == 1)
-        val[i] = (uint8_t)d;
-    else
-        skf_put_le16(val + 2 * (size_t)i, (uint16_t)d);
-}
-
-/* The contexts of groups of `group` elements. */
-static enum skf_err spread_keys(struct skf_area *a, const struct skf_stream *s, unsigned group, uint32_t n)
-{
-    SKF_TRY(skf_area_need(a, n));
-    unsigned each = s->per / group;
-    if (each == 1) {
-        memcpy(a->p, s->key, n);
-        return SKF_OK;
-    }
-    uint8_t *p = a->p;
-    for (uint32_t i = 0, k = 0; i < n; i += each, k++)
-        memset(p + i, s->key[k], SKF_MIN(each, n - i));
-    return SKF_OK;
-}
-
-static uint32_t count_nonzero(const struct skf_stream *s)
-{
-    uint32_t set = 0;
-    if (s->width == 1)
-        for (uint32_t i = 0; i < s->n; i++)
-            set += s->val[i] != 0;
-    else
-        for (uint32_t i = 0; i < s->n; i++)
-            set += value_at(s, i) != 0;
-    return set;
-}
-
-/* In w->mask and w->maskkey. */
-static enum skf_err make_masks(struct skf_work *w, const struct skf_stream *s, unsigned group, struct skf_syms *syms)
-{
-    uint32_t n = (s->n + group - 1) / group;
-    SKF_TRY(skf_area_need(&w->mask, n));
-    SKF_TRY(spread_keys(&w->maskkey, s, group, n));
-    memset(w->mask.p, 0, n);
-    for (uint32_t i = 0; i < s->n; i++)
-        if (value_at(s, i))
-            w->mask.p[i / group] |= (uint8_t)(1u << (i & (group - 1)));
-    *syms = (struct skf_syms){w->mask.p, w->maskkey.p, n};
-    return SKF_OK;
-}
-
-/* Larger groups see what neighbours have in common, and are fewer; but their tables are larger. */
-static enum skf_err choose(struct skf_work *w, const struct skf_stream *s, unsigned *mode)
-{
-    double four, eight;
-    struct skf_syms syms;
-    uint32_t set = count_nonzero(s);
-    *mode = set == 0 ? MODE_ZERO : MODE_DENSE;
-    if (set == 0 || s->per % 4 || set > s->n / 100 * MASK4_PERCENT)
-        return SKF_OK;
-    *mode = MODE_MASK4;
-    if (s->per % 8 || set > s->n / 100 * MASK8_PERCENT)
-        return SKF_OK;
-    SKF_TRY(make_masks(w, s, 4, &syms));
-    SKF_TRY(skf_syms_cost(w, &syms, &four));
-    SKF_TRY(make_masks(w, s, 8, &syms));
-    SKF_TRY(skf_syms_cost(w, &syms, &eight));
-    *mode = eight < four ? MODE_MASK8 : MODE_MASK4;
-    return SKF_OK;
-}
-
-/* Symbols of the elements that are not 0 (of all when mask is NULL), with the context of each. */
-static enum skf_err put_values(struct skf_work *w, const struct skf_stream *s, bool is_all, struct skf_buf *out)
+/* ---- all --------------------------------------------------------------------------------------------------------------------- */
+enum skf_err skf_diffs16_put(struct skf_work *w, const int16_t *d, const uint8_t *key, uint32_t n, struct skf_buf *out)
 {
     struct skf_bits_out raw;
-    uint32_t n = 0;
-    SKF_TRY(skf_raw_begin(w, s->n, s->width, &raw));
-    SKF_TRY(skf_area_need(&w->sym, s->n));
-    SKF_TRY(skf_area_need(&w->symkey, s->n));
-    uint8_t *sym = w->sym.p, *key = w->symkey.p;
-    bool is_down = false; /* the change before this one was negative */
-    for (uint32_t i = 0, k = 0; i < s->n; k++) {
-        for (uint32_t end = SKF_MIN(s->n, i + s->per); i < end; i++) {
-            int64_t d = value_at(s, i);
-            if (!d && !is_all)
-                continue;
-            key[n] = s->key[k];
-            sym[n++] = skf_bucket_put(&raw, is_down ? -d : d);
-            is_down = !is_all && d < 0;
-        }
-    }
-    SKF_TRY(skf_syms_put(w, &(struct skf_syms){sym, key, n}, out));
+    SKF_TRY(skf_area_need(&w->sym, n));
+    SKF_TRY(skf_raw_begin(w, n, 2, &raw));
+    for (uint32_t i = 0; i < n; i++)
+        w->sym.p[i] = skf_bucket_put(&raw, d[i]);
+    SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, key, n}, out));
     return skf_raw_put(w, &raw, out);
 }
 
-enum skf_err skf_stream_put(struct skf_work *w, const struct skf_stream *s, struct skf_buf *out)
+enum skf_err skf_diffs16_get(struct skf_work *w, struct skf_reader *r, const uint8_t *key, uint32_t n, int16_t *d)
+{
+    struct skf_bits_in raw;
+    SKF_TRY(skf_area_need(&w->sym, n));
+    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, key, n}));
+    SKF_TRY(skf_raw_get(r, &raw));
+    for (uint32_t i = 0; i < n; i++) {
+        int64_t v = skf_unzigzag(w->sym.p[i]);
+        if (w->sym.p[i] >= SKF_SMALL && !skf_bucket_get(&raw, w->sym.p[i], 2, &v))
+            return SKF_ERR_FORMAT;
+        d[i] = (int16_t)v;
+    }
+    return is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
+}
+
+/* Bytes of x that are SKF_SMALL or more have their highest bit set in what comes back. */
+static inline uint64_t not_small(uint64_t x)
+{
+    const uint64_t each = 0x0101010101010101u;
+    return (x | ((x & 127 * each) + (128 - SKF_SMALL) * each)) & 128 * each;
+}
+
+static inline bool take8(struct skf_bits_in *raw, uint8_t *sym)
+{
+    int64_t d = skf_unzigzag(*sym);
+    if (*sym >= SKF_SMALL && !skf_bucket_get(raw, *sym, 1, &d))
+        return false;
+    *sym = (uint8_t)d;
+    return true;
+}
+
+/* Symbols to the numbers they stand for, in place; eight small ones at once. */
+static bool take_all8(struct skf_bits_in *raw, uint8_t *sym, uint32_t n)
+{
+    const uint64_t each = 0x0101010101010101u;
+    uint32_t i = 0;
+    for (; n - i >= 8; i += 8) {
+        uint64_t x = skf_le64(sym + i);
+        if (!not_small(x)) {
+            skf_put_le64(sym + i, (x >> 1 & 127 * each) ^ (x & each) * 255);
+            continue;
+        }
+        for (unsigned k = 0; k < 8; k++)
+            if (!take8(raw, sym + i + k))
+                return false;
+    }
+    for (; i < n; i++)
+        if (!take8(raw, sym + i))
+            return false;
+    return true;
+}
+
+enum skf_err skf_diffs8_get(struct skf_work *w, struct skf_reader *r, const uint8_t *key, uint32_t n)
+{
+    struct skf_bits_in raw;
+    SKF_TRY(skf_area_need(&w->sym, n));
+    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, key, n}));
+    SKF_TRY(skf_raw_get(r, &raw));
+    return take_all8(&raw, w->sym.p, n) && is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
+}
+
+/* ---- few --------------------------------------------------------------------------------------------------------------------- */
+/* How units are stored; the byte in front of them. */
+enum sparse_mode { MODE_ZERO, MODE_DENSE, MODE_FOURS, MODE_EIGHTS, MODE_COUNT };
+static const unsigned group_of[MODE_COUNT] = {1, 1, 4, 8};
+/* Elements that are not 0, of a hundred, up to which groups pay, and up to which eights surely do. */
+#define FOURS_PERCENT 25
+#define EIGHTS_PERCENT 12
+#define SURE_PERCENT 1
+
+static const uint8_t ones4[16] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
+static inline unsigned ones(unsigned m) { return (unsigned)ones4[m & 15] + ones4[m >> 4]; }
+
+/* Symbols of masks: of fours as they are, of eights in the order of how many bits are set, so that those that hardly occur stand together at the end, where a table of
+ * frequencies is short. */
+struct masks {
+    uint8_t symbol[256]; /* of each mask */
+    uint8_t ones[256];   /* of each symbol: bits set, */
+    uint32_t place[256][8]; /* and which; what stands behind these does no harm */
+};
+static void make_masks(struct masks *t, unsigned group)
+{
+    unsigned n = 0;
+    memset(t, 0, sizeof *t);
+    for (unsigned many = 0; many <= 8; many++)
+        for (unsigned m = 0; m < 256; m++) {
+            if (group == 8 ? ones(m) != many : many != 0)
+                continue;
+            t->symbol[m] = (uint8_t)n;
+            for (unsigned bit = 0; bit < 8; bit++)
+                if (m >> bit & 1)
+                    t->place[n][t->ones[n]++] = bit;
+            n++;
+        }
+}
+
+/* Symbols of the masks of a unit's groups, and which of these are not 0; groups of four or eight. */
+static unsigned masks_of(const struct masks *t, const int8_t *d, unsigned unit, unsigned group, uint8_t *mask)
+{
+    unsigned set = 0;
+    for (unsigned g = 0; g < unit / group; g++) {
+        unsigned m = 0;
+        for (unsigned e = 0; e < group; e++)
+            m |= (unsigned)(d[g * group + e] != 0) << e;
+        mask[g] = t->symbol[m];
+        set |= (unsigned)(m != 0) << g;
+    }
+    return set;
+}
+
+/* In w->sym: masks of fours of all units, or of eights that are not 0; contexts in w->symkey; for eights in w->mask which of
+ * each unit's these are. Returns how many. */
+static uint32_t put_masks(struct skf_work *w, const struct skf_few *s, const int8_t *d, unsigned group)
+{
+    struct masks t;
+    make_masks(&t, group);
+    uint8_t *sym = w->sym.p, *key = w->symkey.p, mask[8];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n; i++, d += s->unit) {
+        unsigned set = masks_of(&t, d, s->unit, group, mask);
+        w->mask.p[i] = (uint8_t)set;
+        for (unsigned g = 0; g < s->unit / group; g++) {
+            sym[n] = mask[g];
+            key[n] = s->key[i];
+            n += group == 4 || mask[g];
+        }
+    }
+    return n;
+}
+
+static enum skf_err choose(struct skf_work *w, const struct skf_few *s, const int8_t *d, unsigned *mode)
+{
+    double four, eight, top;
+    uint32_t set = 0, all = s->n * s->unit;
+    for (uint32_t i = 0; i < all; i++)
+        set += d[i] != 0;
+    *mode = set == 0 ? MODE_ZERO : MODE_DENSE;
+    if (set == 0 || s->unit % 4 || set > all / 100 * FOURS_PERCENT)
+        return SKF_OK;
+    *mode = MODE_FOURS;
+    if (s->unit % 8 || set > all / 100 * EIGHTS_PERCENT)
+        return SKF_OK;
+    *mode = MODE_EIGHTS;
+    if (set <= all / 100 * SURE_PERCENT)
+        return SKF_OK;
+    uint32_t n = put_masks(w, s, d, 4);
+    SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, &four));
+    n = put_masks(w, s, d, 8);
+    SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, &eight));
+    SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->mask.p, s->key, s->n}, &top));
+    if (four < (eight + top) * 0.90)
+        *mode = MODE_FOURS;
+    return SKF_OK;
+}
+
+/* The sign of a change within its row depends on that of the one before: error that is carried on makes them take turns. */
+struct turn {
+    bool is_down; /* the one before was negative */
+    uint32_t row, end; /* units of a row, and where this one ends */
+};
+static inline void turn_at(struct turn *t, uint32_t unit)
+{
+    if (unit < t->end)
+        return;
+    t->end = (unit / t->row + 1) * t->row;
+    t->is_down = false;
+}
+
+/* All differences (those that are not 0 only, but in dense mode) as symbols. */
+static enum skf_err put_values(struct skf_work *w, const struct skf_few *s, const int8_t *d, bool is_all,
+                               struct skf_buf *out)
+{
+    struct skf_bits_out raw;
+    struct turn t = {.row = s->row};
+    uint32_t n = 0;
+    SKF_TRY(skf_raw_begin(w, s->n * s->unit, 1, &raw));
+    for (uint32_t i = 0; i < s->n; i++) {
+        turn_at(&t, s->same ? s->same[i] : i);
+        for (unsigned e = 0; e < s->unit; e++, d++) {
+            if (!*d && !is_all)
+                continue;
+            w->symkey.p[n] = s->key[i];
+            w->sym.p[n++] = skf_bucket_put(&raw, t.is_down ? -*d : *d);
+            t.is_down = !is_all && *d < 0;
+        }
+    }
+    SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, out));
+    return skf_raw_put(w, &raw, out);
+}
+
+enum skf_err skf_few_put(struct skf_work *w, const struct skf_few *s, const int8_t *d, struct skf_buf *out)
 {
     unsigned mode;
-    struct skf_syms syms;
-    SKF_TRY(choose(w, s, &mode));
+    size_t all = (size_t)s->n * s->unit;
+    SKF_TRY(skf_area_need(&w->mask, s->n));
+    SKF_TRY(skf_area_need(&w->sym, all));
+    SKF_TRY(skf_area_need(&w->symkey, all));
+    SKF_TRY(choose(w, s, d, &mode));
     SKF_TRY(skf_buf_u8(out, (uint8_t)mode));
     if (mode == MODE_ZERO)
         return SKF_OK;
     if (mode != MODE_DENSE) {
-        SKF_TRY(make_masks(w, s, group_of[mode], &syms));
-        SKF_TRY(skf_syms_put(w, &syms, out));
+        uint32_t n = put_masks(w, s, d, group_of[mode]);
+        if (mode == MODE_EIGHTS)
+            SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->mask.p, s->key, s->n}, out));
+        SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, out));
     }
-    return put_values(w, s, mode == MODE_DENSE, out);
+    return put_values(w, s, d, mode == MODE_DENSE, out);
 }
 
-static inline bool take(struct skf_bits_in *raw, const struct skf_stream *s, unsigned width, uint32_t i, uint8_t sym)
+/* Contexts of `each` symbols for every unit, in w->maskkey. */
+static enum skf_err spread(struct skf_work *w, const struct skf_few *s, unsigned each)
 {
-    int64_t d = skf_unzigzag(sym);
-    if (sym >= SKF_SMALL && !skf_bucket_get(raw, sym, width, &d))
-        return false;
-    value_set(s->val, width, i, d);
-    return true;
-}
-
-/* The same where the change before turns this one round. */
-static inline bool take_turned(struct skf_bits_in *raw, const struct skf_stream *s, unsigned width, uint32_t i,
-                               uint8_t sym, bool *is_down)
-{
-    int64_t d = skf_unzigzag(sym), turn = -(int64_t)*is_down;
-    if (sym >= SKF_SMALL && !skf_bucket_get(raw, sym, width, &d))
-        return false;
-    d = (d ^ turn) - turn;
-    *is_down = (width == 1 ? (int8_t)d : (int16_t)d) < 0;
-    value_set(s->val, width, i, d);
-    return true;
-}
-
-static SKF_LOOPS enum skf_err get_dense(struct skf_work *w, struct skf_reader *r, const struct skf_stream *s)
-{
-    struct skf_bits_in raw;
-    SKF_TRY(skf_area_need(&w->sym, s->n));
-    SKF_TRY(spread_keys(&w->symkey, s, 1, s->n));
-    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, w->symkey.p, s->n}));
-    SKF_TRY(skf_raw_get(r, &raw));
-    const uint8_t *sym = w->sym.p;
-    uint8_t *val = s->val;
-    for (uint32_t i = 0, n = s->n; s->width == 1 && i < n; i++)
-        val[i] = (uint8_t)(sym[i] >> 1 ^ -(sym[i] & 1));
-    for (uint32_t i = 0, n = s->n; i < n; i++)
-        if ((s->width != 1 || sym[i] >= SKF_SMALL) && !take(&raw, s, s->width, i, sym[i]))
-            return SKF_ERR_FORMAT;
-    return is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
-}
-
-/* Bits set in a byte. */
-static const uint8_t ones4[16] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
-static inline uint32_t ones(uint8_t b) { return (uint32_t)ones4[b & 15] + ones4[b >> 4]; }
-
-/* How many elements are set, and the context of each. */
-static enum skf_err count_set(struct skf_work *w, const struct skf_stream *s, unsigned group, uint32_t n, uint32_t *set)
-{
-    const uint8_t *mask = w->mask.p, *mkey = w->maskkey.p;
-    uint32_t many = 0;
-    uint8_t seen = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        many += ones(mask[i]);
-        seen |= mask[i];
-    }
-    uint32_t rest = s->n & (group - 1);
-    if (seen >> 1 >> (group - 1) || (rest && mask[n - 1] >> rest))
-        return SKF_ERR_FORMAT;
-    SKF_TRY(skf_area_need(&w->sym, (size_t)many + 8));
-    SKF_TRY(skf_area_need(&w->symkey, (size_t)many + 8));
-    uint8_t *key = w->symkey.p;
-    uint32_t at = 0;
-    for (uint32_t i = 0; i < n; i++) { /* eight are written, those of them that are meant stay */
-        if (n - i >= 8 && !skf_le64(mask + i)) {
-            i += 7;
-            continue;
-        }
-        memset(key + at, mkey[i], 8);
-        at += ones(mask[i]);
-    }
-    *set = many;
+    SKF_TRY(skf_area_need(&w->maskkey, (size_t)s->n * each + 8));
+    for (uint32_t i = 0; i < s->n; i++)
+        memset(w->maskkey.p + (size_t)i * each, s->key[i], each);
     return SKF_OK;
 }
 
-static inline __attribute__((always_inline)) bool scatter(const struct skf_work *w, const struct skf_stream *s,
-                                                          unsigned width, unsigned group, uint32_t n,
-                                                          struct skf_bits_in *raw)
+/* Masks of groups: in w->sym, n of them; their first elements in w->part and contexts in w->maskkey. */
+static enum skf_err get_eights(struct skf_work *w, struct skf_reader *r, const struct skf_few *s,
+                               uint32_t *n)
 {
-    const uint8_t *mask = w->mask.p, *sym = w->sym.p;
-    bool is_down = false;
-    for (uint32_t i = 0; i < n; i++) {
-        if (n - i >= 8 && !skf_le64(mask + i)) {
+    const unsigned most = (1u << s->unit / 8) - 1;
+    uint32_t many = 0, k = 0;
+    unsigned seen = 0;
+    SKF_TRY(skf_area_need(&w->mask, s->n));
+    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->mask.p, s->key, s->n}));
+    const uint8_t *top = w->mask.p;
+    for (uint32_t i = 0; i < s->n; i++) {
+        many += ones4[top[i] & 15];
+        seen |= top[i];
+    }
+    if (seen & ~most)
+        return SKF_ERR_FORMAT;
+    SKF_TRY(skf_area_need(&w->sym, (size_t)many + 8));
+    SKF_TRY(skf_area_need(&w->maskkey, (size_t)many + 8));
+    SKF_TRY(skf_area_need(&w->part, ((size_t)many + 8) * sizeof(uint32_t)));
+    uint32_t *first = (uint32_t *)(void *)w->part.p, eights[16][4] = {{0}};
+    uint8_t *key = w->maskkey.p;
+    for (unsigned m = 0; m < 16; m++)
+        for (unsigned g = 0, at = 0; g < 4; g++)
+            if (m >> g & 1)
+                eights[m][at++] = g;
+    for (uint32_t i = 0; i < s->n; i++) { /* four are written, those of them that are meant stay */
+        if (s->n - i >= 8 && !skf_le64(top + i)) {
             i += 7;
             continue;
         }
-        for (unsigned m = mask[i]; m; m &= m - 1)
-            if (!take_turned(raw, s, width, i * group + (unsigned)__builtin_ctz(m), *sym++, &is_down))
-                return false;
+        for (unsigned g = 0; g < 4; g++)
+            first[k + g] = i * s->unit + 8 * eights[top[i]][g];
+        memset(key + k, s->key[i], 4);
+        k += ones4[top[i]];
     }
-    return true;
+    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, key, many}));
+    for (uint32_t i = 0; i < many; i++)
+        if (!w->sym.p[i])
+            return SKF_ERR_FORMAT;
+    *n = many;
+    return SKF_OK;
 }
 
-static enum skf_err get_masked(struct skf_work *w, struct skf_reader *r, const struct skf_stream *s, unsigned group)
+/* The same for fours: a unit's groups are all there. */
+static enum skf_err get_fours(struct skf_work *w, struct skf_reader *r, const struct skf_few *s, uint32_t *n)
+{
+    uint32_t each = s->unit / 4, all = s->n * each;
+    uint8_t seen = 0;
+    SKF_TRY(spread(w, s, each));
+    SKF_TRY(skf_area_need(&w->sym, (size_t)all + 8));
+    SKF_TRY(skf_area_need(&w->part, ((size_t)all + 8) * sizeof(uint32_t)));
+    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, w->maskkey.p, all}));
+    uint32_t *first = (uint32_t *)(void *)w->part.p;
+    for (uint32_t i = 0; i < all; i++) {
+        seen |= w->sym.p[i];
+        first[i] = 4 * i;
+    }
+    *n = all;
+    return seen > 15 ? SKF_ERR_FORMAT : SKF_OK;
+}
+
+/* Where the changes are, in w->ref; their contexts in w->symkey. */
+static enum skf_err find(struct skf_work *w, const struct masks *t, uint32_t n_masks, uint32_t *n)
+{
+    const uint8_t *sym = w->sym.p, *mask_key = w->maskkey.p;
+    const uint32_t *first = (const uint32_t *)(const void *)w->part.p;
+    uint32_t many = 0, k = 0;
+    for (uint32_t i = 0; i < n_masks; i++)
+        many += t->ones[sym[i]];
+    SKF_TRY(skf_area_need(&w->ref, ((size_t)many + 8) * sizeof(uint32_t)));
+    SKF_TRY(skf_area_need(&w->symkey, (size_t)many + 8));
+    uint32_t *at = (uint32_t *)(void *)w->ref.p;
+    uint8_t *key = w->symkey.p;
+    for (uint32_t i = 0; i < n_masks; i++) {
+        const uint32_t *place = t->place[sym[i]];
+        for (unsigned e = 0; e < 8; e++)
+            at[k + e] = first[i] + place[e];
+        memset(key + k, mask_key[i], 8); /* those that are meant stay */
+        k += t->ones[sym[i]];
+    }
+    *n = many;
+    return SKF_OK;
+}
+
+/* Symbols to differences, in place. */
+static enum skf_err get_values(struct skf_work *w, struct skf_reader *r, const struct skf_few *s, uint32_t n)
 {
     struct skf_bits_in raw;
-    uint32_t n = (s->n + group - 1) / group, set;
-    if (s->per % group)
-        return SKF_ERR_FORMAT;
-    SKF_TRY(skf_area_need(&w->mask, n));
-    SKF_TRY(spread_keys(&w->maskkey, s, group, n));
-    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->mask.p, w->maskkey.p, n}));
-    SKF_TRY(count_set(w, s, group, n, &set));
-    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, w->symkey.p, set}));
+    struct turn t = {.row = s->row};
+    const uint32_t *at = (const uint32_t *)(const void *)w->ref.p;
+    const unsigned shift = (unsigned)__builtin_ctz(s->unit);
+    SKF_TRY(skf_area_need(&w->sym, n));
+    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, w->symkey.p, n}));
     SKF_TRY(skf_raw_get(r, &raw));
-    memset(s->val, 0, (size_t)s->n * s->width);
-    bool is_whole = s->width == 1 ? group == 4 ? scatter(w, s, 1, 4, n, &raw) : scatter(w, s, 1, 8, n, &raw)
-                                  : scatter(w, s, 2, group, n, &raw);
-    return is_whole && is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
+    for (uint32_t i = 0; i < n; i++) {
+        uint8_t sym = w->sym.p[i];
+        int64_t d = skf_unzigzag(sym);
+        if (sym >= SKF_SMALL && !skf_bucket_get(&raw, sym, 1, &d))
+            return SKF_ERR_FORMAT;
+        turn_at(&t, s->same ? s->same[at[i] >> shift] : at[i] >> shift);
+        d = t.is_down ? -d : d;
+        t.is_down = (int8_t)d < 0;
+        w->sym.p[i] = (uint8_t)d;
+    }
+    return is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
 }
 
-enum skf_err skf_stream_get(struct skf_work *w, struct skf_reader *r, const struct skf_stream *s, bool *is_zero)
+static enum skf_err get_dense(struct skf_work *w, struct skf_reader *r, const struct skf_few *s, struct skf_changes *c)
+{
+    const uint32_t all = s->n * s->unit;
+    SKF_TRY(spread(w, s, s->unit));
+    SKF_TRY(skf_diffs8_get(w, r, w->maskkey.p, all));
+    SKF_TRY(skf_area_need(&w->ref, (size_t)all * sizeof(uint32_t)));
+    uint32_t *at = (uint32_t *)(void *)w->ref.p;
+    for (uint32_t i = 0; i < all; i++)
+        if (w->sym.p[i]) {
+            w->sym.p[c->n] = w->sym.p[i];
+            at[c->n++] = i;
+        }
+    return SKF_OK;
+}
+
+enum skf_err skf_few_get(struct skf_work *w, struct skf_reader *r, const struct skf_few *s, struct skf_changes *c)
 {
     uint8_t mode;
+    uint32_t n = 0;
+    c->n = 0;
     SKF_TRY(skf_get_u8(r, &mode));
-    *is_zero = mode == MODE_ZERO;
-    if (mode >= MODE_COUNT || (mode != MODE_ZERO && s->n == 0))
+    if (mode >= MODE_COUNT || s->unit % group_of[mode])
         return SKF_ERR_FORMAT;
-    if (mode == MODE_ZERO) {
-        if (s->n)
-            memset(s->val, 0, (size_t)s->n * s->width);
-        return SKF_OK;
+    if (mode == MODE_DENSE) {
+        SKF_TRY(get_dense(w, r, s, c));
+    } else if (mode != MODE_ZERO) {
+        struct masks t;
+        make_masks(&t, group_of[mode]);
+        SKF_TRY(mode == MODE_EIGHTS ? get_eights(w, r, s, &n) : get_fours(w, r, s, &n));
+        SKF_TRY(find(w, &t, n, &c->n));
+        SKF_TRY(get_values(w, r, s, c->n));
     }
-    return mode == MODE_DENSE ? get_dense(w, r, s) : get_masked(w, r, s, group_of[mode]);
+    c->at = (const uint32_t *)(const void *)w->ref.p;
+    c->d = (const int8_t *)w->sym.p;
+    return SKF_OK;
 }

@@ -5,8 +5,8 @@
  * 15 + 2 * (k - 3) + (the bit below the highest), where k is the place of m's highest bit; then its sign and the k - 1 bits
  * that are left follow in a string of raw bits.
  *
- * Where few elements differ from 0, a symbol says which of the next four or eight do, and only these have a symbol of their own:
- * what does not change costs a fraction of a bit, and a fraction of a step.
+ * Where few elements differ from 0, a symbol for each unit says which eights of it have such elements, one for each of these says
+ * which elements, and only these have a symbol of their own: what does not change costs a fraction of a bit, and a fraction of a step.
  */
 #ifndef SKF_DELTA_STREAM_PRIV_H
 #define SKF_DELTA_STREAM_PRIV_H
@@ -41,16 +41,31 @@ SKF_MUST enum skf_err skf_raw_begin(struct skf_work *w, uint32_t n, unsigned wid
 SKF_MUST enum skf_err skf_raw_put(struct skf_work *w, struct skf_bits_out *b, struct skf_buf *out);
 SKF_MUST enum skf_err skf_raw_get(struct skf_reader *r, struct skf_bits_in *b);
 
-struct skf_stream {
-    uint8_t *val;       /* n two's complement little-endian integers of `width` bytes */
-    uint32_t n;
-    unsigned width;     /* 1 or 2 */
-    const uint8_t *key; /* context of element i is key[i / per] */
-    unsigned per;
+/* ---- all of n differences ------------------------------------------------------------------------------------------------------ */
+/* Numbers of 16 bits, each in its context; appended as symbols and raw bits. */
+SKF_MUST enum skf_err skf_diffs16_put(struct skf_work *w, const int16_t *d, const uint8_t *key, uint32_t n,
+                                      struct skf_buf *out);
+SKF_MUST enum skf_err skf_diffs16_get(struct skf_work *w, struct skf_reader *r, const uint8_t *key, uint32_t n, int16_t *d);
+/* Numbers of 8 bits likewise: in w->sym, modulo 256. */
+SKF_MUST enum skf_err skf_diffs8_get(struct skf_work *w, struct skf_reader *r, const uint8_t *key, uint32_t n);
+
+/* ---- few of n units of differences --------------------------------------------------------------------------------------------- */
+struct skf_few {
+    uint32_t n;           /* units, at least one */
+    unsigned unit;        /* differences of each, a power of two up to 32 */
+    const uint8_t *key;   /* context of each unit */
+    const uint32_t *same; /* number of each; NULL: as they come */
+    uint32_t row;         /* units of a row: signs depend on the change before in the same */
 };
-/* Appends the coded stream. SKF_ERR_LIMIT when `out` has no room for it: not worth coding so. */
-SKF_MUST enum skf_err skf_stream_put(struct skf_work *w, const struct skf_stream *s, struct skf_buf *out);
-/* Fills s->val; *is_zero when all of it is 0. SKF_ERR_FORMAT for what no encoder writes. */
-SKF_MUST enum skf_err skf_stream_get(struct skf_work *w, struct skf_reader *r, const struct skf_stream *s, bool *is_zero);
+struct skf_changes { /* the differences that are not 0, in order */
+    const uint32_t *at; /* unit (as it comes) * s->unit + element */
+    const int8_t *d;    /* modulo 256 */
+    uint32_t n;
+};
+/* n * unit differences of 8 bits; SKF_ERR_LIMIT when `out` has no room for them: not worth coding so. */
+SKF_MUST enum skf_err skf_few_put(struct skf_work *w, const struct skf_few *s, const int8_t *d, struct skf_buf *out);
+/* *c stands in w. SKF_ERR_FORMAT for what no encoder writes. */
+SKF_MUST enum skf_err skf_few_get(struct skf_work *w, struct skf_reader *r, const struct skf_few *s,
+                                     struct skf_changes *c);
 
 #endif

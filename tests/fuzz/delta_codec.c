@@ -4,7 +4,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 
 static const enum skf_type types[] = {SKF_T_BF16, SKF_T_F32, SKF_T_F64, SKF_T_I8,   SKF_T_Q4_0, SKF_T_Q4_1,
-                                      SKF_T_Q5_1, SKF_T_Q8_0, SKF_T_Q4_K, SKF_T_Q6_K, SKF_T_MXFP4};
+                                      SKF_T_Q5_1, SKF_T_Q8_0, SKF_T_Q4_K, SKF_T_Q6_K, SKF_T_MXFP4, SKF_T_Q2_K, SKF_T_Q3_K, SKF_T_IQ4_XS};
 static uint8_t old[34 * 256 * 16], out[sizeof old]; /* rows enough for guesses where types have them */
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)

@@ -186,79 +186,6 @@ static void test_lying_tables(void **unused)
     skf_work_free(&w);
 }
 
-/* One stream out and in again, with `percent` of its elements not zero and contexts of `per` elements. */
-static void stream_case(struct skf_work *w, uint32_t n, unsigned width, unsigned percent, unsigned groups, unsigned per)
-{
-    size_t bytes = (size_t)n * width;
-    uint8_t *val = skf_calloc(1, bytes + 1), *back = skf_calloc(1, bytes + 1), *key = skf_calloc(1, n + 1);
-    assert_non_null(val);
-    assert_non_null(back);
-    assert_non_null(key);
-    for (uint32_t i = 0; i < n; i++) {
-        if (next() % 1000 < percent) {
-            uint64_t v = next() % 3 ? next() % 7 - 3 : next();
-            for (unsigned k = 0; k < width; k++)
-                val[(size_t)i * width + k] = (uint8_t)(v >> 8 * k);
-        }
-        key[i] = (uint8_t)(next() % groups);
-    }
-    if (n > 2 && percent > 500) { /* the lowest number has no magnitude of its own width */
-        memset(val, 0, width);
-        val[width - 1] = 0x80;
-    }
-    struct skf_stream s = {val, n, width, key, per};
-    struct skf_buf out = SKF_BUF_INIT(4 * bytes + 65536);
-    bool is_zero;
-    assert_int_equal(skf_stream_put(w, &s, &out), SKF_OK);
-    s.val = back;
-    memset(back, 0xa5, bytes + 1);
-    struct skf_reader r = skf_reader_of(out.data, out.len);
-    assert_int_equal(skf_stream_get(w, &r, &s, &is_zero), SKF_OK);
-    assert_int_equal(skf_reader_left(&r), 0);
-    assert_memory_equal(val, back, bytes);
-    assert_int_equal(back[bytes], 0xa5);
-    if (percent == 0)
-        assert_true(is_zero && out.len == 1); /* nothing changed: one byte */
-    for (size_t cut = 0; cut < out.len; cut += 1 + out.len / 50) {
-        r = skf_reader_of(out.data, cut);
-        assert_int_not_equal(skf_stream_get(w, &r, &s, &is_zero), SKF_OK);
-    }
-    skf_buf_free(&out);
-    skf_free(val);
-    skf_free(back);
-    skf_free(key);
-}
-
-static void test_streams(void **unused)
-{
-    struct skf_work w;
-    assert_int_equal(skf_work_init(&w), SKF_OK);
-    static const uint32_t sizes[] = {1, 2, 7, 8, 9, 63, 64, 65, 1000, 70001};
-    static const unsigned widths[] = {1, 2}, thousandths[] = {0, 3, 10, 200, 950, 1000}, pers[] = {1, 4, 12, 32};
-    for (size_t a = 0; a < SKF_COUNT(sizes); a++)
-        for (size_t b = 0; b < SKF_COUNT(widths); b++)
-            for (size_t c = 0; c < SKF_COUNT(thousandths); c++)
-                for (size_t d = 0; d < SKF_COUNT(pers); d++)
-                    stream_case(&w, sizes[a], widths[b], thousandths[c], d & 1 ? SKF_CONTEXTS : 1, pers[d]);
-    skf_work_free(&w);
-}
-
-/* Sparse changes must cost little: what the whole codec is for. */
-static void test_streams_are_small(void **unused)
-{
-    struct skf_work w;
-    struct skf_buf out = SKF_BUF_INIT(1 << 20);
-    static uint8_t val[100000], key[sizeof val];
-    assert_int_equal(skf_work_init(&w), SKF_OK);
-    for (size_t i = 0; i < 1000; i++) /* 1 %: entropy 8080 bits of place, 1000 of sign */
-        val[next() % sizeof val] = next() & 1 ? 1 : 0xff;
-    struct skf_stream s = {val, sizeof val, 1, key, 32};
-    assert_int_equal(skf_stream_put(&w, &s, &out), SKF_OK);
-    assert_true(out.len < 1250);
-    skf_buf_free(&out);
-    skf_work_free(&w);
-}
-
 static const enum skf_type types[] = {
     SKF_T_F32,  SKF_T_F16,  SKF_T_BF16, SKF_T_F64,  SKF_T_I8,   SKF_T_I16,  SKF_T_I32,   SKF_T_I64,  SKF_T_U8,
     SKF_T_U16,  SKF_T_U32,  SKF_T_U64,  SKF_T_BOOL, SKF_T_F8_E4M3, SKF_T_F8_E5M2, SKF_T_Q4_0, SKF_T_Q4_1,
@@ -383,9 +310,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_varint),          cmocka_unit_test(test_symbols),
-        cmocka_unit_test(test_same_everywhere), cmocka_unit_test(test_lying_tables),
-        cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_streams_are_small), cmocka_unit_test(test_every_type),
+        cmocka_unit_test(test_same_everywhere), cmocka_unit_test(test_lying_tables), cmocka_unit_test(test_every_type),
         cmocka_unit_test(test_no_byte_forgotten), cmocka_unit_test(test_broken_payloads),
         cmocka_unit_test(test_bomb),
     };

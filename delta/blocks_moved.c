@@ -1,0 +1,268 @@
+/*
+ * Codes of units that moved (blocks_priv.h): each against its prediction, in the context of how sure that is.  They are made a few
+ * rows at a time, while what they are made from is near.
+ */
+#include <string.h>
+
+#include "delta/blocks_priv.h"
+
+#define BATCH 2048 /* codes, a multiple of RANS_MANY and of every unit */
+#define UNITS (BATCH / 8) /* codes that can move come in eights at least */
+
+/* Classes of steps against what their row moves. */
+static const uint8_t class_of[SKF_CONTEXTS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4,
+                                               4, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6};
+
+struct batch {
+    uint32_t n;     /* units */
+    uint32_t first; /* of the chunk's units that moved, all before the batch */
+    const float *guess;
+    struct skf_range range;
+    skf_predict_fn *predict;
+    int8_t code[BATCH];
+    struct skf_map map[UNITS];
+    uint32_t unit[UNITS]; /* their numbers */
+};
+/* What becomes of a batch. */
+typedef enum skf_err batch_fn(void *ctx, const struct batch *t);
+
+struct moved {
+    const struct skf_blocks *b;
+    const struct skf_plan *p;
+    batch_fn *fn;
+    void *ctx;
+    struct batch t;
+};
+
+static enum skf_err flush(struct moved *m)
+{
+    struct batch *t = &m->t;
+    if (!t->n)
+        return SKF_OK;
+    SKF_TRY(m->fn(m->ctx, t));
+    t->first += t->n;
+    if (t->guess)
+        t->guess += t->n * m->p->f->unit;
+    t->n = 0;
+    return SKF_OK;
+}
+
+/* Where no grid says where an old value lies on the new one, it is where it was. */
+static inline __attribute__((always_inline)) void add_unit(struct moved *m, uint32_t number, const struct skf_step *was,
+                                                           const struct skf_step *is, int at)
+{
+    struct batch *t = &m->t;
+    struct skf_map map = {1, 0, 1 / is->step, 0, 0};
+    if (was != is) {
+        map.ratio = was->step / is->step;
+        map.offset = (was->offset - is->offset) / is->step;
+    }
+    bool is_near = map.ratio > -1e4f && map.ratio < 1e4f && map.offset > -1e6f && map.offset < 1e6f &&
+                   map.slope > -1e9f && map.slope < 1e9f;
+    if (m->p->f->grid == GRID_NONE || !is_near) {
+        map.ratio = 1;
+        map.offset = map.slope = 0;
+    }
+    unsigned class = class_of[skf_context(skf_step_scale(was->step), at)];
+    map.class = (uint8_t)(class * BLOCKS_PARTS);
+    map.end_class = (uint8_t)(BLOCKS_CLASSES * BLOCKS_PARTS + 2 * (class < 2 ? 0 : class < 5 ? 1 : 2));
+    t->map[t->n] = map;
+    t->unit[t->n++] = number;
+}
+
+static enum skf_err add_block(struct moved *m, uint32_t i, int at)
+{
+    const struct skf_blocks *b = m->b;
+    const struct skf_plan *p = m->p;
+    struct skf_step was[BLOCKS_UNITS], is[BLOCKS_UNITS];
+    int8_t code[BLOCKS_CODES];
+    uint32_t set = skf_moved_units(b, p, i);
+    if (!set)
+        return SKF_OK;
+    skf_codes_get(p->f, skf_old_block(b, i), code);
+    skf_steps_get(b->l, p->k, skf_old_block(b, i), was);
+    skf_steps_get(b->l, p->k, skf_new_block(b, i), is);
+    for (; set; set &= set - 1) {
+        unsigned u = (unsigned)__builtin_ctz(set);
+        memcpy(m->t.code + m->t.n * p->f->unit, code + u * p->f->unit, p->f->unit);
+        add_unit(m, i * p->units + u, &was[u], &is[u], at);
+        if (m->t.n * p->f->unit == BATCH)
+            SKF_TRY(flush(m));
+    }
+    return SKF_OK;
+}
+
+/* The same for blocks of one unit of 32, whose step is a half: what an embedding is. */
+#define SIMPLE 32
+static inline struct skf_step simple_step(const struct skf_layout *l, const uint8_t *block)
+{
+    float m = l->n_halves > 1 ? skf_half_at(block + l->half[1]) : 0, d = skf_half_at(block + l->half[0]);
+    return (struct skf_step){d, m - d * (float)l->field[0].bias};
+}
+static enum skf_err add_simple(struct moved *m, uint32_t i, int at)
+{
+    const struct skf_blocks *b = m->b;
+    const struct skf_codes *f = &b->l->field[0];
+    const uint8_t *old = skf_old_block(b, i);
+    int8_t *code = m->t.code + m->t.n * SIMPLE;
+    struct skf_step was = simple_step(b->l, old), is;
+    if (f->bits == 8)
+        memcpy(code, old + f->low.at, SIMPLE);
+    else
+        skf_codes_get(f, old, code);
+    if (b->moved[i]) {
+        is = simple_step(b->l, skf_new_block(b, i));
+        add_unit(m, i, &was, &is, at);
+    } else {
+        add_unit(m, i, &was, &was, at);
+    }
+    return m->t.n * SIMPLE == BATCH ? flush(m) : SKF_OK;
+}
+
+/* All units, row by row. */
+static enum skf_err for_guessed(struct moved *m, bool is_simple)
+{
+    const struct skf_blocks *b = m->b;
+    for (uint32_t i = 0, row = 0; i < b->n; row++) {
+        int at = skf_row_at(b, i, m->p->base);
+        skf_factors_row(&b->factors, row);
+        m->t.guess = b->factors.guess;
+        for (uint32_t end = SKF_MIN(b->n, i + b->levels.stripe); i < end; i++)
+            SKF_TRY(is_simple ? add_simple(m, i, at) : add_block(m, i, at));
+        SKF_TRY(flush(m));
+    }
+    return SKF_OK;
+}
+
+/* Batches of all units that moved, in order. */
+static enum skf_err for_moved(const struct skf_work *w, struct moved *m)
+{
+    const struct skf_blocks *b = m->b;
+    const struct skf_plan *p = m->p;
+    const bool is_simple = p->units == 1 && p->f->unit == SIMPLE && p->f->grid == GRID_HALF;
+    const int high = p->f->bits == 8 ? 127 : (1 << p->f->bits) - 1;
+    m->t.n = m->t.first = 0;
+    m->t.guess = NULL;
+    m->t.range = (struct skf_range){p->f->bits == 8 ? -128 : 0, high, p->f->bits == 8 ? -127 : 0, high};
+    m->t.predict = skf_predict_pick(w->isa, p->f->unit);
+    if (p->is_guessed)
+        return for_guessed(m, is_simple);
+    for (uint32_t i = skf_next_moved(b, 0); i < b->n; i = skf_next_moved(b, i + 1)) {
+        int at = skf_row_at(b, i, p->base);
+        SKF_TRY(is_simple ? add_simple(m, i, at) : add_block(m, i, at));
+    }
+    return flush(m);
+}
+
+/* ---- coding ------------------------------------------------------------------------------------------------------------------ */
+struct putting {
+    struct skf_work *w;
+    const struct skf_blocks *b;
+    const struct skf_plan *p;
+    struct skf_bits_out raw;
+};
+
+static enum skf_err put_batch(void *ctx, const struct batch *t)
+{
+    struct putting *k = ctx;
+    const struct skf_codes *f = k->p->f;
+    const size_t from = (size_t)t->first * f->unit;
+    int8_t want[BATCH], turn[BATCH], code[BLOCKS_CODES];
+    const struct skf_predictions out = {want, k->w->part.p + from, turn};
+    uint8_t *sym = k->w->sym.p + from;
+    uint32_t have = UINT32_MAX;
+    t->predict(t->code, t->guess, t->map, t->n, f->unit, &t->range, &out);
+    for (uint32_t u = 0, e = 0; u < t->n; u++) {
+        uint32_t i = t->unit[u] / k->p->units;
+        const int8_t *c = code + t->unit[u] % k->p->units * f->unit;
+        if (i != have)
+            skf_codes_get(f, skf_new_block(k->b, i), code);
+        have = i;
+        for (uint32_t end = e + f->unit; e < end; e++) {
+            int d = skf_code_wrap(f, *c++ - want[e]);
+            *sym++ = skf_bucket_put(&k->raw, turn[e] ? -d : d);
+        }
+    }
+    return SKF_OK;
+}
+
+enum skf_err skf_moved_put(struct skf_work *w, const struct skf_blocks *b, const struct skf_plan *p, struct skf_buf *out)
+{
+    const uint32_t n = p->n_moved * p->f->unit;
+    struct putting k = {.w = w, .b = b, .p = p};
+    struct moved m = {.b = b, .p = p, .fn = put_batch, .ctx = &k};
+    if (!n)
+        return SKF_OK;
+    SKF_TRY(skf_area_need(&w->part, n));
+    SKF_TRY(skf_area_need(&w->sym, n));
+    SKF_TRY(skf_raw_begin(w, n, 1, &k.raw));
+    SKF_TRY(for_moved(w, &m));
+    SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->part.p, n}, out));
+    return skf_raw_put(w, &k.raw, out);
+}
+
+/* ---- decoding ---------------------------------------------------------------------------------------------------------------- */
+struct getting {
+    const struct skf_blocks *b;
+    const struct skf_plan *p;
+    struct skf_syms_in in;
+    struct skf_bits_in raw;
+};
+
+/* Codes of small symbols, all at once: what a code's bits leave of the sum. Whether some were not small. */
+static SKF_LOOPS bool undo(const uint8_t *restrict sym, const struct skf_predictions *t, int8_t *restrict code, uint32_t n)
+{
+    const int8_t *restrict want = t->code, *restrict turn = t->turn;
+    uint8_t most = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint8_t s = sym[i];
+        most = s > most ? s : most;
+        int8_t d = (int8_t)((s >> 1 & 127) ^ -(s & 1));
+        code[i] = (int8_t)(want[i] + (d ^ turn[i]) - turn[i]);
+    }
+    return most >= SKF_SMALL;
+}
+
+static enum skf_err get_batch(void *ctx, const struct batch *t)
+{
+    struct getting *k = ctx;
+    const struct skf_codes *f = k->p->f;
+    const uint32_t n = t->n * f->unit;
+    int8_t want[BATCH], turn[BATCH], code[BATCH], all[BLOCKS_CODES];
+    uint8_t key[BATCH], sym[BATCH];
+    const struct skf_predictions out = {want, key, turn};
+    t->predict(t->code, t->guess, t->map, t->n, f->unit, &t->range, &out);
+    SKF_TRY(skf_syms_some(&k->in, sym, key, n));
+    if (undo(sym, &out, code, n))
+        for (uint32_t i = 0; i < n; i++) {
+            int64_t d;
+            if (sym[i] < SKF_SMALL)
+                continue;
+            if (!skf_bucket_get(&k->raw, sym[i], 1, &d))
+                return SKF_ERR_FORMAT;
+            code[i] = (int8_t)(want[i] + (turn[i] ? -d : d));
+        }
+    for (uint32_t u = 0; u < t->n; u++) {
+        uint8_t *block = skf_new_block(k->b, t->unit[u] / k->p->units);
+        const int8_t *c = code + u * f->unit;
+        if (k->p->units > 1) {
+            skf_codes_get(f, block, all);
+            memcpy(all + t->unit[u] % k->p->units * f->unit, c, f->unit);
+            c = all;
+        }
+        skf_codes_set(f, block, c);
+    }
+    return SKF_OK;
+}
+
+enum skf_err skf_moved_get(struct skf_work *w, struct skf_reader *r, const struct skf_blocks *b, const struct skf_plan *p)
+{
+    struct getting k = {.b = b, .p = p};
+    struct moved m = {.b = b, .p = p, .fn = get_batch, .ctx = &k};
+    if (!p->n_moved)
+        return SKF_OK;
+    SKF_TRY(skf_syms_begin(w, &w->tables, r, p->n_moved * p->f->unit, &k.in));
+    SKF_TRY(skf_raw_get(r, &k.raw));
+    SKF_TRY(for_moved(w, &m));
+    return is_bits_done(&k.raw) ? SKF_OK : SKF_ERR_FORMAT;
+}

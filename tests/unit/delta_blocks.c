@@ -1,0 +1,389 @@
+/*
+ * Quantized blocks: descriptions that find every code, vector kernels against their plain references, sparse differences, chunks of every
+ * type as versions of models change, and the same bytes whatever the instruction set.
+ */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/util.h"
+#include "delta/blocks_priv.h"
+
+static uint64_t state = 88172645463325252u;
+static uint64_t next(void) /* xorshift64 */
+{
+    state ^= state << 13;
+    state ^= state >> 7;
+    return state ^= state << 17;
+}
+
+static const enum skf_type types[] = {SKF_T_Q4_0, SKF_T_Q4_1, SKF_T_Q5_0, SKF_T_Q5_1,   SKF_T_Q8_0,  SKF_T_Q8_1,   SKF_T_Q2_K,
+                                      SKF_T_Q3_K, SKF_T_Q4_K, SKF_T_Q5_K, SKF_T_Q6_K, SKF_T_IQ4_NL, SKF_T_IQ4_XS, SKF_T_MXFP4};
+
+/* Codes come out as they went in, touch each other nowhere, and add up one by one. */
+static void test_codes(void **unused)
+{
+    for (size_t t = 0; t < SKF_COUNT(types); t++) {
+        const struct skf_layout *l = skf_layout_of(types[t]);
+        const struct skf_type_info *info = skf_type_info((uint32_t)types[t]);
+        assert_non_null(l);
+        uint8_t used[256] = {0}, block[256];
+        for (unsigned k = 0; k < l->n_halves; k++)
+            used[l->half[k]] = used[l->half[k] + 1] = 0xff;
+        for (unsigned k = 0; k < l->n_fields; k++) {
+            const struct skf_codes *f = &l->field[k];
+            int8_t code[BLOCKS_CODES], back[BLOCKS_CODES];
+            assert_true(f->n <= BLOCKS_CODES && f->n % f->unit == 0 && f->n / f->unit <= BLOCKS_UNITS);
+            for (size_t i = 0; i < sizeof block; i++)
+                block[i] = (uint8_t)next();
+            for (unsigned e = 0; e < f->n; e++)
+                code[e] = (int8_t)(f->bits == 8 ? next() : next() & ((1u << f->bits) - 1));
+            skf_codes_set(f, block, code);
+            skf_codes_get(f, block, back);
+            assert_memory_equal(code, back, f->n);
+            for (unsigned e = 0; e < f->n; e++) {
+                uint8_t before[256];
+                int d = (int)(next() % 255) - 127;
+                memcpy(before, block, sizeof block);
+                skf_code_add(f, block, e, d);
+                code[e] = (int8_t)(f->bits == 8 ? code[e] + d : (code[e] + d) & ((1 << f->bits) - 1));
+                skf_codes_get(f, block, back);
+                assert_memory_equal(code, back, f->n);
+                /* All bits of this code, to see where they lie. */
+                memset(before, 0, sizeof before);
+                code[e] = (int8_t)(f->bits == 8 ? -1 : (1 << f->bits) - 1);
+                memset(back, 0, sizeof back);
+                back[e] = code[e];
+                skf_codes_set(f, before, back);
+                for (unsigned i = 0; i < info->block_bytes; i++) {
+                    assert_int_equal(used[i] & before[i], 0);
+                    used[i] |= before[i];
+                }
+                skf_codes_set(f, block, code);
+            }
+        }
+        for (unsigned i = 0; i < info->block_bytes; i++)
+            assert_int_equal(used[i], 0xff);
+    }
+    assert_null(skf_layout_of(SKF_T_F32));
+}
+
+/* Steps as ggml's blocks have them: skf_dequantize is the reference. */
+static void test_steps(void **unused)
+{
+    static const enum skf_type known[] = {SKF_T_Q4_0, SKF_T_Q4_1, SKF_T_Q5_0, SKF_T_Q5_1, SKF_T_Q8_0,
+                                          SKF_T_Q4_K, SKF_T_Q5_K, SKF_T_Q6_K};
+    for (size_t t = 0; t < SKF_COUNT(known); t++)
+        for (unsigned round = 0; round < 50; round++) {
+            const struct skf_layout *l = skf_layout_of(known[t]);
+            const unsigned k = l->n_fields - 1u;
+            uint8_t block[256];
+            float want[BLOCKS_CODES];
+            struct skf_step s[BLOCKS_UNITS];
+            int8_t code[BLOCKS_CODES];
+            for (size_t i = 0; i < sizeof block; i++)
+                block[i] = (uint8_t)next();
+            for (unsigned h = 0; h < l->n_halves; h++)
+                skf_put_le16(block + l->half[h], (uint16_t)(0x2000 + next() % 0x1000));
+            assert_int_equal(skf_dequantize(known[t], block, want, l->field[k].n), SKF_OK);
+            skf_steps_get(l, k, block, s);
+            skf_codes_get(&l->field[k], block, code);
+            for (unsigned e = 0; e < l->field[k].n; e++) {
+                const struct skf_step *u = &s[e / l->field[k].unit];
+                assert_true(fabsf(u->step * (float)code[e] + u->offset - want[e]) <= 1e-4f * (fabsf(want[e]) + 1));
+            }
+        }
+    static const uint16_t halves[] = {0, 1, 0x3ff, 0x400, 0x7bff, 0x7c00, 0x7e01, 0x8000, 0x8001, 0xbc00, 0xfbff, 0xfc00, 0xffff};
+    for (size_t i = 0; i < SKF_COUNT(halves); i++) {
+        uint8_t p[2];
+        skf_put_le16(p, halves[i]);
+        float want = (halves[i] & 0x7c00) == 0x7c00 ? 0 : skf_f16_to_f32(halves[i]), got = skf_half_at(p);
+        assert_memory_equal(&want, &got, sizeof want);
+        assert_int_equal(skf_half_scale(p), skf_step_scale(want));
+    }
+}
+
+static bool has_isa(enum skf_isa isa)
+{
+    enum skf_isa best;
+    assert_int_equal(skf_isa_pick(&best, NULL), SKF_OK);
+    if (isa == SKF_ISA_AVX512)
+        return best == SKF_ISA_AVX512 || best == SKF_ISA_AMX;
+    return isa == SKF_ISA_AVX2 ? best == SKF_ISA_AVX2 || has_isa(SKF_ISA_AVX512) : isa == best;
+}
+static const enum skf_isa sets[] = {SKF_ISA_AVX2, SKF_ISA_AVX512, SKF_ISA_NEON};
+
+static float any_float(void)
+{
+    static const float special[] = {0, -0.0f, 1, 1e-40f, INFINITY, -INFINITY, NAN, 1e30f, 0.03125f, 0.0625f, 1000, -999.97f};
+    return next() % 3 ? (float)(int64_t)next() * 0x1p-60f : special[next() % SKF_COUNT(special)];
+}
+
+/* Predictions of every instruction set are the reference's, ties, clamps and what is no number among them. */
+static void test_predictions(void **unused)
+{
+    enum { UNITS = 64, MOST = UNITS * 32 };
+    static int8_t code[MOST], pred[2][MOST], turn[2][MOST];
+    static uint8_t key[2][MOST];
+    static float guess[MOST];
+    struct skf_map map[UNITS];
+    static const struct skf_range ranges[] = {{-128, 127, -127, 127}, {0, 15, 0, 15}, {0, 31, 0, 31}, {0, 3, 0, 3}};
+    for (unsigned round = 0; round < 400; round++) {
+        const struct skf_range *range = &ranges[next() % SKF_COUNT(ranges)];
+        unsigned unit = next() & 1 ? 16 : 32;
+        for (unsigned i = 0; i < MOST; i++) {
+            code[i] = (int8_t)(range->low + (int)(next() % (uint64_t)(range->high - range->low + 1)));
+            guess[i] = (float)((int32_t)(next() >> (next() % 2 ? 33 : 50)) - 8192);
+        }
+        for (unsigned u = 0; u < UNITS; u++) {
+            map[u] = (struct skf_map){any_float(), any_float(), any_float() * 0x1p-10f, (uint8_t)(next() % 7 * 6),
+                                      (uint8_t)(42 + next() % 3 * 2)};
+            if (next() & 1)
+                map[u].ratio = 1 + (float)(next() % 100) * 0.001f;
+        }
+        const struct skf_predictions want = {pred[0], key[0], turn[0]}, got = {pred[1], key[1], turn[1]};
+        const float *s = next() % 3 ? guess : NULL;
+        skf_predict_ref(code, s, map, UNITS, unit, range, &want);
+        for (unsigned i = 0; i < UNITS * unit; i++) {
+            assert_true(pred[0][i] >= range->low && pred[0][i] <= range->high && key[0][i] < SKF_CONTEXTS);
+            assert_true(turn[0][i] == 0 || turn[0][i] == -1);
+        }
+        for (size_t k = 0; k < SKF_COUNT(sets); k++) {
+            if (!has_isa(sets[k]))
+                continue;
+            memset(pred[1], 0x55, sizeof pred[1]);
+            skf_predict_pick(sets[k], unit)(code, s, map, UNITS, unit, range, &got);
+            assert_memory_equal(pred[0], pred[1], UNITS * unit);
+            assert_memory_equal(key[0], key[1], UNITS * unit);
+            assert_memory_equal(turn[0], turn[1], UNITS * unit);
+        }
+    }
+}
+
+/* The order of codes is by size, stable, whole; changes in it land alike on every instruction set. */
+static void test_order(void **unused)
+{
+    enum { BLOCKS = 200, STRIDE = 34, BYTES = BLOCKS * STRIDE };
+    static uint8_t old[BYTES], neu[2][BYTES];
+    static uint32_t at[BLOCKS * 32], same[BLOCKS];
+    static int8_t d[BLOCKS * 32];
+    for (unsigned round = 0; round < 50; round++) {
+        for (unsigned i = 0; i < BYTES; i++)
+            old[i] = (uint8_t)(next() % 5 ? next() : 128 - next() % 3);
+        struct skf_changes c = {at, d, 0};
+        for (unsigned i = 0; i < BLOCKS; i++) {
+            uint8_t order[BLOCKS_ORDERED];
+            uint32_t seen = 0;
+            int before = -1, last = -1;
+            same[i] = BLOCKS - 1 - i;
+            skf_order(old + (size_t)i * STRIDE, order);
+            for (unsigned k = 0; k < BLOCKS_ORDERED; k++) {
+                int v = (int8_t)old[i * STRIDE + order[k]], size = v < 0 ? -v : v, class = size < 32 ? 0 : size < 64 ? 1 : 2;
+                assert_true(class > before || (class == before && (int)order[k] > last));
+                before = class;
+                last = order[k];
+                seen |= 1u << order[k];
+                if (next() % 10 == 0) {
+                    at[c.n] = i * 32 + k;
+                    d[c.n++] = (int8_t)next();
+                }
+            }
+            assert_true(seen == UINT32_MAX);
+        }
+        memcpy(neu[0], old, BYTES);
+        const uint32_t *numbers = round & 1 ? same : NULL;
+        const struct skf_ordered want = {old, neu[0], STRIDE, numbers}, got = {old, neu[1], STRIDE, numbers};
+        skf_ordered_ref(&want, &c);
+        for (uint32_t i = 0; i < c.n; i++) { /* by the order itself */
+            uint8_t order[BLOCKS_ORDERED];
+            uint32_t b = numbers ? numbers[at[i] / 32] : at[i] / 32, e;
+            skf_order(old + (size_t)b * STRIDE, order);
+            e = b * STRIDE + order[at[i] % 32];
+            assert_int_equal((uint8_t)(old[e] + d[i]), neu[0][e]);
+        }
+        for (size_t k = 0; k < SKF_COUNT(sets); k++) {
+            if (!has_isa(sets[k]))
+                continue;
+            memcpy(neu[1], old, BYTES);
+            skf_ordered_pick(sets[k])(&got, &c);
+            assert_memory_equal(neu[0], neu[1], BYTES);
+        }
+    }
+}
+
+static void sparse_case(struct skf_work *w, uint32_t n, unsigned unit, unsigned thousandths, unsigned contexts)
+{
+    const uint32_t all = n * unit;
+    int8_t *d = skf_calloc(1, all), *back = skf_calloc(1, all);
+    uint8_t *key = skf_calloc(1, n);
+    uint32_t *same = skf_calloc(n, sizeof *same);
+    struct skf_buf out = SKF_BUF_INIT(4 * (size_t)all + 65536);
+    struct skf_changes c;
+    assert_true(d && back && key && same);
+    for (uint32_t i = 0; i < all; i++)
+        if (next() % 1000 < thousandths)
+            d[i] = (int8_t)(next() % 3 ? next() % 7 - 3 : next());
+    for (uint32_t i = 0; i < n; i++) {
+        key[i] = (uint8_t)(next() % contexts);
+        same[i] = 3 * i + (uint32_t)(next() % 3);
+    }
+    if (thousandths > 500)
+        d[0] = -128; /* the lowest number has no magnitude of its own width */
+    const struct skf_few s = {n, unit, key, contexts > 1 ? same : NULL, 5};
+    assert_int_equal(skf_few_put(w, &s, d, &out), SKF_OK);
+    struct skf_reader r = skf_reader_of(out.data, out.len);
+    assert_int_equal(skf_few_get(w, &r, &s, &c), SKF_OK);
+    assert_int_equal(skf_reader_left(&r), 0);
+    for (uint32_t i = 0; i < c.n; i++) {
+        assert_true(c.at[i] < all && (i == 0 || c.at[i] > c.at[i - 1]));
+        back[c.at[i]] = c.d[i];
+    }
+    assert_memory_equal(d, back, all);
+    if (thousandths == 0)
+        assert_int_equal(out.len, 1); /* nothing changed: one byte */
+    for (size_t cut = 0; cut < out.len; cut += 1 + out.len / 50) {
+        r = skf_reader_of(out.data, cut);
+        assert_int_not_equal(skf_few_get(w, &r, &s, &c), SKF_OK);
+    }
+    skf_buf_free(&out);
+    skf_free(d);
+    skf_free(back);
+    skf_free(key);
+    skf_free(same);
+}
+
+static void test_sparse(void **unused)
+{
+    struct skf_work w;
+    assert_int_equal(skf_work_init(&w), SKF_OK);
+    static const uint32_t sizes[] = {1, 2, 7, 8, 9, 63, 1000, 7001};
+    static const unsigned units[] = {1, 4, 8, 16, 32}, thousandths[] = {0, 1, 10, 90, 200, 950, 1000};
+    for (size_t a = 0; a < SKF_COUNT(sizes); a++)
+        for (size_t b = 0; b < SKF_COUNT(units); b++)
+            for (size_t c = 0; c < SKF_COUNT(thousandths); c++)
+                for (unsigned d = 0; d < 2; d++)
+                    sparse_case(&w, sizes[a], units[b], thousandths[c], d ? SKF_CONTEXTS : 1);
+    skf_work_free(&w);
+}
+
+/* Sparse changes must cost little: what the whole codec is for. */
+static void test_sparse_is_small(void **unused)
+{
+    struct skf_work w;
+    struct skf_buf out = SKF_BUF_INIT(1 << 20);
+    static int8_t d[100000];
+    static uint8_t key[sizeof d / 32];
+    assert_int_equal(skf_work_init(&w), SKF_OK);
+    for (size_t i = 0; i < 1000; i++) /* 1 %: entropy 8080 bits of place, 1000 of sign */
+        d[next() % sizeof d] = next() & 1 ? 1 : -1;
+    const struct skf_few s = {sizeof d / 32, 32, key, NULL, 18};
+    assert_int_equal(skf_few_put(&w, &s, d, &out), SKF_OK);
+    assert_true(out.len < 1300);
+    skf_buf_free(&out);
+    skf_work_free(&w);
+}
+
+/* ---- chunks ------------------------------------------------------------------------------------------------------------------ */
+enum { CHUNK = 210 * 300 };
+static uint8_t old[CHUNK], neu[CHUNK], back[CHUNK];
+
+/* A version's blocks and the next one's: all change in small steps, in blocks some of which have their scales moved. */
+static size_t make_versions(enum skf_type t, unsigned codes_percent, unsigned scales_percent)
+{
+    const struct skf_layout *l = skf_layout_of(t);
+    const size_t grain = skf_blocks_grain(t), n = CHUNK / grain * grain;
+    for (size_t i = 0; i < n; i++)
+        old[i] = (uint8_t)next();
+    for (size_t at = 0; at < n; at += grain)
+        for (unsigned k = 0; k < l->n_halves; k++)
+            skf_put_le16(old + at + l->half[k], (uint16_t)(0x1800 + next() % 0x400));
+    memcpy(neu, old, n);
+    for (size_t at = 0; at < n; at += grain) {
+        for (unsigned k = 0; k < l->n_halves; k++)
+            if (next() % 100 < scales_percent)
+                skf_put_le16(neu + at + l->half[k], (uint16_t)(skf_le16(old + at + l->half[k]) + next() % 9 - 4));
+        for (unsigned k = 0; k < l->n_fields; k++)
+            for (unsigned e = 0; e < l->field[k].n; e++)
+                if (next() % 100 < codes_percent)
+                    skf_code_add(&l->field[k], neu + at, e, next() & 1 ? 1 : -1);
+    }
+    return n;
+}
+
+/* Every type, in every way that a version may differ, is the same in one thread's hands of every instruction set. */
+static void test_chunks(void **unused)
+{
+    static const unsigned ways[][2] = {{0, 0}, {1, 0}, {0, 10}, {2, 5}, {15, 60}, {60, 100}};
+    struct skf_work w;
+    assert_int_equal(skf_work_init(&w), SKF_OK);
+    const enum skf_isa best = w.isa;
+    for (size_t t = 0; t < SKF_COUNT(types); t++)
+        for (size_t k = 0; k < SKF_COUNT(ways); k++) {
+            struct skf_buf out = SKF_BUF_INIT(1 << 20), ref = SKF_BUF_INIT(1 << 20);
+            size_t n = make_versions(types[t], ways[k][0], ways[k][1]), row = skf_blocks_grain(types[t]) * (k % 2 ? 18 : 7);
+            assert_int_equal(skf_int_put(&w, types[t], row, NULL, 0, old, neu, n, &out), SKF_OK);
+            w.isa = SKF_ISA_REF;
+            assert_int_equal(skf_int_put(&w, types[t], row, NULL, 0, old, neu, n, &ref), SKF_OK);
+            assert_int_equal(out.len, ref.len);
+            assert_memory_equal(out.data, ref.data, out.len);
+            if (k == 0) /* nothing but the plan of it */
+                assert_true(out.len < 16);
+            for (size_t i = 0; i <= SKF_COUNT(sets); i++) {
+                if (i < SKF_COUNT(sets) && !has_isa(sets[i]))
+                    continue;
+                w.isa = i < SKF_COUNT(sets) ? sets[i] : SKF_ISA_REF;
+                memset(back, 0xa5, n);
+                assert_int_equal(skf_int_get(&w, types[t], row, NULL, 0, out.data, out.len, old, back, n), SKF_OK);
+                assert_memory_equal(back, neu, n);
+            }
+            w.isa = best;
+            skf_buf_free(&out);
+            skf_buf_free(&ref);
+        }
+    skf_work_free(&w);
+}
+
+/* Codes that follow a scale as rounding has it are foreseen: a scale moves, and almost nothing is left to say of its codes. */
+static void test_codes_follow_scales(void **unused)
+{
+    static const enum skf_type some[] = {SKF_T_Q8_0, SKF_T_Q4_0};
+    struct skf_work w;
+    assert_int_equal(skf_work_init(&w), SKF_OK);
+    for (size_t t = 0; t < SKF_COUNT(some); t++) {
+        const struct skf_layout *l = skf_layout_of(some[t]);
+        const size_t grain = skf_blocks_grain(some[t]), n = CHUNK / grain * grain;
+        int zero = some[t] == SKF_T_Q4_0 ? 8 : 0;
+        for (size_t at = 0; at < n; at += grain) {
+            int8_t code[32];
+            uint16_t was = (uint16_t)(0x2400 + next() % 0x100), is = (uint16_t)(was + 20);
+            for (unsigned e = 0; e < 32; e++)
+                code[e] = (int8_t)(zero + (int)(next() % (zero ? 13 : 240)) - (zero ? 6 : 120));
+            skf_put_le16(old + at, was);
+            skf_put_le16(neu + at, is);
+            skf_codes_set(&l->field[0], old + at, code);
+            for (unsigned e = 0; e < 32; e++)
+                code[e] = (int8_t)(zero + lrintf((float)(code[e] - zero) * skf_f16_to_f32(was) / skf_f16_to_f32(is)));
+            skf_codes_set(&l->field[0], neu + at, code);
+        }
+        struct skf_buf out = SKF_BUF_INIT(1 << 20);
+        assert_int_equal(skf_int_put(&w, some[t], grain * 10, NULL, 0, old, neu, n, &out), SKF_OK);
+        assert_true(out.len < n / 25);
+        skf_buf_free(&out);
+    }
+    skf_work_free(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_codes),       cmocka_unit_test(test_steps),  cmocka_unit_test(test_predictions),
+        cmocka_unit_test(test_order),       cmocka_unit_test(test_sparse), cmocka_unit_test(test_sparse_is_small),
+        cmocka_unit_test(test_chunks),      cmocka_unit_test(test_codes_follow_scales),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
