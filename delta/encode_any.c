@@ -104,6 +104,7 @@ struct piece { /* a chunk in the making */
     size_t n, prefix_n;
     struct skd_range ranges[SKD_RANGES_MAX];
     uint32_t n_ranges;
+    uint32_t matched; /* bytes of it that are known to stand in the prefix */
     int level;
 };
 
@@ -173,6 +174,8 @@ static enum skf_err try_patch(struct piece *p, struct candidate *c)
     if (fast && fast < c->n)
         SKF_TRY(take(p->w, c, SKF_CODE_PATCH, fast, p->ranges));
     if (p->level <= LEVEL_FAST || (fast && IS_SMALL(fast, p->n) && p->prefix_n > p->n))
+        return SKF_OK;
+    if (p->matched && (!fast || fast > (p->n - p->matched) / 128 * 127)) /* all but that is noise */
         return SKF_OK;
     SKF_TRY(try_zstd(p, p->level, true, c->n, &got));
     return got && got < c->n ? take(p->w, c, SKF_CODE_PATCH, got, p->ranges) : SKF_OK;
@@ -244,16 +247,14 @@ static enum skf_err try_unknown(struct piece *p, struct candidate *c)
     struct skf_regions_found f;
     h->trial.limit = p->n;
     SKF_TRY(skf_regions_find(&t, p->neu, p->n, p->prefix, p->prefix_n, &f));
-    if (f.numbers > p->n / 2)
+    size_t got;
+    SKF_TRY(look(p, &got));
+    if (!got || f.numbers > p->n / 2 || f.matched > p->n / 8)
         SKF_TRY(narrow(p, &f));
+    p->matched = f.matched;
     if (f.numbers)
         SKF_TRY(try_regions(p, f.g, f.count, c));
-    if (f.numbers > p->n / 8) /* the rest was compressed with them */
-        return SKF_OK;
-    size_t got = 1;
-    if (!f.numbers && !f.matched)
-        SKF_TRY(look(p, &got));
-    if (!got)
+    if (f.numbers > p->n / 8 || (!got && !f.matched)) /* the rest was compressed with them; or all is noise */
         return SKF_OK;
     SKF_TRY(try_patch(p, c));
     return try_alone(p, c);
