@@ -83,7 +83,8 @@ static enum skf_err put_report(struct requant *r, const struct requant_try *best
         return SKF_OK;
     SKF_TRY(skf_json_set(report, "perplexity", skf_json_real(best->perplexity)));
     SKF_TRY(skf_json_set(report, "plain_perplexity", skf_json_real(r->perplexity)));
-    SKF_TRY(skf_json_set(report, "base_perplexity", skf_json_real(r->base_perplexity)));
+    if (r->base_perplexity > 0)
+        SKF_TRY(skf_json_set(report, "base_perplexity", skf_json_real(r->base_perplexity)));
     SKF_TRY(skf_json_set(report, "excess", skf_json_real(best->perplexity / r->perplexity - 1)));
     SKF_TRY(skf_json_set(report, "tokens", skf_json_int((int64_t)skf_quality_tokens(r->quality))));
     skf_json *curve = skf_json_arr();
@@ -113,7 +114,7 @@ static void print_report(const struct requant *r, const struct requant_try *best
     }
     (void)printf("%s: %s, %s from %s", r->a->out, skf_human_bytes(r->size, size), skf_human_bytes(best->bytes, delta), r->a->base);
     if (r->quality)
-        (void)printf(", perplexity %.4f (plainly %.4f, before %.4f)", best->perplexity, r->perplexity, r->base_perplexity);
+        (void)printf(", perplexity %.4f (plainly %.4f)", best->perplexity, r->perplexity);
     (void)printf("\n");
 }
 

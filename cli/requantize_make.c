@@ -31,9 +31,8 @@ static enum skf_err rules_of_base(const struct requant *r, struct skf_quantize_r
     if (!*rules)
         return SKF_ERR_NOMEM;
     for (size_t i = 0; i < count; i++) {
-        const struct skf_tensor *in = skf_model_find(r->in, t[i].name);
         const struct skf_quantize_kind *kind = skf_quantize_kind(skf_type_info((uint32_t)t[i].type)->name);
-        if (in && kind && t[i].n_dims >= 2 && (in->type != t[i].type || !kind->is_row_scaled))
+        if (kind && t[i].n_dims >= 2 && skf_model_find(r->in, t[i].name))
             (*rules)[(*n)++] = (struct skf_quantize_rule){t[i].name, kind};
     }
     return SKF_OK;
@@ -90,12 +89,20 @@ static enum skf_err make_plain(struct requant *r, struct skf_why *why)
     uint8_t raw[24];
     char path[PATH_SPACE];
     struct skf_gguf_kv mark = lossy_mark(raw, names[r->method]);
-    struct skf_quantize_opts o = {.kind = r->a->kind ? r->a->kind : kind_of_base(r), .jobs = r->a->jobs, .progress = &r->a->progress};
+    struct skf_quantize_opts o = {.kind = r->a->kind, .jobs = r->a->jobs, .progress = &r->a->progress};
     int n = snprintf(path, sizeof path, "%s.plain-%ld.part", r->a->out, (long)getpid());
     if (n < 0 || (size_t)n >= sizeof path)
         return skf_fail(why, SKF_ERR_LIMIT, "%s: the name is too long", r->a->out);
-    if (!o.kind)
+    const struct skf_quantize_kind *old = kind_of_base(r);
+    if (!old)
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: holds matrices of no type that can be written", r->a->base);
+    if (o.kind && o.kind->type != old->type)
+        return skf_fail(why, SKF_ERR_ARG, "%s: its matrices are %s, which --type %s does not keep; leave --type out", r->a->base, old->name,
+                        o.kind->name);
+    if (!is_regrid_type(old->type))
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: the grid of %s cannot be kept; f32, f16, bf16, q8_0, q5_0, q5_1, q4_0 and q4_1 can",
+                        r->a->base, old->name);
+    o.kind = o.kind ? o.kind : old;
     r->is_lossy = skf_type_info((uint32_t)o.kind->type)->block == 1;
     if (r->is_lossy) {
         o.extra = &mark;
@@ -220,6 +227,7 @@ static enum skf_err look_at(void *ctx, unsigned worker, uint64_t i, struct skf_w
     }
     if (place.n) {
         t->is_drifted = place.apart < DRIFTED * (double)place.n;
+        t->apart = (float)(place.apart / (double)place.n);
         t->moved = (float)((double)place.moved / (double)place.n);
     }
 out:
@@ -251,7 +259,7 @@ static void set_sample(struct requant_tensor *t, unsigned level)
     float n = (float)t->stats.n, old = sqrtf((float)(t->stats.square_old / n)), change = sqrtf((float)(t->stats.square / n));
     /* Half an octave a level, as a share of the root mean square of the tensor's values; and of a cell, what the codes move by. */
     t->how.regrid.step = grown(0.008f, 1.41421356f, level - 1) * old;
-    t->how.regrid.keep = t->is_drifted ? 0 : grown(0.05f, 1.5f, level - 1) * t->moved;
+    t->how.regrid.keep = t->is_drifted ? grown(0.25f, 1.25f, level - 1) * t->apart : grown(0.05f, 1.5f, level - 1) * t->moved;
     t->how.regrid.round = (float)FLOAT_ROUND * change;
 }
 
@@ -436,6 +444,8 @@ static enum skf_err measure_bounds(struct requant *r, struct skf_why *why)
         return SKF_OK;
     SKF_TRY(skf_quality_open(r->plain, text, r->a->jobs, &r->quality, why));
     SKF_TRY(skf_quality_measure(r->quality, r->plain, &r->a->progress, &r->perplexity, why));
+    if (r->a->gain <= 0)
+        return SKF_OK;
     return skf_quality_measure(r->quality, r->base, &r->a->progress, &r->base_perplexity, why);
 }
 

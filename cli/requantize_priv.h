@@ -28,7 +28,7 @@ struct requant_try {
 struct requant_tensor {
     const struct skf_tensor *out, *in, *base; /* in the plain file, the new weights, the old version */
     bool is_embedding, is_drifted;
-    float moved; /* share of the codes that lie in another cell now */
+    float moved, apart; /* share of the codes that lie in another cell now; mean distance from the old values, in steps */
     struct skf_lossy_stats stats;
     struct skf_lossy how; /* of the candidate in the making */
     float *factors;       /* way of the first factors: RANK_MOST rows */

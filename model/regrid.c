@@ -97,7 +97,10 @@ static int new_code(const struct skf_regrid *how, const struct cells *g, int cod
     int last = g->highest - g->lowest, was = code - g->lowest, to = floor_of(y + 0.5f);
     float move = y - (float)was;
     to = to < 0 ? 0 : to > last ? last : to;
-    if (!how->is_drifted) {
+    if (how->is_drifted) {
+        if (size_of(move) < how->keep)
+            return code;
+    } else {
         if (to == was || (coarse <= 1.0f && size_of(move) < 0.5f + how->keep))
             return code;
         move = (float)(to - was);
