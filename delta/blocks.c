@@ -173,7 +173,7 @@ enum skf_err skf_blocks_put(struct skf_work *w, enum skf_type t, uint64_t row_by
     b.factors.side = side;
     b.factors.side_n = side_n;
     if (side_n && is_guessable(&b)) {
-        SKF_TRY(skf_factors_choose(w, &b.factors, code_bits(&b) / 2, row_change, &b));
+        SKF_TRY(skf_factors_choose(w, &b.factors, &(struct skf_choice){.gain = code_bits(&b) / 2, .row = row_change, .ctx = &b}));
         SKF_TRY(skf_factors_put(w, &b.factors, out));
     }
     SKF_TRY(choose_levels(w, &b));

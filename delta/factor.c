@@ -8,7 +8,7 @@
 #define ROWS_FIRST 64
 #define ROWS_TURN 512
 #define ROWS_LAST 4096
-#define TURNS 6
+#define TURNS 4
 #define LAST_TURNS 2
 #define ROWS_CHOICE 128
 /* What the best direction must hold of the change to be worth looking closer; of 64 rows noise may show 1 / 16. */
@@ -155,12 +155,16 @@ enum skf_err skf_factors_find(struct skf_work *w, uint64_t rows, uint32_t column
     unsigned most = SKF_MIN(SKF_RANK_MAX, columns / 4);
     for (unsigned k = 0; k < TURNS; k++)
         SKF_TRY(turn(&s, ROWS_TURN, most));
-    for (unsigned k = 0; k < LAST_TURNS; k++)
-        SKF_TRY(turn(&s, ROWS_LAST, most));
-    SKF_TRY(held(&s, ROWS_TURN, most, energy, &all));
     double seen = (double)SKF_MIN(rows, (uint64_t)ROWS_TURN), share = seen / (double)rows;
-    unsigned rank = earning(energy, all, most, seen, columns, gain, V_BITS * columns * share);
-    return rank ? put_side(w, v, rank, columns, out) : SKF_OK;
+    unsigned rank = 0;
+    for (unsigned k = 0; k < LAST_TURNS; k++) {
+        SKF_TRY(held(&s, ROWS_TURN, most, energy, &all));
+        rank = earning(energy, all, most, seen, columns, gain, V_BITS * columns * share);
+        if (!rank)
+            return SKF_OK;
+        SKF_TRY(turn(&s, ROWS_LAST, rank));
+    }
+    return put_side(w, v, rank, columns, out);
 }
 
 /* ---- a chunk's guess ----------------------------------------------------------------------------------------------------------- */
@@ -219,44 +223,116 @@ static bool set_unit(struct skf_factors *f, double step)
 
 static float unit_of(const struct skf_factors *f) { return ldexpf((float)f->unit, f->shift); }
 
-enum skf_err skf_factors_choose(struct skf_work *w, struct skf_factors *f, double gain, skf_row_fn *row, void *ctx)
+/* Rows of a chunk that are looked at before its rank is chosen. */
+struct look {
+    uint32_t rows;
+    float *along; /* of each: how far it moved along each factor */
+    float len[SKF_RANK_MAX];
+    double energy[SKF_RANK_MAX], all;
+};
+
+static uint32_t looked_at(const struct skf_factors *f, const struct look *l, uint32_t i)
+{
+    return (uint32_t)((uint64_t)i * f->rows / l->rows);
+}
+
+static enum skf_err look(const struct skf_factors *f, const struct skf_choice *c, unsigned most, float *d, struct look *l)
+{
+    const float *v = f->v;
+    size_t n = f->columns;
+    for (unsigned k = 0; k < most; k++)
+        l->len[k] = f->loops->dot(v + k * n, v + k * n, f->columns);
+    for (uint32_t i = 0; i < l->rows; i++) {
+        SKF_TRY(c->row(c->ctx, looked_at(f, l, i), d));
+        l->all += f->loops->dot(d, d, f->columns);
+        for (unsigned k = 0; k < most; k++) {
+            float x = l->len[k] > 0 ? f->loops->dot(d, v + k * n, f->columns) / l->len[k] : 0;
+            l->along[i * SKF_RANK_MAX + k] = x;
+            l->energy[k] += (double)x * x * l->len[k];
+        }
+    }
+    return SKF_OK;
+}
+
+/* Rank and unit; false when there is no such unit. */
+static bool set_rank(struct skf_factors *f, const struct look *l, unsigned rank)
+{
+    double left = l->all, mean = 0;
+    for (unsigned k = 0; k < rank; k++) {
+        left -= l->energy[k];
+        mean += l->len[k] / rank;
+    }
+    f->rank = rank;
+    left = fmax(left, l->all * 1e-6);
+    if (rank && set_unit(f, U_STEP * sqrt(left / l->rows / f->columns / mean)))
+        return true;
+    f->rank = 0;
+    return false;
+}
+
+/* What the rows looked at come to with `rank`, u included. */
+static double trial(struct skf_factors *f, const struct look *l, const struct skf_choice *c, unsigned rank)
+{
+    uint32_t count[SKF_RANK_MAX][256] = {{0}};
+    double bits = 0;
+    if (rank && !set_rank(f, l, rank))
+        return INFINITY;
+    f->rank = rank;
+    for (uint32_t i = 0; i < l->rows; i++) {
+        uint32_t row = looked_at(f, l, i);
+        for (unsigned k = 0; k < rank; k++) {
+            int8_t u = small(l->along[i * SKF_RANK_MAX + k] / unit_of(f));
+            f->u[(size_t)row * rank + k] = u;
+            count[k][folded(u)]++;
+        }
+        c->add(c->ctx, f, row);
+    }
+    for (unsigned k = 0; k < rank; k++)
+        for (unsigned i = 0; i < 256; i++)
+            bits += count[k][i] ? count[k][i] * log2((double)l->rows / count[k][i]) : 0;
+    return bits + c->bits(c->ctx);
+}
+
+static unsigned best_rank(struct skf_factors *f, const struct look *l, const struct skf_choice *c, unsigned most)
+{
+    static const uint8_t ranks[] = {1, 2, 3, 4, 6, 8, 11, 16};
+    if (!c->add)
+        return earning(l->energy, l->all, most, l->rows, f->columns, c->gain, 8);
+    unsigned best = 0;
+    double least = trial(f, l, c, 0);
+    for (size_t k = 0; k < SKF_COUNT(ranks) && (k == 0 || ranks[k - 1] < most); k++) {
+        unsigned rank = SKF_MIN(ranks[k], most);
+        double bits = trial(f, l, c, rank);
+        if (bits > least * 1.01)
+            break;
+        if (bits < least) {
+            least = bits;
+            best = rank;
+        }
+    }
+    return best;
+}
+
+enum skf_err skf_factors_choose(struct skf_work *w, struct skf_factors *f, const struct skf_choice *c)
 {
     unsigned most;
-    double energy[SKF_RANK_MAX] = {0}, all = 0, left, mean = 0;
-    float len[SKF_RANK_MAX];
     SKF_TRY(open_side(w, f, &most));
     if (!most)
         return SKF_OK;
-    SKF_TRY(skf_area_need(&w->sample, f->columns * sizeof(float)));
-    float *d = (float *)(void *)w->sample.p;
-    const float *v = f->v;
-    for (unsigned k = 0; k < most; k++)
-        len[k] = f->loops->dot(v + (size_t)k * f->columns, v + (size_t)k * f->columns, f->columns);
-    uint32_t rows = SKF_MIN(f->rows, (uint32_t)ROWS_CHOICE);
-    for (uint32_t i = 0; i < rows; i++) {
-        SKF_TRY(row(ctx, (uint64_t)i * f->rows / rows, d));
-        all += f->loops->dot(d, d, f->columns);
-        for (unsigned k = 0; k < most; k++) {
-            double x = f->loops->dot(d, v + (size_t)k * f->columns, f->columns);
-            energy[k] += len[k] > 0 ? x * x / len[k] : 0;
-        }
-    }
-    if (!(all > 0 && all < 1e30))
-        return SKF_OK;
-    f->rank = earning(energy, all, most, rows, f->columns, gain, 8);
-    left = all;
-    for (unsigned k = 0; k < f->rank; k++) {
-        left -= energy[k];
-        mean += len[k] / f->rank;
-    }
-    if (!f->rank || !set_unit(f, U_STEP * sqrt(left / rows / f->columns / mean))) {
+    struct look l = {.rows = SKF_MIN(f->rows, (uint32_t)ROWS_CHOICE)};
+    SKF_TRY(skf_area_need(&w->sample, ((size_t)l.rows * SKF_RANK_MAX + f->columns) * sizeof(float)));
+    l.along = (float *)(void *)w->sample.p;
+    float *d = l.along + (size_t)l.rows * SKF_RANK_MAX;
+    SKF_TRY(look(f, c, most, d, &l));
+    if (!(l.all > 0 && l.all < 1e30) || !set_rank(f, &l, best_rank(f, &l, c, most))) {
         f->rank = 0;
         return SKF_OK;
     }
     for (uint32_t i = 0; i < f->rows; i++) {
-        SKF_TRY(row(ctx, i, d));
+        SKF_TRY(c->row(c->ctx, i, d));
         for (unsigned k = 0; k < f->rank; k++)
-            f->u[(size_t)i * f->rank + k] = small(f->loops->dot(d, v + (size_t)k * f->columns, f->columns) / len[k] / unit_of(f));
+            f->u[(size_t)i * f->rank + k] =
+                small(f->loops->dot(d, f->v + (size_t)k * f->columns, f->columns) / l.len[k] / unit_of(f));
     }
     return SKF_OK;
 }

@@ -18,8 +18,8 @@
 #define SKF_UNIT_MIN 16         /* the unit is SKF_UNIT_MIN to twice that, times 2^shift */
 
 /* Bits that each element saves where the energy of its change is halved: of floats, and of codes of blocks, most of which stay. */
-#define SKF_GAIN_FLOATS 0.5
-#define SKF_GAIN_BLOCKS 0.09
+#define SKF_GAIN_FLOATS 0.25
+#define SKF_GAIN_BLOCKS 0.22
 
 /* How a row changed, as numbers; what is not finite as 0. */
 typedef enum skf_err skf_row_fn(void *ctx, uint64_t row, float *out);
@@ -45,8 +45,18 @@ struct skf_factors {
     float *guess;           /* of one row */
     const struct skf_loops *loops;
 };
+/* Adds row i to what a count comes to when it is guessed by f (rank 0: when it is not). */
+typedef void skf_trial_fn(void *ctx, const struct skf_factors *f, uint32_t i);
+/* How to choose: what halving the energy of what is left saves each element, in bits; or, where `add` is not NULL, by trial. */
+struct skf_choice {
+    double gain;
+    skf_row_fn *row;
+    skf_trial_fn *add;
+    double (*bits)(void *ctx); /* what all that was added comes to; begins anew */
+    void *ctx;
+};
 /* Chooses rank, unit and u for the chunk's rows. rows, columns, side and side_n are set by the caller, here and below. */
-SKF_MUST enum skf_err skf_factors_choose(struct skf_work *w, struct skf_factors *f, double gain, skf_row_fn *row, void *ctx);
+SKF_MUST enum skf_err skf_factors_choose(struct skf_work *w, struct skf_factors *f, const struct skf_choice *c);
 /* Nothing is written or read where there is no side, or the chunk's shape has no factors. */
 SKF_MUST enum skf_err skf_factors_put(struct skf_work *w, const struct skf_factors *f, struct skf_buf *out);
 SKF_MUST enum skf_err skf_factors_get(struct skf_work *w, struct skf_reader *r, struct skf_factors *f);

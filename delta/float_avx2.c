@@ -67,6 +67,15 @@ INLINE vi vf_put_f16(vf a)
     return (vi){_mm256_cvtepu16_epi32(_mm256_cvtps_ph(a.lo, _MM_FROUND_TO_NEAREST_INT)),
                 _mm256_cvtepu16_epi32(_mm256_cvtps_ph(a.hi, _MM_FROUND_TO_NEAREST_INT))};
 }
+INLINE uint64_t above_of_64(const uint8_t *p, unsigned least) /* which bytes are at least that */
+{
+    __m256i at = _mm256_set1_epi8((char)least);
+    __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(p + 32));
+    uint32_t low = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(a, at), a));
+    uint32_t high = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(b, at), b));
+    return (uint64_t)high << 32 | low;
+}
 
 #include "delta/float_wide_priv.h"
 #endif

@@ -32,6 +32,10 @@ INLINE vi vi_halves(const uint8_t *p) { return _mm512_cvtepu16_epi32(_mm256_load
 INLINE void vi_put_halves(uint8_t *p, vi a) { _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(a)); }
 INLINE vf vf_f16(vi a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
 INLINE vi vf_put_f16(vf a) { return _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }
+INLINE uint64_t above_of_64(const uint8_t *p, unsigned least) /* which bytes are at least that */
+{
+    return _mm512_cmpge_epu8_mask(_mm512_loadu_si512(p), _mm512_set1_epi8((char)least));
+}
 
 #include "delta/float_wide_priv.h"
 #endif

@@ -7,6 +7,7 @@
 
 #include "delta/float_priv.h"
 #include "delta/level_priv.h"
+#include "delta/stream_priv.h"
 #include "model/tensor.h"
 
 #define STEP 16
@@ -163,6 +164,15 @@ static SKF_LOOPS void NAME(change_bf16)(const uint8_t *restrict old, const uint8
         uint32_t a = (uint32_t)half_in(old, i) << 16, b = (uint32_t)half_in(neu, i) << 16;
         bool is_finite = (a & 0x7f800000) != 0x7f800000 && (b & 0x7f800000) != 0x7f800000;
         out[i] = is_finite ? float_of(b) - float_of(a) : 0;
+    }
+}
+
+static SKF_LOOPS void NAME(change_f16)(const uint8_t *restrict old, const uint8_t *restrict neu, float *restrict out, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint16_t a = half_in(old, i), b = half_in(neu, i);
+        bool is_finite = (a & 0x7c00) != 0x7c00 && (b & 0x7c00) != 0x7c00;
+        out[i] = is_finite ? float_of(wide_of(b)) - float_of(wide_of(a)) : 0;
     }
 }
 

@@ -18,6 +18,8 @@ struct skf_loops {
     void (*add)(const uint8_t *ref, const uint8_t *sym, uint8_t *neu, uint32_t n, unsigned shift);
     /* The other way round; SKF_FAR where the difference is no small one. */
     void (*sub)(const uint8_t *ref, const uint8_t *neu, uint8_t *sym, uint32_t n, unsigned shift);
+    /* Which of n symbols are not small (SKF_SMALL and more): a bit each, lowest first, in whole words. */
+    void (*far)(const uint8_t *sym, uint64_t *mask, uint32_t n);
     /* Of n bfloats or halves: how far they moved and how large they were, both in units of the mantissa's steps. */
     void (*measure)(const uint8_t *ref, const uint8_t *neu, uint32_t n, unsigned exponent_at, unsigned shift, float *move,
                     float *size);
@@ -30,8 +32,9 @@ struct skf_loops {
     /* Halves to bfloats (what has more digits loses them) and back (rounded); out may be in. */
     void (*f16_to_bf16)(const uint8_t *in, uint8_t *out, uint32_t n);
     void (*bf16_to_f16)(const uint8_t *in, uint8_t *out, uint32_t n);
-    /* How n bfloats changed, as numbers; what is not finite as 0. */
+    /* How n bfloats or halves changed, as numbers; what is not finite as 0. */
     void (*change_bf16)(const uint8_t *old, const uint8_t *neu, float *out, uint32_t n);
+    void (*change_f16)(const uint8_t *old, const uint8_t *neu, float *out, uint32_t n);
     float (*dot)(const float *a, const float *b, uint32_t n);
     void (*add_scaled)(float *a, const float *b, float by, uint32_t n); /* a += by * b */
 };

@@ -2,6 +2,23 @@
 #define NAME(x) x##_ref
 #include "delta/float_body_priv.h"
 
+#include "base/buf.h"
+
+static void far_ref(const uint8_t *sym, uint64_t *mask, uint32_t n)
+{
+    const uint64_t each = 0x0101010101010101u;
+    for (uint32_t i = 0; i < n; i += 64) {
+        uint8_t pad[64] = {0};
+        const uint8_t *p = n - i < 64 ? memcpy(pad, sym + i, n - i) : sym + i;
+        mask[i / 64] = 0;
+        for (unsigned k = 0; k < 8; k++) {
+            uint64_t x = skf_le64(p + 8 * k);
+            x = (x | ((x & 127 * each) + (128 - SKF_SMALL) * each)) >> 7 & each;
+            mask[i / 64] |= (x * 0x0102040810204080u >> 56) << 8 * k;
+        }
+    }
+}
+
 static SKF_LOOPS void measure_ref(const uint8_t *ref, const uint8_t *neu, uint32_t n, unsigned exponent_at, unsigned shift,
                                     float *move, float *size)
 {
@@ -61,8 +78,8 @@ static SKF_LOOPS float dot_ref(const float *restrict a, const float *restrict b,
 }
 
 const struct skf_loops skf_loops_ref = {
-    keys_ref,      add_ref,         sub_ref,         measure_ref,     guess_ref, guess_bf16_ref, guess_f16_ref,
-    guess_f32_ref, f16_to_bf16_ref, bf16_to_f16_ref, change_bf16_ref, dot_ref,   add_scaled_ref,
+    keys_ref,      add_ref,         sub_ref,         far_ref, measure_ref,     guess_ref, guess_bf16_ref, guess_f16_ref,
+    guess_f32_ref, f16_to_bf16_ref, bf16_to_f16_ref, change_bf16_ref, change_f16_ref, dot_ref,   add_scaled_ref,
 };
 
 const struct skf_loops *skf_loops_of(enum skf_isa isa)

@@ -5,6 +5,14 @@
  */
 #define WHOLE(n) ((n) & ~15u)
 
+static void NAME(far_wide)(const uint8_t *sym, uint64_t *mask, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 64) {
+        uint8_t pad[64] = {0};
+        mask[i / 64] = above_of_64(n - i < 64 ? memcpy(pad, sym + i, n - i) : sym + i, SKF_SMALL);
+    }
+}
+
 /* Sums of products of small integers: exact, fused or not. */
 static void NAME(guess_wide)(const int8_t *u, const float *v, unsigned rank, uint32_t n, float unit, float *guess)
 {
@@ -70,16 +78,28 @@ static void NAME(bf16_to_f16_wide)(const uint8_t *in, uint8_t *out, uint32_t n)
     NAME(bf16_to_f16)(in + 2 * (size_t)WHOLE(n), out + 2 * (size_t)WHOLE(n), n % 16);
 }
 
-static void NAME(change_bf16_wide)(const uint8_t *old, const uint8_t *neu, float *out, uint32_t n)
+INLINE vf change_wide(vf a, vf b)
 {
     const vi infinite = vi_set(0x7f800000);
+    vi d = vi_of(vf_add(b, vf_of(vi_xor(vi_of(a), vi_set((int)0x80000000u))))); /* b - a */
+    d = vi_pick(vi_and(vi_of(a), infinite), infinite, vi_set(0), d);
+    return vf_of(vi_pick(vi_and(vi_of(b), infinite), infinite, vi_set(0), d));
+}
+
+static void NAME(change_bf16_wide)(const uint8_t *old, const uint8_t *neu, float *out, uint32_t n)
+{
     for (uint32_t i = 0; i < WHOLE(n); i += 16) {
-        vi a = vi_shl(vi_halves(old + 2 * (size_t)i), 16), b = vi_shl(vi_halves(neu + 2 * (size_t)i), 16);
-        vi d = vi_of(vf_add(vf_of(b), vf_of(vi_xor(a, vi_set((int)0x80000000u))))); /* b - a */
-        d = vi_pick(vi_and(a, infinite), infinite, vi_set(0), d);
-        vf_store(out + i, vf_of(vi_pick(vi_and(b, infinite), infinite, vi_set(0), d)));
+        vi a = vi_halves(old + 2 * (size_t)i), b = vi_halves(neu + 2 * (size_t)i);
+        vf_store(out + i, change_wide(vf_of(vi_shl(a, 16)), vf_of(vi_shl(b, 16))));
     }
     NAME(change_bf16)(old + 2 * (size_t)WHOLE(n), neu + 2 * (size_t)WHOLE(n), out + WHOLE(n), n % 16);
+}
+
+static void NAME(change_f16_wide)(const uint8_t *old, const uint8_t *neu, float *out, uint32_t n)
+{
+    for (uint32_t i = 0; i < WHOLE(n); i += 16)
+        vf_store(out + i, change_wide(vf_f16(vi_halves(old + 2 * (size_t)i)), vf_f16(vi_halves(neu + 2 * (size_t)i))));
+    NAME(change_f16)(old + 2 * (size_t)WHOLE(n), neu + 2 * (size_t)WHOLE(n), out + WHOLE(n), n % 16);
 }
 
 /* Sixteen bit patterns to integers in the order of the numbers. */
@@ -135,8 +155,9 @@ static float NAME(dot_wide)(const float *a, const float *b, uint32_t n)
 
 const struct skf_loops NAME(skf_loops) = {
     NAME(keys),           NAME(add),       NAME(sub),
+    NAME(far_wide),
     NAME(measure_wide),   NAME(guess_wide), NAME(guess_bf16_wide),
     NAME(guess_f16_wide), NAME(guess_f32), NAME(f16_to_bf16_wide),
-    NAME(bf16_to_f16_wide), NAME(change_bf16_wide), NAME(dot_wide),
+    NAME(bf16_to_f16_wide), NAME(change_bf16_wide), NAME(change_f16_wide), NAME(dot_wide),
     NAME(add_scaled),
 };

@@ -17,6 +17,9 @@
 
 #define RUNS_MAX 8
 #define RUN_BITS 40   /* about what a run takes in front of its gaps */
+/* Beyond that, what symbols of few and of all words take by their states and tables; a fiftieth is for speed. */
+#define SPARSE_BITS 300
+#define DENSE_BITS 1200
 #define PARAMETER_MAX (1u << 20)
 #define LISTED_SHARE 4 /* at most n / LISTED_SHARE elements are listed: what a reader makes room for */
 
@@ -203,7 +206,7 @@ enum skf_err skf_sparse_pays(struct skf_work *w, uint32_t n, double dense, bool 
     bits = choose_runs(&c, &s);
     for (unsigned k = 0; k < 256; k++) /* sign and rest of those that are not small follow their symbol */
         bits += log2_of(c.sym[k], set) + (k >= SKF_SMALL ? c.sym[k] * (3.0 + (k - SKF_SMALL) / 2) : 0);
-    *pays = listed_of(&s, c.all) <= n / LISTED_SHARE && bits + 400 < dense * 1.01; /* a hundredth for its speed */
+    *pays = listed_of(&s, c.all) <= n / LISTED_SHARE && bits + SPARSE_BITS < (dense + DENSE_BITS) * 1.02;
     return SKF_OK;
 }
 

@@ -171,24 +171,26 @@ static inline float number(uint32_t u)
     return (u >> 23 & 255) == 255 ? 0 : v.f;
 }
 
-struct change {
+struct guessing { /* what is known while the rank is chosen */
     const struct skf_words *o;
     const struct skf_loops *loops;
+    int at;                          /* so that the first row's contexts are about the middle */
+    uint8_t *row;                    /* room for one, its symbols and contexts */
+    uint32_t count[SKF_CONTEXTS][SKF_SMALL + 1];
+    double far;                      /* bits of differences that are not small, beside their symbol */
 };
 
 static enum skf_err row_change(void *ctx, uint64_t row, float *out)
 {
-    const struct change *c = ctx;
+    const struct guessing *c = ctx;
     const struct skf_words *o = c->o;
     uint32_t columns = (uint32_t)o->row, begin = (uint32_t)row * columns, n = SKF_MIN(o->n - begin, columns);
     const uint8_t *old = o->old + (size_t)begin * o->width, *neu = o->neu + (size_t)begin * o->width;
     memset(out + n, 0, (columns - n) * sizeof *out);
     if (o->type == SKF_T_BF16)
         c->loops->change_bf16(old, neu, out, n);
-    for (uint32_t i = 0; o->type == SKF_T_F16 && i < n; i++) {
-        uint16_t a = skf_le16(old + 2 * (size_t)i), b = skf_le16(neu + 2 * (size_t)i);
-        out[i] = (a & 0x7c00) != 0x7c00 && (b & 0x7c00) != 0x7c00 ? skf_f16_to_f32(b) - skf_f16_to_f32(a) : 0;
-    }
+    if (o->type == SKF_T_F16)
+        c->loops->change_f16(old, neu, out, n);
     for (uint32_t i = 0; o->type == SKF_T_F32 && i < n; i++)
         out[i] = number(skf_le32(neu + 4 * (size_t)i)) - number(skf_le32(old + 4 * (size_t)i));
     return SKF_OK;
@@ -206,6 +208,63 @@ static void guess_row(const struct skf_factors *f, enum skf_type t, uint32_t i, 
         f->loops->guess_f32(old, f->guess, ref, n);
 }
 
+static void add_row(void *ctx, const struct skf_factors *f, uint32_t i)
+{
+    struct guessing *c = ctx;
+    const struct skf_words *o = c->o;
+    uint32_t n = SKF_MIN(f->columns, o->n - i * f->columns);
+    size_t at = 2 * (size_t)i * f->columns;
+    uint8_t *ref = c->row, *sym = ref + 2 * (size_t)f->columns, *key = sym + f->columns;
+    if (f->rank)
+        guess_row(f, o->type, i, o->old + at, ref, n);
+    else
+        memcpy(ref, o->old + at, 2 * (size_t)n);
+    c->loops->keys(ref, key, n, o->exponent_at, c->at);
+    c->loops->sub(ref, o->neu + at, sym, n, o->shift);
+    for (uint32_t j = 0; j < n; j++) {
+        if (sym[j] == SKF_FAR) {
+            uint64_t a = word_in(word_load(ref + 2 * (size_t)j, 2), 2, true, o->shift);
+            uint64_t b = word_in(word_load(o->neu + at + 2 * (size_t)j, 2), 2, true, o->shift);
+            int64_t d = word_diff(a, b, 2, o->shift);
+            c->far += 32.0 - __builtin_clz((uint32_t)(d < 0 ? -d : d));
+            sym[j] = SKF_SMALL;
+        }
+        c->count[key[j]][sym[j]]++;
+    }
+}
+
+static double bits_of_rows(void *ctx)
+{
+    struct guessing *c = ctx;
+    double bits = c->far;
+    for (unsigned k = 0; k < SKF_CONTEXTS; k++) {
+        double sum = 0;
+        for (unsigned s = 0; s <= SKF_SMALL; s++) {
+            double n = c->count[k][s];
+            sum += n;
+            bits -= n > 0 ? n * log2(n) : 0;
+        }
+        bits += sum > 0 ? sum * log2(sum) : 0;
+    }
+    c->far = 0;
+    memset(c->count, 0, sizeof c->count);
+    return bits;
+}
+
+static enum skf_err choose_guess(struct skf_work *w, const struct skf_words *o, struct skf_factors *f)
+{
+    struct guessing g = {.o = o, .loops = skf_loops_of(w->isa)};
+    struct skf_choice c = {.gain = SKF_GAIN_FLOATS, .row = row_change, .ctx = &g};
+    if (o->width == 2 && f->columns <= BLOCK) {
+        SKF_TRY(skf_area_need(&w->part, 4 * (size_t)BLOCK));
+        g.row = w->part.p;
+        g.at = MIDDLE - word_scale(word_load(o->old, 2), 2, o->exponent_at);
+        c.add = add_row;
+        c.bits = bits_of_rows;
+    }
+    return skf_factors_choose(w, f, &c);
+}
+
 /* Puts the guesses in w->ref (where the old numbers may stand) and lets *o begin from there. */
 static enum skf_err begin_from_guess(struct skf_work *w, const struct skf_factors *f, struct skf_words *o)
 {
@@ -221,13 +280,6 @@ static enum skf_err begin_from_guess(struct skf_work *w, const struct skf_factor
 }
 
 /* ---- coding ------------------------------------------------------------------------------------------------------------------- */
-/* Bytes of x that are SKF_SMALL or more have their highest bit set in what comes back. */
-static inline uint64_t not_small(uint64_t x)
-{
-    const uint64_t each = 0x0101010101010101u;
-    return (x | ((x & 127 * each) + (128 - SKF_SMALL) * each)) & 128 * each;
-}
-
 static inline __attribute__((always_inline)) int64_t diff_at(const struct skf_words *o, unsigned width, uint32_t i)
 {
     const bool is_float = o->exponent_at != 0;
@@ -239,15 +291,16 @@ static void syms_of_halves(struct skf_work *w, const struct skf_words *o, struct
 {
     const struct skf_loops *loops = skf_loops_of(w->isa);
     uint8_t *sym = w->sym.p;
+    uint64_t mask[BLOCK / 64];
     for (uint32_t i = 0, m; i < o->n; i += m) {
         m = SKF_MIN(o->n - i, BLOCK);
         loops->sub(o->old + 2 * (size_t)i, o->neu + 2 * (size_t)i, sym + i, m, o->shift);
-        for (uint32_t k = i; k < i + m; k++) {
-            if (i + m - k >= 8 && !not_small(skf_le64(sym + k)))
-                k += 7;
-            else if (sym[k] == SKF_FAR)
-                sym[k] = skf_bucket_put(raw, diff_at(o, 2, k));
-        }
+        loops->far(sym + i, mask, m);
+        for (uint32_t k = 0; k < m; k += 64)
+            for (uint64_t far = mask[k / 64]; far; far &= far - 1) {
+                uint32_t at = i + k + (unsigned)__builtin_ctzll(far);
+                sym[at] = skf_bucket_put(raw, diff_at(o, 2, at));
+            }
     }
 }
 
@@ -336,7 +389,7 @@ enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *given, st
     SKF_TRY(skf_buf_u8(out, form));
     open_levels(o, &l);
     struct skf_factors f = factors_of(o, &l);
-    SKF_TRY(skf_factors_choose(w, &f, SKF_GAIN_FLOATS, row_change, &(struct change){o, skf_loops_of(w->isa)}));
+    SKF_TRY(choose_guess(w, o, &f));
     SKF_TRY(skf_factors_put(w, &f, out));
     SKF_TRY(begin_from_guess(w, &f, o));
     SKF_TRY(skf_area_need(&w->sym, o->n));
@@ -406,32 +459,31 @@ static inline __attribute__((always_inline)) void add_small(const struct skf_wor
     }
 }
 
-static inline __attribute__((always_inline)) bool add_far(const struct skf_words *o, unsigned width, const uint8_t *sym,
-                                                          uint8_t *neu, uint32_t n, struct word_bits *raw)
+static inline __attribute__((always_inline)) bool add_far(const struct skf_words *o, unsigned width, const uint64_t *mask,
+                                                          const uint8_t *sym, uint8_t *neu, uint32_t n, struct word_bits *raw)
 {
     const bool is_float = o->exponent_at != 0;
-    for (uint32_t i = 0; i < n; i++) {
-        int64_t d;
-        if (n - i >= 8 && !not_small(skf_le64(sym + i))) {
-            i += 7;
-            continue;
+    const unsigned shift = o->shift;
+    for (uint32_t k = 0; k < n; k += 64)
+        for (uint64_t m = mask[k / 64]; m; m &= m - 1) {
+            uint32_t i = k + (unsigned)__builtin_ctzll(m);
+            uint8_t *p = neu + (size_t)i * width;
+            int64_t d;
+            if (!word_far(raw, sym[i], width, &d))
+                return false;
+            uint64_t a = word_in(word_load(p, width), width, is_float, shift); /* the old number may be gone: this is beside it */
+            word_store(p, word_out(a - (uint64_t)skf_unzigzag(sym[i]) + (uint64_t)d, width, is_float, shift), width);
         }
-        if (sym[i] < SKF_SMALL)
-            continue;
-        if (!word_far(raw, sym[i], width, &d))
-            return false;
-        uint8_t *p = neu + (size_t)i * width;
-        uint64_t a = word_in(word_load(p, width), width, is_float, o->shift); /* the old number may be gone: this lies beside it */
-        word_store(p, word_out(a - (uint64_t)skf_unzigzag(sym[i]) + (uint64_t)d, width, is_float, o->shift), width);
-    }
     return true;
 }
 
 static bool add(const struct decoding *c, const uint8_t *base, const uint8_t *sym, uint8_t *neu, uint32_t n, struct word_bits *raw)
 {
+    uint64_t mask[2 * BLOCK / 64];
     bool is_whole = false;
+    c->loops->far(sym, mask, n);
 #define ADD_SMALL(wd) add_small(&c->o, wd, base, sym, neu, n)
-#define ADD_FAR(wd) is_whole = add_far(&c->o, wd, sym, neu, n, raw)
+#define ADD_FAR(wd) is_whole = add_far(&c->o, wd, mask, sym, neu, n, raw)
     if (is_halves(&c->o))
         c->loops->add(base, sym, neu, n, c->o.shift);
     else

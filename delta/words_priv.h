@@ -99,7 +99,7 @@ struct word_bits {
     const uint8_t *p;
     uint64_t at, end; /* in bits */
 };
-static inline uint64_t word_peek(const struct word_bits *b) /* 57 bits at least, 0 behind the end */
+static inline __attribute__((always_inline)) uint64_t word_peek(const struct word_bits *b) /* 57 bits at least, 0 behind the end */
 {
     uint64_t v = 0, byte = b->at >> 3;
     if (byte + 8 <= b->end >> 3)
@@ -109,7 +109,7 @@ static inline uint64_t word_peek(const struct word_bits *b) /* 57 bits at least,
             v |= (uint64_t)b->p[i] << 8 * (i - byte);
     return v >> (b->at & 7);
 }
-static inline bool word_take(struct word_bits *b, unsigned n, uint64_t *v) /* n <= 57 */
+static inline __attribute__((always_inline)) bool word_take(struct word_bits *b, unsigned n, uint64_t *v) /* n <= 57 */
 {
     if (n > b->end - b->at)
         return false;
@@ -122,7 +122,7 @@ SKF_MUST enum skf_err skf_word_bits(struct skf_reader *r, struct word_bits *b);
 static inline bool word_is_done(const struct word_bits *b) { return b->end - b->at < 8 && word_peek(b) == 0; }
 
 /* The difference that a symbol from SKF_SMALL on begins. */
-static inline bool word_far(struct word_bits *b, uint8_t sym, unsigned width, int64_t *d)
+static inline __attribute__((always_inline)) bool word_far(struct word_bits *b, uint8_t sym, unsigned width, int64_t *d)
 {
     unsigned k = 3 + (sym - SKF_SMALL) / 2u, left = k - 1;
     uint64_t m = 2 | ((sym - SKF_SMALL) & 1u), low, high = 0;

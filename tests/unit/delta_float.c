@@ -26,7 +26,8 @@ static float uniform(void) { return (float)(int32_t)next() / 2147483648.0f; }
 
 /* ---- loops -------------------------------------------------------------------------------------------------------------------------- */
 #define MOST 1000
-static uint8_t a[4 * MOST], b[4 * MOST], want[4 * MOST + 1], got[4 * MOST + 1];
+static uint8_t a[4 * MOST], b[4 * MOST];
+static _Alignas(8) uint8_t want[4 * MOST + 1], got[4 * MOST + 1];
 static float guess[MOST], v[SKF_RANK_MAX * MOST], fwant[MOST], fgot[MOST];
 
 /* Any bit pattern, but now and then one at a border. */
@@ -61,6 +62,7 @@ static void same_loops(const struct skf_loops *x, uint32_t n)
     SAME(r->add(a, b, want, n, shift), x->add(a, b, got, n, shift), 2 * (size_t)n);
     SAME(r->f16_to_bf16(a, want, n), x->f16_to_bf16(a, got, n), 2 * (size_t)n);
     SAME(r->bf16_to_f16(a, want, n), x->bf16_to_f16(a, got, n), 2 * (size_t)n);
+    SAME(r->far(a, (uint64_t *)(void *)want, n), x->far(a, (uint64_t *)(void *)got, n), (n + 63) / 64 * 8);
     for (unsigned k = 0; k < rank; k++)
         u[k] = (int8_t)(next() % 255 - 127);
     for (size_t i = 0; i < (size_t)rank * n; i++)
@@ -89,6 +91,9 @@ static void same_loops(const struct skf_loops *x, uint32_t n)
     assert_memory_equal(m, m + 2, 2 * sizeof *m);
     r->change_bf16(a, b, fwant, n);
     x->change_bf16(a, b, fgot, n);
+    assert_memory_equal(fwant, fgot, n * sizeof *fgot);
+    r->change_f16(a, b, fwant, n);
+    x->change_f16(a, b, fgot, n);
     assert_memory_equal(fwant, fgot, n * sizeof *fgot);
     for (uint32_t i = 0; i < n; i++)
         fwant[i] = fgot[i] = uniform();
