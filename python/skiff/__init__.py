@@ -1,0 +1,1 @@
+"""skiff's formats in Python."""

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""An independent decoder of `.skd` deltas: slow, small, and written from docs/formats.md alone, so that the format is what the page says
+and not what one program does.
+
+usage: python -m skiff.skd OLD FILE.skd NEW
+"""
+import hashlib
+import os
+import struct
+import sys
+
+from . import integer, low_rank, mixed
+from .rans import FormatError, Reader
+
+HEAD, CHUNK_MAX, PATCH_MAX, SIDE_MAX = 128, 1 << 20, 1 << 22, 1 << 21
+COPY, RAW, ZSTD, PATCH, INT, ADAPTER, MIXED = range(7)
+
+
+def sha(data):
+    return hashlib.sha256(data).digest()
+
+
+def tree(leaves):
+    if not leaves:
+        return bytes(32)
+    if len(leaves) == 1:
+        return leaves[0]
+    k = 1 << (len(leaves) - 1).bit_length() - 1
+    return sha(b"\1" + tree(leaves[:k]) + tree(leaves[k:]))
+
+
+def root_of(size, chunks):
+    """The content root of chunks, pairs of length and digest."""
+    leaves = [sha(b"\0" + struct.pack("<Q", n) + d) for n, d in chunks]
+    return sha(b"\2" + struct.pack("<QQ", size, len(leaves)) + tree(leaves))
+
+
+class Delta:
+    """A .skd, its index checked."""
+
+    def __init__(self, data):
+        self.data = memoryview(data)
+        if len(data) < HEAD or bytes(data[:4]) != b"SKD\x1a":
+            raise FormatError("not a .skd")
+        container, codec, index, payloads, zero = struct.unpack_from("<HHQQQ", data, 4)
+        if (container, codec, zero) != (1, 2, 0) or index < HEAD or index + payloads != len(data):
+            raise FormatError("another version, or cut short")
+        self.source_root, self.result_root = bytes(data[32:64]), bytes(data[64:96])
+        if sha(bytes(data[:96]) + bytes(data[128:index])) != bytes(data[96:128]):
+            raise FormatError("the index has not its digest")
+        r = Reader(self.data[HEAD:index])
+        self.source_size, self.result_size, n_tensors, n_chunks = (r.varint() for _ in range(4))
+        self.tensors = self._directory(r, n_tensors)
+        self.chunks = self._table(r, n_chunks)
+        if r.left():
+            raise FormatError("bytes are left over in the index")
+        self._place_payloads(index, payloads)
+
+    def _directory(self, r, n):
+        tensors, name, end, shift = [], b"", 0, 0
+        for _ in range(n):
+            shared, rest = r.varint(), r.varint()
+            name = name[:shared] + bytes(r.take(rest))
+            t = {"name": name, "type": r.varint(), "row_bytes": r.varint()}
+            t["offset"] = end + r.varint()
+            t["bytes"] = r.varint()
+            end = t["offset"] + t["bytes"]
+            shift += r.svarint()
+            t["source_offset"], t["source_bytes"] = t["offset"] + shift, t["bytes"] + r.svarint()
+            t["side"] = r.varint()
+            if t["side"]:
+                t["side_coding"], t["side_digest"] = r.u8(), bytes(r.take(32))
+            if end > self.result_size or t["side"] > SIDE_MAX or not 0 <= t["source_offset"] <= self.source_size - t["source_bytes"]:
+                raise FormatError("a tensor lies outside")
+            tensors.append(t)
+        return tensors
+
+    def _table(self, r, n):
+        chunks, at, copied = [], 0, 0
+        for _ in range(n):
+            c = {"coding": r.u8(), "length": r.varint(), "offset": at}
+            at += c["length"]
+            if not 1 <= c["length"] <= CHUNK_MAX or c["coding"] > MIXED:
+                raise FormatError("a chunk of no known kind")
+            if c["coding"] == COPY:
+                c["from"] = copied + r.svarint()
+                copied, c["ranges"] = c["from"] + c["length"], [(c["from"], c["length"])]
+            elif c["coding"] in (PATCH, MIXED):
+                c["ranges"] = self._ranges(r, c)
+            c["payload"] = {COPY: 0, RAW: c["length"]}.get(c["coding"]) if c["coding"] in (COPY, RAW) else r.varint()
+            c["digest"] = bytes(r.take(32))
+            c["payload_digest"] = c["digest"] if c["coding"] in (COPY, RAW) else bytes(r.take(32))
+            chunks.append(c)
+        if at != (self.result_size if n else 0):
+            raise FormatError("the chunks do not cover the result")
+        if n and root_of(self.result_size, [(c["length"], c["digest"]) for c in chunks]) != self.result_root:
+            raise FormatError("the chunks do not come to the result's root")
+        return chunks
+
+    def _ranges(self, r, c):
+        """The bytes of the source that a chunk refers to: pairs of offset and length."""
+        ranges, end = [], c["offset"]
+        for _ in range(r.varint() if c["coding"] == MIXED else 1):
+            ranges.append((end + r.svarint(), r.varint()))
+            end = sum(ranges[-1])
+            if ranges[-1][0] < 0 or ranges[-1][1] < 1 or end > self.source_size:
+                raise FormatError("a range outside of the source")
+        if len(ranges) > 16 or sum(n for _, n in ranges) > PATCH_MAX:
+            raise FormatError("too much of the source")
+        return ranges
+
+    def _place_payloads(self, at, left):
+        for owner, size in [(t, "side") for t in self.tensors] + [(c, "payload") for c in self.chunks]:
+            owner[size + "_at"] = at
+            at, left = at + owner[size], left - owner[size]
+        if left:
+            raise FormatError("the payloads are not as long as they should be")
+
+    def payload(self, owner, n, digest, at="payload_at"):
+        p = self.data[owner[at]:owner[at] + n]
+        if n and sha(p) != digest:
+            raise FormatError("a payload has not its digest")
+        return p
+
+    def decode(self, chunk, old):
+        """The bytes of one chunk of the result, made from `old`, the whole source."""
+        p = self.payload(chunk, chunk["payload"], chunk["payload_digest"])
+        out = self._made(chunk, p, old)
+        if len(out) != chunk["length"] or sha(out) != chunk["digest"]:
+            raise FormatError("a chunk does not come out: the delta is for another base")
+        return out
+
+    def _made(self, c, p, old):
+        prefix = b"".join(bytes(old[at:at + n]) for at, n in c.get("ranges", ()))
+        if c["coding"] == RAW:
+            return bytes(p)
+        if c["coding"] == COPY:
+            return prefix
+        if c["coding"] in (ZSTD, PATCH):
+            return mixed.unpack(bytes(p), prefix, c["length"])
+        if c["coding"] == MIXED:
+            return mixed.decode(p, prefix, c["length"])
+        t = next(t for t in self.tensors if t["offset"] <= c["offset"] < t["offset"] + t["bytes"])
+        is_mine = t["side"] and t["side_coding"] == c["coding"]
+        side = self.payload(t, t["side"], t["side_digest"], "side_at") if is_mine else b""
+        at = t["source_offset"] + c["offset"] - t["offset"]
+        how = integer if c["coding"] == INT else low_rank
+        return how.decode(t["type"], t["row_bytes"], p, bytes(old[at:at + c["length"]]), side)
+
+
+def apply(old, delta):
+    """The result of a delta (bytes) on `old`."""
+    d = Delta(delta)
+    if len(old) != d.source_size:
+        raise FormatError("the delta is for another base")
+    if d.source_root == d.result_root:
+        return bytes(old)
+    return b"".join(d.decode(c, old) for c in d.chunks)
+
+
+def main():
+    if len(sys.argv) != 4:
+        sys.exit(__doc__.strip())
+    with open(sys.argv[1], "rb") as f, open(sys.argv[2], "rb") as g:
+        out = apply(f.read(), g.read())
+    with open(sys.argv[3] + ".part", "wb") as f:
+        f.write(out)
+    os.rename(sys.argv[3] + ".part", sys.argv[3])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The decoder in Python, written from docs/formats.md alone, makes the same bytes of a delta as `skiff apply`: every element type, every
+coding, and the deltas kept in tests/vectors, so that the page, the program and what was written before stay one format."""
+import glob
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import tiny_model
+from gguf import GGMLQuantizationType as QT, GGUFWriter
+from gguf.constants import GGML_QUANT_SIZES
+from gguf.quants import quantize
+from tap import check, done
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "python"))
+from skiff import skd  # noqa: E402
+from skiff.rans import FormatError  # noqa: E402
+
+BUILD, TMP = os.environ["SKF_BUILD"], os.environ["SKF_TMP"]
+SKIFF, SLOW = os.path.join(BUILD, "skiff"), float(os.environ.get("SKF_SLOW", "1"))
+ROWS, COLUMNS = 48, 256
+FLOATS = [QT.F32, QT.F16, QT.BF16]
+FITTED = [QT.Q8_0, QT.Q4_0, QT.Q4_1, QT.Q5_0, QT.Q5_1]
+# Types whose blocks are made of bytes at random: what they mean does not matter to a delta.
+RANDOM = [QT.Q2_K, QT.Q3_K, QT.Q4_K, QT.Q5_K, QT.Q6_K, QT.IQ4_NL, QT.IQ4_XS, QT.TQ1_0]
+
+
+def at(*parts):
+    return os.path.join(TMP, *parts)
+
+
+def read(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def write_gguf(path, tensors):
+    w = GGUFWriter(path, "llama")
+    for name, (kind, data) in tensors.items():
+        w.add_tensor(name, data, raw_dtype=kind)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def as_type(kind, x):
+    if kind == QT.F32:
+        return x.astype("<f4")
+    if kind == QT.F16:
+        return x.astype("<f2")
+    return quantize(x.astype(np.float32), kind)
+
+
+def weights(rng):
+    """Changes of every kind: none, few, small everywhere, by few factors, and another tensor altogether."""
+    old = rng.randn(ROWS, COLUMNS)
+    factor = np.outer(rng.randn(ROWS), rng.randn(COLUMNS))
+    return {"same": (old, old), "few": (old, old + 0.3 * (rng.rand(*old.shape) < 0.004)), "small": (old, old * (1 + 0.004 * rng.randn(*old.shape))),
+            "factors": (old, old + 0.05 * factor + 0.0005 * rng.randn(*old.shape)), "stronger": (old, old + 0.1 * rng.randn(*old.shape)),
+            "other": (old, rng.randn(*old.shape)), "odd": (old * 1e30, np.where(rng.rand(*old.shape) < 0.1, 0, old * 1e30))}
+
+
+def fitted(kind, rng):
+    with np.errstate(over="ignore", invalid="ignore"):
+        made = {n: (as_type(kind, a), as_type(kind, b)) for n, (a, b) in weights(rng).items()}
+    if kind in (QT.F32, QT.F16): # numbers that a shorter type holds
+        for n in ("few", "small"):
+            a, b = (quantize(x.astype(np.float32), QT.BF16).view("<u2").astype("<u4") << 16 for x in weights(rng)[n])
+            made["bf16 " + n] = tuple(x.view("<f4").astype("<f2" if kind == QT.F16 else "<f4") for x in (a, b))
+    return made
+
+
+def scrambled(kind, rng):
+    block, size = GGML_QUANT_SIZES[kind]
+    out = {}
+    for name, share in (("few", 0.003), ("more", 0.05), ("all", 1.0)):
+        a = rng.randint(0, 256, (ROWS, COLUMNS // block * size)).astype(np.uint8)
+        b = np.where(rng.rand(*a.shape) < share, rng.randint(0, 256, a.shape), a).astype(np.uint8)
+        out[name] = a, b
+    return out
+
+
+def both_ways(what, old, new, *args):
+    """`skiff apply` and the decoder here must both make the file."""
+    d = at("d.skd")
+    r = subprocess.run([SKIFF, "diff", old, new, "-o", d, *args], capture_output=True, text=True, timeout=120 * SLOW)
+    s = subprocess.run([SKIFF, "apply", old, d, "-o", at("made")], capture_output=True, text=True, timeout=120 * SLOW)
+    try:
+        mine, error = skd.apply(read(old), read(d)), None
+    except Exception as e:  # whatever it is, it is what the test shows
+        mine, error = None, repr(e)
+    good = r.returncode == 0 and s.returncode == 0 and read(at("made")) == read(new)
+    if good:
+        parsed = skd.Delta(read(d))
+        seen.update(c["coding"] for c in parsed.chunks)
+        seen.update(("side", t["side_coding"]) for t in parsed.tensors if t["side"])
+    check(good and mine == read(new), what, f"apply {good}", error, r.stderr, s.stderr)
+    return read(d) if good else b""
+
+
+seen, rng = set(), np.random.RandomState(5)
+for kind in FLOATS + FITTED + RANDOM:
+    made = scrambled(kind, rng) if kind in RANDOM else fitted(kind, rng)
+    for i, side in enumerate(("old", "new")):
+        write_gguf(at(side), {n: (kind, pair[i]) for n, pair in made.items()})
+    delta = both_ways(f"{kind.name}", at("old"), at("new"))
+
+# ---- an adapter, merged by us and by others
+for kind in ("bf16", "f16", "f32", "q8_0", "q4_0", "q4_1"):
+    dims = {"embd": 576, "layers": 1, "heads": 9, "kv_heads": 3, "ff": 64} if kind == "f32" else {}  # tensors of several chunks
+    tiny_model.write(at("old"), type=kind, seed=1, **dims)
+    tiny_model.write_lora(at("lora"), seed=2, **dims)
+    r = subprocess.run([SKIFF, "merge", at("old"), at("lora"), "-o", at("new")], capture_output=True, text=True, timeout=120 * SLOW)
+    both_ways(f"adapter on {kind}", at("old"), at("new"), "--adapter", at("lora"))
+    other = bytearray(read(at("new")))
+    other[-3000:-2000:50] = bytes(b ^ 1 for b in other[-3000:-2000:50])
+    with open(at("new"), "wb") as f:
+        f.write(other)
+    both_ways(f"adapter on {kind}, merged otherwise here and there", at("old"), at("new"), "--adapter", at("lora"))
+
+# ---- any bytes, floats among them
+x = (rng.randn(40_000) * 0.02).astype("<f4")
+y = (x * (1 + 0.01 * rng.randn(40_000))).astype("<f4")
+for name, (old, new) in {"floats in a file": (b"header" + x.tobytes() + b"tail" * 90, b"another header" + y.tobytes() + b"tail" * 80),
+                         "floats by themselves": (b"nothing alike", b"header" + y.tobytes() + b"tail")}.items():
+    for path, data in (("old", old), ("new", new)):
+        with open(at(path), "wb") as f:
+            f.write(data)
+    both_ways(name, at("old"), at("new"))
+words = [bytes(random.Random(i).choices(b"abcdefgh ", k=6)) for i in range(500)]
+text = b" ".join(random.Random(1).choices(words, k=200_000))
+files = {"text": (text, text[:300_000] + b"more" + text[300_000:]), "from nothing": (b"", text[:70_000]), "to nothing": (text[:1000], b""),
+         "itself": (text, text), "noise": (b"a", random.Random(2).randbytes(50_000))}
+for name, (old, new) in files.items():
+    for path, data in (("old", old), ("new", new)):
+        with open(at(path), "wb") as f:
+            f.write(data)
+    both_ways(name, at("old"), at("new"))
+
+check(seen >= {0, 1, 2, 3, 4, 5, 6, ("side", 4), ("side", 5)}, "every coding was met", seen)
+
+# ---- a damaged delta is refused here too
+delta, refused = bytearray(delta), 0
+for i in range(60):
+    p, bit = random.Random(i).randrange(len(delta)), 1 << i % 8
+    delta[p] ^= bit
+    try:
+        refused += skd.apply(b"a", bytes(delta)) is None
+    except (FormatError, ValueError):
+        refused += 1
+    delta[p] ^= bit
+check(refused == 60, "flipped bits are refused", refused)
+done()
