@@ -4,7 +4,7 @@
 Pairs: the published model to the same with the example's LoRA merged; and, where the environment variable SKF_PAIRS names a folder, each
 v1.TYPE.gguf in it to every other NAME.TYPE.gguf there.  Peers: `zstd --patch-from` -3; with --full also -19, xdelta3, bsdiff and, from PyPI
 (installed into build/peers, or found through SKF_PEERS, a python that has them), hdiffpatch, zipnn and z4ai on the exclusive or: minutes a pair.
-A peer that is not there is named in the result and left out.
+A peer that is not there is named in the result and left out.  --full is one round, written to delta_peers.json: it is about bytes.
 """
 import argparse
 import filecmp
@@ -97,11 +97,11 @@ def find_peers(is_full):
     return have, [p for p in want if p not in have]
 
 
-def measure(skiff, pair, peers, scratch):
-    """The rows of one pair: every way in turn, RUNS times."""
+def measure(skiff, pair, peers, scratch, runs):
+    """The rows of one pair: every way in turn, `runs` times."""
     name, _, _, new, _ = pair
     full, got = os.path.getsize(new), {}
-    for run in range(RUNS):
+    for run in range(runs):
         for tool, encode, apply, delta, out, env in (*skiff_ways(skiff, pair, scratch), *peer_ways(peers, pair, scratch)):
             r = got.setdefault(tool, {"encode": [], "apply": []})
             if not (run and tool in SLOW):
@@ -127,18 +127,19 @@ def main():
     a = ap.parse_args()
     skiff, rows, status = os.path.join(os.path.abspath(a.build), "skiff"), [], 0
     peers, missing = find_peers(a.full)
+    runs = 1 if a.full else RUNS
     for p in missing:
         print(f"{p}: not here, left out")
     with tempfile.TemporaryDirectory(dir=os.environ.get("SKF_SCRATCH")) as scratch:
         for pair in pairs(skiff, scratch, a.pair):
-            got = measure(skiff, pair, peers, scratch)
+            got = measure(skiff, pair, peers, scratch, runs)
             rows += got
             ours = min(r["bytes"] for r in got if r["tool"].startswith("skiff"))
             for r in got:
                 if r["bytes"] < ours:
                     status = 1
                     print(f"  short: {r['tool']} is smaller")
-    common.write("delta", rows, runs=RUNS, missing=missing)
+    common.write("delta_peers" if a.full else "delta", rows, runs=runs, missing=missing)
     return status
 
 
