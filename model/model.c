@@ -65,22 +65,13 @@ static enum skf_err order(struct skf_model *m, struct skf_why *why)
     return SKF_OK;
 }
 
-/* The format's own rule: the tensors fill the file to its last byte. Called when they are in order. */
-static enum skf_err check_filled(const struct skf_model *m, struct skf_why *why)
+/* No two of one name: among the files of a set. Called when they are in order. */
+static enum skf_err check_names(const struct skf_model *m, struct skf_why *why)
 {
     for (size_t i = 1; i < m->n; i++)
-        if (m->tensors[i].offset != m->tensors[i - 1].offset + m->tensors[i - 1].bytes)
-            return skf_fail(why, SKF_ERR_FORMAT, "a hole before tensor '%.*s'",
-                            (int)SKF_MIN_NAME(strlen(m->tensors[i].name)), m->tensors[i].name);
-    uint8_t head[8];
-    SKF_TRY(skf_source_read(&m->src, 0, head, sizeof head));
-    uint64_t at = skf_le64(head) + sizeof head;
-    if (m->n && m->tensors[0].offset != at)
-        return skf_fail(why, SKF_ERR_FORMAT, "a hole before its first tensor");
-    if (m->n)
-        at = m->tensors[m->n - 1].offset + m->tensors[m->n - 1].bytes;
-    if (at != m->src.size)
-        return skf_fail(why, SKF_ERR_FORMAT, "bytes behind its last tensor");
+        if (strcmp(m->by_name[i - 1]->name, m->by_name[i]->name) == 0)
+            return skf_fail(why, SKF_ERR_FORMAT, "two tensors '%.*s'", (int)SKF_MIN_NAME(strlen(m->by_name[i]->name)),
+                            m->by_name[i]->name);
     return SKF_OK;
 }
 
@@ -104,7 +95,7 @@ static enum skf_err read_format(struct skf_model *m, struct skf_why *why)
     m->format = SKF_FORMAT_SAFETENSORS;
     SKF_TRY(skf_safetensors_parse(&m->src, &m->tensors, &m->n, &m->names, why));
     SKF_TRY(order(m, why));
-    return check_filled(m, why);
+    return check_names(m, why);
 }
 
 /* Takes the map, also when it fails. */

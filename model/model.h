@@ -1,7 +1,7 @@
 /*
  * A model's content, whatever its format: named tensors inside a run of bytes, and the way it is cut into chunks.
  *
- * GGUF v3, safetensors, or any bytes (no tensors) as the last resort: a file whose magic says GGUF or whose start is a
+ * GGUF v3, safetensors (one file, or those of a sharded set one behind the other), or any bytes (no tensors) as the last resort: a file whose magic says GGUF or whose start is a
  * safetensors header but that breaks the format is an error, not "any bytes".  Nothing is copied but names and metadata;
  * tensor bytes are read where they lie.  A model is immutable once opened and may be read by any number of threads.
  */

@@ -131,6 +131,18 @@ gguf("float", BASE, QT.F32)
 delta("GGUF to safetensors of the same tensors", "float", "2.safetensors", 8192)
 delta("safetensors to GGUF", "2.safetensors", "float", 64 * 1024 + 8192)
 
+# a sharded set is its files one behind the other
+names = list(parts)
+for name, cuts in (("set2", (0, 7, 13)), ("set3", (0, 2, 9, 13))):
+    shards = []
+    for i in range(len(cuts) - 1):
+        tiny_model.write_safetensors(at("shard"), {n: parts[n] for n in names[cuts[i]:cuts[i + 1]]})
+        shards.append(read("shard"))
+    write(name, b"".join(shards))
+delta("two shards become three", "set2", "set3", 4096)
+delta("two shards become one file", "set2", "1.safetensors", 4096)
+delta("one file becomes three shards", "1.safetensors", "set3", 4096)
+
 # ---- any bytes: weights inside of a format that is not understood
 def wrapped(seed, head=b"some format, "):
     r = np.random.RandomState(seed)

@@ -120,6 +120,35 @@ static void lies_in_safetensors(void **state)
     open_says(SKF_ERR_FORMAT, "truncated");
 }
 
+/* A sharded set is its files one behind the other; what ends each is its tensors. */
+static void files_behind_each_other(void **state)
+{
+    static const char *const heads[] = {"{\"a\":{\"dtype\":\"F32\",\"shape\":[6],\"data_offsets\":[0,24]}}", "{}",
+                                        "{\"b\":{\"dtype\":\"BF16\",\"shape\":[2,3],\"data_offsets\":[0,12]}}"};
+    struct skf_model *m;
+    size_t n, data[] = {24, 0, 12};
+    skf_buf_clear(&buf);
+    for (int i = 0; i < 3; i++) {
+        put_text(&buf, heads[i]);
+        put_data(&buf, data[i]);
+    }
+    struct skf_source src = skf_source_of(buf.data, buf.len);
+    assert_int_equal(skf_model_open_source(&src, "set", &m, NULL), SKF_OK);
+    const struct skf_tensor *t = skf_model_tensors(m, &n);
+    assert_int_equal(n, 2);
+    assert_string_equal(t[0].name, "a");
+    assert_string_equal(t[1].name, "b");
+    assert_int_equal(t[1].offset + t[1].bytes, buf.len);
+    skf_model_close(m);
+    put_ok(skf_buf_u8(&buf, 0));
+    open_says(SKF_ERR_FORMAT, "behind its last");
+    buf.len--;
+    put_text(&buf, heads[0]); /* and the first one's tensor again */
+    open_says(SKF_ERR_FORMAT, "past the end");
+    put_data(&buf, 24);
+    open_says(SKF_ERR_FORMAT, "two tensors 'a'");
+}
+
 static void any_bytes_are_a_model(void **state)
 {
     struct skf_model *m;
@@ -204,6 +233,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(opens_safetensors, fresh),     cmocka_unit_test_setup(lies_in_safetensors, fresh),
+        cmocka_unit_test_setup(files_behind_each_other, fresh),
         cmocka_unit_test_setup(any_bytes_are_a_model, fresh), cmocka_unit_test_setup(tensors_come_in_order, fresh),
         cmocka_unit_test_setup(overlaps_are_refused, fresh),  cmocka_unit_test_setup(every_type_has_its_size, fresh),
     };
