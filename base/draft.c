@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <unistd.h>
@@ -239,6 +240,21 @@ bool skf_draft_read_at(const struct skf_draft *d, uint64_t off, void *p, size_t 
         n -= (size_t)got;
     }
     return true;
+}
+
+enum skf_err skf_draft_map(const struct skf_draft *d, struct skf_map *m, struct skf_why *why)
+{
+    struct stat st;
+    *m = (struct skf_map){NULL, 0};
+    if (fstat(d->fd, &st) != 0)
+        return skf_fail_errno(why, errno, "%s", d->temp);
+    if (st.st_size == 0)
+        return SKF_OK;
+    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, d->fd, 0);
+    if (p == MAP_FAILED)
+        return skf_fail_errno(why, errno, "%s: cannot be mapped", d->temp);
+    *m = (struct skf_map){p, (uint64_t)st.st_size};
+    return SKF_OK;
 }
 
 static void draft_free(struct skf_draft *d)

@@ -48,6 +48,8 @@ SKF_MUST enum skf_err skf_draft_write_at(struct skf_draft *d, uint64_t off, cons
                                          struct skf_why *why);
 /* Reads back what an earlier run may have written; false when nothing was, or it cannot be read. */
 bool skf_draft_read_at(const struct skf_draft *d, uint64_t off, void *p, size_t n);
+/* All of it (as much as was reserved), mapped: what was written can be read there. Closed by the caller, before or after the draft. */
+SKF_MUST enum skf_err skf_draft_map(const struct skf_draft *d, struct skf_map *m, struct skf_why *why);
 /* Syncs, renames, syncs the folder, frees d. On failure nothing is left but what was there before; d is freed too. */
 SKF_MUST enum skf_err skf_draft_commit(struct skf_draft *take_d, struct skf_why *why);
 void skf_draft_abort(struct skf_draft *take_d); /* removes the temporary; NULL is fine */

@@ -7,12 +7,14 @@
 
 #include "base/alloc.h"
 #include "delta/apply_priv.h"
+#include "delta/skd_priv.h"
 
 #define APPLY_JOBS 8 /* threads at most */
-/* What threads may take together beyond the maps, and what one takes beside the chunks that it makes. */
-#define APPLY_MEMORY (6u << 20)
-#define APPLY_SCRATCH (1u << 20)
-#define SKD_DIGEST_AT 96
+/* Beyond the maps applying takes at most 8 MiB: what a process has before it begins, the tables, and what each thread takes beside the
+ * chunk that it makes. */
+#define APPLY_MEMORY (8u << 20)
+#define APPLY_PROCESS (1700u << 10)
+#define APPLY_SCRATCH (1700u << 10)
 #define AHEAD 8 /* chunks whose part of the source is asked for before they are made */
 
 /* ---- what is applied -------------------------------------------------------------------------------------------------------- */
@@ -65,7 +67,7 @@ static enum skf_err read_delta(void *ctx, struct skf_why *why)
     SKF_TRY(skf_skd_index_size(a->file.data, &index, why));
     if (index > a->file.size)
         return skf_fail(why, SKF_ERR_FORMAT, "damaged delta: cut short in its index");
-    SKF_TRY(skf_skd_parse(a->file.data, index, &a->skd, why));
+    SKF_TRY(skf_skd_parse_in_place(a->file.data, index, &a->skd, why));
     a->info = skf_skd_info(a->skd);
     all = a->info->index_size + a->info->payload_size; /* does not overflow: checked with the head */
     if (all != a->file.size)
@@ -94,16 +96,15 @@ static enum skf_err open_workers(struct apply *a, struct skf_why *why)
     if (a->info->n_chunks == 0)
         longest = SKF_CHUNK_MAX / 4; /* the identity is copied in such pieces */
     a->piece = longest;
-    unsigned fit = APPLY_MEMORY / (APPLY_AT_ONCE * longest + (is_made ? APPLY_SCRATCH : 4096));
-    a->jobs = SKF_MIN(a->jobs, SKF_MIN(SKF_MAX(fit, 1u), APPLY_JOBS));
+    uint64_t taken = APPLY_PROCESS + skf_skd_memory(a->skd), each = longest + (is_made ? APPLY_SCRATCH : 16384);
+    uint64_t fit = taken < APPLY_MEMORY ? (APPLY_MEMORY - taken) / each : 0;
+    a->jobs = (unsigned)SKF_MIN(a->jobs, SKF_MIN(SKF_MAX(fit, 1u), APPLY_JOBS));
     a->workers = skf_calloc(a->jobs, sizeof *a->workers);
     if (!a->workers)
         return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     for (unsigned i = 0; i < a->jobs; i++) {
-        bool has_all = skf_delta_scratch_new(&a->workers[i].scratch) == SKF_OK;
-        for (unsigned k = 0; k < APPLY_AT_ONCE && has_all; k++)
-            has_all = (a->workers[i].out[k] = skf_alloc(longest)) != NULL;
-        if (!has_all)
+        a->workers[i].out = skf_alloc(longest);
+        if (!a->workers[i].out || skf_delta_scratch_new(&a->workers[i].scratch) != SKF_OK)
             return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     }
     return SKF_OK;
@@ -133,13 +134,13 @@ void apply_close(struct apply *a)
 {
     for (unsigned i = 0; a->workers && i < a->jobs; i++) {
         skf_delta_scratch_free(a->workers[i].scratch);
-        for (unsigned k = 0; k < APPLY_AT_ONCE; k++)
-            skf_free(a->workers[i].out[k]);
+        skf_free(a->workers[i].out);
     }
     skf_free(a->workers);
     skf_skd_free(a->skd);
     skf_map_close(&a->old);
     skf_map_close(&a->file);
+    skf_map_close(&a->written);
 }
 
 void apply_stats(const struct apply *a, uint64_t begun_ns, struct skf_delta_stats *stats)
@@ -158,40 +159,59 @@ void apply_stats(const struct apply *a, uint64_t begun_ns, struct skf_delta_stat
 }
 
 /* ---- chunks ------------------------------------------------------------------------------------------------------------------- */
+/* Two digests at once take less time than one after the other, but two chunks would take twice the memory: the first of two is written
+ * to the draft, where it is read back while the second is hashed.  What stands in a draft is checked before it counts, always. */
+#define MOST 2
 struct making {
     struct apply *a;
     struct apply_worker *w;
+    const struct skf_skd_chunk *c;
     const uint64_t *chunks;
+    const uint8_t *made[MOST];
     unsigned n;
 };
 
-static enum skf_err make_some(void *ctx, struct skf_why *why)
+static enum skf_err make_one(void *ctx, struct skf_why *why)
 {
     struct making *m = ctx;
-    struct apply *a = m->a;
-    const uint8_t *payload[APPLY_AT_ONCE] = {NULL};
-    for (unsigned k = 0; k < m->n; k++) {
-        struct skf_skd_chunk c;
-        skf_skd_chunk(a->skd, m->chunks[k], &c);
-        payload[k] = c.payload_length ? a->file.data + c.payload_offset : NULL;
-    }
-    if (m->n == 2)
-        return skf_skd_decode_two(a->skd, m->chunks, payload, &a->source, m->w->scratch, m->w->out, why);
-    return skf_skd_decode(a->skd, m->chunks[0], payload[0], &a->source, m->w->scratch, m->w->out[0], why);
+    const uint8_t *payload = m->c[m->n].payload_length ? m->a->file.data + m->c[m->n].payload_offset : NULL;
+    return skf_skd_make(m->a->skd, m->chunks[m->n], payload, &m->a->source, m->w->scratch, m->w->out, why);
 }
 
-enum skf_err apply_make(struct apply *a, unsigned worker, const uint64_t *chunks, unsigned n, struct skf_why *why)
+static enum skf_err check_made(void *ctx, struct skf_why *why)
 {
-    struct making m = {a, &a->workers[worker], chunks, n};
-    struct skf_skd_chunk c;
-    if (chunks[0] + AHEAD < a->info->n_chunks) { /* its neighbour's place will do: a hint */
-        skf_skd_chunk(a->skd, chunks[0] + AHEAD, &c);
-        skf_map_soon(&a->old, c.source_offset, c.source_length);
-    }
-    enum skf_err e = skf_map_guard(make_some, &m, why);
+    struct making *m = ctx;
+    return skf_skd_check(m->a->skd, m->chunks, m->made, m->n, why);
+}
+
+/* Calls it where a file cut short is an error, and says which. */
+static enum skf_err guarded(enum skf_err (*fn)(void *ctx, struct skf_why *why), struct making *m, struct skf_why *why)
+{
+    const struct apply *a = m->a;
+    enum skf_err e = skf_map_guard(fn, m, why);
     if (e == SKF_ERR_IO && is_map_cut(a->old_path, &a->old))
         return skf_fail(why, e, "%s: became shorter while it was read", a->old_path);
     return e == SKF_OK ? e : skf_fail_prefix(why, e, "%s", a->skd_path);
+}
+
+static void ask_ahead(const struct apply *a, uint64_t i)
+{
+    struct skf_skd_chunk c;
+    if (i + AHEAD >= a->info->n_chunks)
+        return;
+    skf_skd_chunk(a->skd, i + AHEAD, &c);
+    skf_map_soon(&a->old, c.source_offset, c.source_length);
+}
+
+enum skf_err apply_make(struct apply *a, unsigned worker, uint64_t i, struct skf_why *why)
+{
+    struct skf_skd_chunk c;
+    struct making m = {.a = a, .w = &a->workers[worker], .c = &c, .chunks = &i};
+    skf_skd_chunk(a->skd, i, &c);
+    ask_ahead(a, i);
+    SKF_TRY(guarded(make_one, &m, why));
+    m.made[m.n++] = m.w->out;
+    return guarded(check_made, &m, why);
 }
 
 void apply_tell(struct apply *a, uint64_t bytes)
@@ -204,25 +224,54 @@ void apply_tell(struct apply *a, uint64_t bytes)
 static bool is_there(const struct apply *a, const struct apply_worker *w, const struct skf_skd_chunk *c)
 {
     uint8_t digest[SKF_DIGEST];
-    if (!a->is_begun || !skf_draft_read_at(a->draft, c->result_offset, w->out[0], c->result_length))
+    if (!a->is_begun || !skf_draft_read_at(a->draft, c->result_offset, w->out, c->result_length))
         return false;
-    skf_sha256(w->out[0], c->result_length, digest);
+    skf_sha256(w->out, c->result_length, digest);
     return memcmp(digest, c->result_digest, SKF_DIGEST) == 0;
 }
 
 /* The draft is zeros where nobody wrote: a sparse model stays so. */
 static bool is_zero(const uint8_t *p, size_t n) { return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0; }
 
+/* Makes one chunk or two and writes them. */
+static enum skf_err write_made(struct apply *a, struct making *m, unsigned n, struct skf_why *why)
+{
+    uint8_t *out = m->w->out;
+    while (m->n < n) {
+        const struct skf_skd_chunk *c = &m->c[m->n];
+        bool is_last = m->n + 1 == n;
+        ask_ahead(a, m->chunks[m->n]);
+        SKF_TRY(guarded(make_one, m, why));
+        bool is_still = !a->is_begun && is_zero(out, c->result_length);
+        if (!is_last && is_still) { /* nothing is written, so it is checked by itself */
+            struct making alone = {.a = a, .w = m->w, .c = c, .chunks = m->chunks, .made = {out}, .n = 1};
+            SKF_TRY(guarded(check_made, &alone, why));
+            *m = (struct making){.a = a, .w = m->w, .c = c + 1, .chunks = m->chunks + 1};
+            n--;
+            continue;
+        }
+        if (is_last) {
+            m->made[m->n++] = out;
+            SKF_TRY(guarded(check_made, m, why));
+        }
+        if (!is_still)
+            SKF_TRY(skf_draft_write_at(a->draft, c->result_offset, out, c->result_length, why));
+        if (!is_last)
+            m->made[m->n++] = a->written.data + c->result_offset;
+    }
+    return SKF_OK;
+}
+
 static enum skf_err write_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
     struct apply *a = ctx;
     struct apply_worker *w = &a->workers[worker];
-    struct skf_skd_chunk c[APPLY_AT_ONCE], one;
-    uint64_t chunks[APPLY_AT_ONCE], begun = skf_now_ns(), bytes = 0;
+    struct skf_skd_chunk c[MOST], one;
+    uint64_t chunks[MOST], begun = skf_now_ns(), bytes = 0;
     unsigned n = 0;
     if (is_cancelled(a->progress))
         return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
-    for (uint64_t k = APPLY_AT_ONCE * i; k < SKF_MIN(a->info->n_chunks, APPLY_AT_ONCE * (i + 1)); k++) {
+    for (uint64_t k = MOST * i; k < SKF_MIN(a->info->n_chunks, MOST * (i + 1)); k++) {
         skf_skd_chunk(a->skd, k, &one);
         bytes += one.result_length;
         if (is_there(a, w, &one))
@@ -230,11 +279,8 @@ static enum skf_err write_step(void *ctx, unsigned worker, uint64_t i, struct sk
         chunks[n] = k;
         c[n++] = one;
     }
-    if (n)
-        SKF_TRY(apply_make(a, worker, chunks, n, why));
-    for (unsigned k = 0; k < n; k++)
-        if (a->is_begun || !is_zero(w->out[k], c[k].result_length))
-            SKF_TRY(skf_draft_write_at(a->draft, c[k].result_offset, w->out[k], c[k].result_length, why));
+    struct making m = {.a = a, .w = w, .c = c, .chunks = chunks};
+    SKF_TRY(write_made(a, &m, n, why));
     skf_progress_rest(a->progress, begun);
     apply_tell(a, bytes);
     return SKF_OK;
@@ -244,7 +290,7 @@ static enum skf_err write_step(void *ctx, unsigned worker, uint64_t i, struct sk
 static enum skf_err copy_all(void *ctx, struct skf_why *why)
 {
     struct apply *a = ctx;
-    uint8_t *piece = a->workers[0].out[0];
+    uint8_t *piece = a->workers[0].out;
     if (!has_apply_root(a) || memcmp(a->root, a->info->result_root, SKF_DIGEST) != 0)
         return apply_name_failure(a, why);
     for (uint64_t at = 0; at < a->old.size;) {
@@ -276,12 +322,13 @@ static enum skf_err apply_beside(struct apply *a, bool is_kept, struct skf_why *
     SKF_TRY(apply_open(a, why));
     SKF_TRY(apply_open_source(a, why));
     SKF_TRY(open_draft(a, is_kept, why));
+    SKF_TRY(skf_draft_map(a->draft, &a->written, why));
     a->total = a->info->result_size;
     enum skf_err e = SKF_OK;
     if (a->info->n_chunks == 0 && a->info->result_size > 0)
         e = skf_map_guard(copy_all, a, why);
     else
-        e = skf_par_for(a->jobs, (a->info->n_chunks + APPLY_AT_ONCE - 1) / APPLY_AT_ONCE, write_step, a, why);
+        e = skf_par_for(a->jobs, (a->info->n_chunks + MOST - 1) / MOST, write_step, a, why);
     if (e == SKF_ERR_BASE && a->info->n_chunks)
         e = apply_name_failure(a, why);
     if (e != SKF_OK)

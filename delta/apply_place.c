@@ -39,18 +39,13 @@ static enum skf_err check_cancel(const struct place *p, struct skf_why *why)
 static enum skf_err try_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
     struct place *p = ctx;
-    uint64_t chunks[APPLY_AT_ONCE], begun = skf_now_ns(), bytes = 0;
-    unsigned n = 0;
+    struct skf_skd_chunk c;
+    uint64_t begun = skf_now_ns();
     SKF_TRY(check_cancel(p, why));
-    for (uint64_t k = APPLY_AT_ONCE * i; k < SKF_MIN(p->a.info->n_chunks, APPLY_AT_ONCE * (i + 1)); k++) {
-        struct skf_skd_chunk c;
-        skf_skd_chunk(p->a.skd, k, &c);
-        bytes += c.result_length;
-        chunks[n++] = k;
-    }
-    SKF_TRY(apply_make(&p->a, worker, chunks, n, why));
+    SKF_TRY(apply_make(&p->a, worker, i, why));
     skf_progress_rest(p->a.progress, begun);
-    apply_tell(&p->a, bytes);
+    skf_skd_chunk(p->a.skd, i, &c);
+    apply_tell(&p->a, c.result_length);
     return SKF_OK;
 }
 
@@ -63,16 +58,11 @@ static uint64_t journal_place(const struct place *p, const struct place_op *op)
 static enum skf_err make_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
     struct place *p = ctx;
-    const struct place_op *ops = p->batch.ops + APPLY_AT_ONCE * i;
-    unsigned n = (unsigned)SKF_MIN(APPLY_AT_ONCE, p->batch.n_made - APPLY_AT_ONCE * i);
-    uint64_t chunks[APPLY_AT_ONCE], begun = skf_now_ns();
+    const struct place_op *op = &p->batch.ops[i];
+    uint64_t begun = skf_now_ns();
     SKF_TRY(check_cancel(p, why));
-    for (unsigned k = 0; k < n; k++)
-        chunks[k] = ops[k].chunk;
-    SKF_TRY(apply_make(&p->a, worker, chunks, n, why));
-    for (unsigned k = 0; k < n; k++)
-        SKF_TRY(skf_rw_write_at(p->journal.file, journal_place(p, &ops[k]), p->a.workers[worker].out[k], ops[k].length,
-                                why));
+    SKF_TRY(apply_make(&p->a, worker, op->chunk, why));
+    SKF_TRY(skf_rw_write_at(p->journal.file, journal_place(p, op), p->a.workers[worker].out, op->length, why));
     skf_progress_rest(p->a.progress, begun);
     return SKF_OK;
 }
@@ -94,7 +84,7 @@ static enum skf_err take_step(void *ctx, unsigned worker, uint64_t i, struct skf
 {
     struct place *p = ctx;
     const struct place_op *op = &p->batch.ops[p->batch.n_made + i];
-    uint8_t *out = p->a.workers[worker].out[0];
+    uint8_t *out = p->a.workers[worker].out;
     SKF_TRY(read_op(p, op, journal_slot_at(&p->journal, op->slot), out, why));
     return skf_rw_write_at(p->journal.file, journal_place(p, op), out, op->length, why);
 }
@@ -103,7 +93,7 @@ static enum skf_err write_step(void *ctx, unsigned worker, uint64_t i, struct sk
 {
     struct place *p = ctx;
     const struct place_op *op = &p->batch.ops[i];
-    uint8_t *out = p->a.workers[worker].out[0];
+    uint8_t *out = p->a.workers[worker].out;
     struct skf_skd_chunk c;
     if (op->kind == PLACE_ASIDE)
         return SKF_OK;
@@ -120,7 +110,7 @@ static enum skf_err check_step(void *ctx, unsigned worker, uint64_t i, struct sk
 {
     struct place *p = ctx;
     const struct place_op *op = &p->batch.ops[i];
-    return read_op(p, op, journal_place(p, op), p->a.workers[worker].out[0], why);
+    return read_op(p, op, journal_place(p, op), p->a.workers[worker].out, why);
 }
 
 /* The batch from the journal into the file. */
@@ -133,7 +123,7 @@ static enum skf_err write_batch(struct place *p, struct skf_why *why)
 
 static enum skf_err run_batch(struct place *p, struct skf_why *why)
 {
-    SKF_TRY(skf_par_for(p->a.jobs, (p->batch.n_made + APPLY_AT_ONCE - 1) / APPLY_AT_ONCE, make_step, p, why));
+    SKF_TRY(skf_par_for(p->a.jobs, p->batch.n_made, make_step, p, why));
     SKF_TRY(skf_par_for(p->a.jobs, p->batch.n - p->batch.n_made, take_step, p, why));
     SKF_TRY(journal_commit(&p->journal, p->batch.number, why));
     return write_batch(p, why);
@@ -187,7 +177,7 @@ static enum skf_err try_all(struct place *p, bool *is_done, struct skf_why *why)
     enum skf_err e = apply_open_source(a, why);
     bool is_source = e == SKF_OK, is_identity = memcmp(info->source_root, info->result_root, SKF_DIGEST) == 0;
     if (e == SKF_OK && !is_identity)
-        e = skf_par_for(a->jobs, (info->n_chunks + APPLY_AT_ONCE - 1) / APPLY_AT_ONCE, try_step, p, why);
+        e = skf_par_for(a->jobs, info->n_chunks, try_step, p, why);
     if (e != SKF_OK && e != SKF_ERR_BASE)
         return e;
     if (e == SKF_OK && !is_identity && (info->n_chunks || (has_apply_root(a) && !memcmp(a->root, info->source_root, SKF_DIGEST))))

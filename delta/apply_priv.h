@@ -5,12 +5,9 @@
 #include "base/file.h"
 #include "delta/delta.h"
 
-/* Chunks that a thread makes before it hashes and writes them: two digests at once take less time than one after the other. */
-#define APPLY_AT_ONCE 2
-
 struct apply_worker {
     struct skf_delta_scratch *scratch;
-    uint8_t *out[APPLY_AT_ONCE];
+    uint8_t *out; /* one chunk */
 };
 struct apply {
     const char *old_path, *skd_path, *out_path;
@@ -19,8 +16,9 @@ struct apply {
     struct skf_skd *skd;
     const struct skf_skd_info *info;
     struct skf_draft *draft;
+    struct skf_map written; /* the draft */
     uint8_t index_digest[SKF_DIGEST], root[SKF_DIGEST]; /* the root once has_apply_root said so */
-    uint32_t piece; /* bytes that each `out` of a worker holds */
+    uint32_t piece; /* bytes that a worker's `out` holds */
     bool is_begun; /* a run that ended early left chunks in the draft */
     struct apply_worker *workers;
     unsigned jobs;
@@ -34,9 +32,8 @@ SKF_MUST enum skf_err apply_open(struct apply *a, struct skf_why *why);
 /* Maps the source, which must have its size. */
 SKF_MUST enum skf_err apply_open_source(struct apply *a, struct skf_why *why);
 void apply_close(struct apply *a);
-/* Makes up to APPLY_AT_ONCE chunks in the worker's w->out, each with its right digest. A file cut short under us is an error. */
-SKF_MUST enum skf_err apply_make(struct apply *a, unsigned worker, const uint64_t *chunks, unsigned n,
-                                 struct skf_why *why);
+/* Makes chunk i in the worker's `out`, with its right digest. A file cut short under us is an error. */
+SKF_MUST enum skf_err apply_make(struct apply *a, unsigned worker, uint64_t i, struct skf_why *why);
 /* Finds the source's root (a->root), whatever can be read of it; false when it cannot be told. */
 bool has_apply_root(struct apply *a);
 /* What a chunk that did not come out means: another source, or a delta that never worked. */

@@ -107,13 +107,7 @@ static enum skf_err check_given(const struct skf_skd *skd, uint64_t i, const uin
     return SKF_OK;
 }
 
-static enum skf_err wrong_payload(uint64_t i, struct skf_why *why)
-{
-    return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: the payload of chunk %llu has not its digest",
-                    (unsigned long long)i);
-}
-
-/* What came of chunk i, with the digest of what stands in its place (of a raw payload: NULL, it is the result, and hashed already). */
+/* What came of making chunk i, and of its digest (NULL while it is not known). */
 static enum skf_err judge(const struct skf_skd *skd, uint64_t i, enum skf_err e, const uint8_t *digest, struct skf_why *why)
 {
     const struct skd_chunk *c = &skd->chunks[i];
@@ -127,48 +121,49 @@ static enum skf_err judge(const struct skf_skd *skd, uint64_t i, enum skf_err e,
     return e == SKF_OK ? e : skf_fail(why, e, "chunk %llu cannot be made", (unsigned long long)i);
 }
 
-enum skf_err skf_skd_decode(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
-                            const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
-                            struct skf_why *why)
+enum skf_err skf_skd_make(const struct skf_skd *skd, uint64_t i, const uint8_t *payload, const struct skf_source *source,
+                          struct skf_delta_scratch *s, uint8_t *out, struct skf_why *why)
 {
     SKF_TRY(check_given(skd, i, payload, why));
     const struct skd_chunk *c = &skd->chunks[i];
-    bool is_raw = c->coding == SKF_CODE_RAW;
     uint8_t digest[SKF_DIGEST];
     if (c->payload_length) {
         skf_sha256(payload, c->payload_length, digest);
         if (memcmp(digest, c->payload_digest, SKF_DIGEST) != 0)
-            return wrong_payload(i, why);
+            return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: the payload of chunk %llu has not its digest",
+                            (unsigned long long)i);
     }
-    enum skf_err e = make(skd, c, payload, source, s, out);
-    if (e == SKF_OK && !is_raw)
-        skf_sha256(out, c->result_length, digest);
-    return judge(skd, i, e, is_raw ? NULL : digest, why);
+    return judge(skd, i, make(skd, c, payload, source, s, out), NULL, why);
 }
 
-enum skf_err skf_skd_decode_two(const struct skf_skd *skd, const uint64_t i[2], const uint8_t *const payload[2],
-                                const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *const out[2],
-                                struct skf_why *why)
+enum skf_err skf_skd_check(const struct skf_skd *skd, const uint64_t *i, const uint8_t *const *result, unsigned n,
+                           struct skf_why *why)
 {
+    const struct skd_chunk *c[2];
+    const uint8_t *bytes[2];
+    uint64_t number[2];
     uint8_t digest[2][SKF_DIGEST];
-    enum skf_err e[2];
-    SKF_TRY(check_given(skd, i[0], payload[0], why));
-    SKF_TRY(check_given(skd, i[1], payload[1], why));
-    const struct skd_chunk *c[2] = {&skd->chunks[i[0]], &skd->chunks[i[1]]};
-    if (c[0]->coding == SKF_CODE_RAW || c[1]->coding == SKF_CODE_RAW) { /* whose only digest is the payload's */
-        SKF_TRY(skf_skd_decode(skd, i[0], payload[0], source, s, out[0], why));
-        return skf_skd_decode(skd, i[1], payload[1], source, s, out[1], why);
+    unsigned m = 0;
+    for (unsigned k = 0; k < n && k < 2; k++) {
+        if (skd->chunks[i[k]].coding == SKF_CODE_RAW) /* the payload is the result, and hashed already */
+            continue;
+        c[m] = &skd->chunks[i[k]];
+        bytes[m] = result[k];
+        number[m++] = i[k];
     }
-    skf_sha256_pair(payload[0], c[0]->payload_length, digest[0], payload[1], c[1]->payload_length, digest[1]);
-    for (unsigned k = 0; k < 2; k++)
-        if (c[k]->payload_length && memcmp(digest[k], c[k]->payload_digest, SKF_DIGEST) != 0)
-            return wrong_payload(i[k], why);
-    for (unsigned k = 0; k < 2; k++)
-        e[k] = make(skd, c[k], payload[k], source, s, out[k]);
-    if (e[0] == SKF_OK && e[1] == SKF_OK)
-        skf_sha256_pair(out[0], c[0]->result_length, digest[0], out[1], c[1]->result_length, digest[1]);
-    else if (e[0] == SKF_OK)
-        skf_sha256(out[0], c[0]->result_length, digest[0]);
-    SKF_TRY(judge(skd, i[0], e[0], digest[0], why));
-    return judge(skd, i[1], e[1], digest[1], why);
+    if (m == 2)
+        skf_sha256_pair(bytes[0], c[0]->result_length, digest[0], bytes[1], c[1]->result_length, digest[1]);
+    else if (m == 1)
+        skf_sha256(bytes[0], c[0]->result_length, digest[0]);
+    for (unsigned k = 0; k < m; k++)
+        SKF_TRY(judge(skd, number[k], SKF_OK, digest[k], why));
+    return SKF_OK;
+}
+
+enum skf_err skf_skd_decode(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
+                            const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
+                            struct skf_why *why)
+{
+    SKF_TRY(skf_skd_make(skd, i, payload, source, s, out, why));
+    return skf_skd_check(skd, &i, &(const uint8_t *){out}, 1, why);
 }

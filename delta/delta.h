@@ -126,6 +126,8 @@ SKF_MUST enum skf_err skf_skd_index_size(const uint8_t head[SKF_SKD_HEAD], uint6
 /* Parses and checks head and index (exactly index_size bytes, copied). Everything a field can lie about is checked here:
  * ranges, overlaps, order, sums, codings, that the chunk digests come to result_root. */
 SKF_MUST enum skf_err skf_skd_parse(const uint8_t *p, uint64_t n, struct skf_skd **skd, struct skf_why *why);
+/* The same without the copy: the bytes must stay where they are, and as they are, until skf_skd_free. */
+SKF_MUST enum skf_err skf_skd_parse_in_place(const uint8_t *p, uint64_t n, struct skf_skd **skd, struct skf_why *why);
 void skf_skd_free(struct skf_skd *skd);
 const struct skf_skd_info *skf_skd_info(const struct skf_skd *skd);
 void skf_skd_chunk(const struct skf_skd *skd, uint64_t i, struct skf_skd_chunk *c); /* i < n_chunks */
@@ -146,10 +148,12 @@ void skf_delta_scratch_free(struct skf_delta_scratch *s);
 SKF_MUST enum skf_err skf_skd_decode(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
                                      const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
                                      struct skf_why *why);
-/* The same of two chunks, which takes less time than one after the other: two digests are made at once. The error of the first of
- * them that failed; what stands in the other's place then is not to be used. */
-SKF_MUST enum skf_err skf_skd_decode_two(const struct skf_skd *skd, const uint64_t i[2], const uint8_t *const payload[2],
-                                         const struct skf_source *source, struct skf_delta_scratch *s,
-                                         uint8_t *const out[2], struct skf_why *why);
+/* The two halves of that, for callers who check two chunks at once: two digests made together take less time than one after the other.
+ * _make checks the payload, and what it makes is not to be relied on before _check (n is 1 or 2) said that it has its digest. */
+SKF_MUST enum skf_err skf_skd_make(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
+                                   const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
+                                   struct skf_why *why);
+SKF_MUST enum skf_err skf_skd_check(const struct skf_skd *skd, const uint64_t *i, const uint8_t *const *result, unsigned n,
+                                    struct skf_why *why);
 
 #endif

@@ -76,7 +76,8 @@ struct skd_chunk {
 };
 struct skf_skd {
     struct skf_skd_info info;
-    uint8_t *index;
+    const uint8_t *index;
+    uint8_t *copy; /* what index points at, or NULL when that is the caller's */
     struct skf_buf names, ranges; /* ranges: struct skd_range */
     struct skd_tensor *tensors;
     struct skd_side *sides;
@@ -91,6 +92,8 @@ static inline const struct skd_side *skd_side_of(const struct skf_skd *s, const 
     const struct skd_side *side = &s->sides[s->tensors[c->tensor].side];
     return side->coding == c->coding ? side : NULL;
 }
+
+size_t skf_skd_memory(const struct skf_skd *s); /* bytes that it takes */
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------- */
 struct skd_out_chunk { /* a record in the making */

@@ -279,7 +279,7 @@ static enum skf_err get_tables(struct skf_skd *s, struct skf_reader *r, struct s
     return skf_reader_left(r) == 0 ? check_whole(s, &at, &m, why) : damaged(why, "its index does not fill its size");
 }
 
-enum skf_err skf_skd_parse(const uint8_t *p, uint64_t n, struct skf_skd **skd, struct skf_why *why)
+static enum skf_err parse(const uint8_t *p, uint64_t n, bool is_copied, struct skf_skd **skd, struct skf_why *why)
 {
     uint64_t size;
     if (n < SKF_SKD_HEAD)
@@ -292,7 +292,7 @@ enum skf_err skf_skd_parse(const uint8_t *p, uint64_t n, struct skf_skd **skd, s
     if (memcmp(digest, p + SKD_DIGEST_AT, SKF_DIGEST) != 0)
         return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: its index has not the digest it must have");
     struct skf_skd *s = skf_calloc(1, sizeof *s);
-    if (!s || !(s->index = skf_memdup(p, n))) {
+    if (!s || (is_copied && !(s->copy = skf_memdup(p, n)))) {
         skf_free(s);
         return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     }
@@ -301,6 +301,7 @@ enum skf_err skf_skd_parse(const uint8_t *p, uint64_t n, struct skf_skd **skd, s
     s->info.payload_size = skf_le64(p + 16);
     memcpy(s->info.source_root, p + 32, SKF_DIGEST);
     memcpy(s->info.result_root, p + 64, SKF_DIGEST);
+    s->index = is_copied ? s->copy : p;
     struct skf_reader r = skf_reader_of(s->index + SKF_SKD_HEAD, n - SKF_SKD_HEAD);
     enum skf_err e = get_tables(s, &r, why);
     if (e != SKF_OK) {
@@ -309,6 +310,16 @@ enum skf_err skf_skd_parse(const uint8_t *p, uint64_t n, struct skf_skd **skd, s
     }
     *skd = s;
     return SKF_OK;
+}
+
+enum skf_err skf_skd_parse(const uint8_t *p, uint64_t n, struct skf_skd **skd, struct skf_why *why)
+{
+    return parse(p, n, true, skd, why);
+}
+
+enum skf_err skf_skd_parse_in_place(const uint8_t *p, uint64_t n, struct skf_skd **skd, struct skf_why *why)
+{
+    return parse(p, n, false, skd, why);
 }
 
 void skf_skd_free(struct skf_skd *skd)
@@ -320,8 +331,14 @@ void skf_skd_free(struct skf_skd *skd)
     skf_free(skd->tensors);
     skf_free(skd->sides);
     skf_free(skd->chunks);
-    skf_free(skd->index);
+    skf_free(skd->copy);
     skf_free(skd);
+}
+
+size_t skf_skd_memory(const struct skf_skd *s)
+{
+    return s->info.n_chunks * sizeof *s->chunks + s->n_tensors * sizeof *s->tensors + s->info.n_sides * sizeof *s->sides +
+           s->names.cap + s->ranges.cap + (s->copy ? s->info.index_size : 0);
 }
 
 const struct skf_skd_info *skf_skd_info(const struct skf_skd *skd) { return &skd->info; }

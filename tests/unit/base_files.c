@@ -127,6 +127,36 @@ static void test_sweep_spares_the_living(void **state)
     assert_int_equal(access(at("f.cafe.part"), F_OK), -1);
 }
 
+/* A sparse file reads as what it is, wherever its data begin and end. */
+static void test_holes(void **state)
+{
+    static const struct { uint64_t at, n; } data[] = {{0, 5}, {3u << 20, 100}, {(5u << 20) + 4000, 200}, {(9u << 20) - 1, 1}};
+    struct skf_draft *d;
+    struct skf_map m;
+    uint8_t bytes[200];
+    memset(bytes, 7, sizeof bytes);
+    for (unsigned tail = 0; tail < 2; tail++) {
+        assert_int_equal(skf_draft_open(at("h"), 0, 0600, &d, NULL), SKF_OK);
+        for (size_t i = 0; i < SKF_COUNT(data); i++)
+            assert_int_equal(skf_draft_write_at(d, data[i].at, bytes, data[i].n, NULL), SKF_OK);
+        assert_int_equal(skf_draft_commit(d, NULL), SKF_OK);
+        uint64_t size = (9u << 20) + tail * ((3u << 20) + 77), sevens = 0, others = 0;
+        assert_int_equal(truncate(at("h"), (off_t)size), 0);
+        assert_int_equal(skf_map_open(at("h"), &m, NULL), SKF_OK);
+        assert_int_equal(m.size, size);
+        for (uint64_t i = 0; i < size; i++) {
+            sevens += m.data[i] == 7;
+            others += m.data[i] != 7 && m.data[i] != 0;
+        }
+        assert_int_equal(sevens, 5 + 100 + 200 + 1);
+        assert_int_equal(others, 0);
+        for (size_t i = 0; i < SKF_COUNT(data); i++)
+            assert_memory_equal(m.data + data[i].at, bytes, data[i].n);
+        skf_map_close(&m);
+    }
+    assert_int_equal(unlink(at("h")), 0);
+}
+
 static enum skf_err read_last(void *ctx, struct skf_why *why)
 {
     const struct skf_map *m = ctx;
@@ -143,8 +173,10 @@ static void test_map_cut_short_is_an_error(void **state)
 {
     struct skf_map m;
     struct skf_why why = {{0}};
-    assert_int_equal(skf_file_write(at("m"), "", 0, 0600, NULL), SKF_OK);
-    assert_int_equal(truncate(at("m"), 1 << 20), 0);
+    uint8_t *zeros = skf_calloc(1, 1 << 20);
+    assert_non_null(zeros);
+    assert_int_equal(skf_file_write(at("m"), zeros, 1 << 20, 0600, NULL), SKF_OK);
+    skf_free(zeros);
     assert_int_equal(skf_map_open(at("m"), &m, NULL), SKF_OK);
     assert_int_equal(skf_map_guard(read_last, &m, NULL), SKF_OK);
     assert_false(is_map_cut(at("m"), &m));
@@ -185,6 +217,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pair_equals_one_by_one),   cmocka_unit_test(test_draft_is_found_again),
         cmocka_unit_test(test_draft_is_no_trap),         cmocka_unit_test(test_sweep_spares_the_living),
+        cmocka_unit_test(test_holes),
         cmocka_unit_test(test_map_cut_short_is_an_error), cmocka_unit_test(test_rest_is_as_long_as_asked),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
