@@ -70,6 +70,8 @@ static double code_bits(const struct skf_blocks *b)
     int8_t was[BLOCKS_CODES], is[BLOCKS_CODES];
     double n = 0, set = 1;
     for (uint32_t i = 0; i < b->n; i += 7, n += f->n) {
+        if (memcmp(skf_old_block(b, i), skf_new_block(b, i), b->bytes) == 0)
+            continue;
         skf_codes_get(f, skf_old_block(b, i), was);
         skf_codes_get(f, skf_new_block(b, i), is);
         for (unsigned e = 0; e < f->n; e++)
@@ -80,17 +82,16 @@ static double code_bits(const struct skf_blocks *b)
 }
 
 /* How much of each row's change is left without its guess. */
-static enum skf_err measure(struct skf_work *w, struct skf_blocks *b, double *move)
+static enum skf_err measure_rest(struct skf_work *w, struct skf_blocks *b, double *move)
 {
     SKF_TRY(skf_area_need(&w->part, b->factors.columns * sizeof(float)));
     float *d = (float *)(void *)w->part.p;
     for (uint32_t k = 0; k < b->levels.n; k++) {
         double sum = 0;
         SKF_TRY(row_change(b, k, d));
-        if (b->factors.rank)
-            skf_factors_row(&b->factors, k);
+        skf_factors_row(&b->factors, k);
         for (uint32_t e = 0; e < b->factors.columns; e++) {
-            double x = d[e] - (b->factors.rank ? b->factors.guess[e] : 0);
+            double x = d[e] - b->factors.guess[e];
             sum += x * x;
         }
         move[k] = sqrt(sum);
@@ -98,42 +99,54 @@ static enum skf_err measure(struct skf_work *w, struct skf_blocks *b, double *mo
     return SKF_OK;
 }
 
-/* For each unit of the last field, how many of its codes changed; UINT8_MAX where its step did. */
-static void count_set(const struct skf_blocks *b, uint8_t *set)
+/* Units of the last field: the scale of each, and how many of its codes changed, UINT8_MAX where its step did. */
+struct units {
+    unsigned k, each, of_block; /* the field, codes of a unit, units of a block */
+    int16_t *scale;
+    uint8_t *set;
+};
+
+/* How much each row moved, by the codes that changed. */
+static void measure_codes(const struct skf_blocks *b, const struct units *t, double *move)
 {
-    const unsigned k = b->l->n_fields - 1u, unit = b->l->field[k].unit, units = b->l->field[k].n / unit;
-    for (uint32_t i = 0; i < b->n; i++, set += units) {
+    const struct skf_codes *f = &b->l->field[t->k];
+    size_t at = 0;
+    memset(move, 0, b->levels.n * sizeof *move);
+    for (uint32_t i = 0; i < b->n; i++) {
         struct skf_step s[2][BLOCKS_UNITS];
         int8_t code[2][BLOCKS_CODES];
-        memset(set, 0, units);
-        if (memcmp(skf_old_block(b, i), skf_new_block(b, i), b->bytes) == 0)
-            continue;
-        skf_codes_get(&b->l->field[k], skf_old_block(b, i), code[0]);
-        skf_codes_get(&b->l->field[k], skf_new_block(b, i), code[1]);
-        skf_steps_get(b->l, k, skf_old_block(b, i), s[0]);
-        skf_steps_get(b->l, k, skf_new_block(b, i), s[1]);
-        for (unsigned u = 0; u < units; u++) {
-            for (unsigned e = u * unit; e < (u + 1) * unit; e++)
-                set[u] = (uint8_t)(set[u] + (code[0][e] != code[1][e]));
-            set[u] = memcmp(&s[0][u], &s[1][u], sizeof s[0][u]) == 0 ? set[u] : UINT8_MAX;
+        bool is_equal = memcmp(skf_old_block(b, i), skf_new_block(b, i), b->bytes) == 0;
+        skf_steps_get(b->l, t->k, skf_old_block(b, i), s[0]);
+        if (!is_equal) {
+            skf_steps_get(b->l, t->k, skf_new_block(b, i), s[1]);
+            skf_codes_get(f, skf_old_block(b, i), code[0]);
+            skf_codes_get(f, skf_new_block(b, i), code[1]);
+        }
+        for (unsigned u = 0; u < t->of_block; u++, at++) {
+            unsigned set = 0;
+            for (unsigned e = u * t->each; !is_equal && e < (u + 1) * t->each; e++)
+                set += code[0][e] != code[1][e];
+            t->scale[at] = (int16_t)skf_step_scale(s[0][u].step);
+            t->set[at] = (uint8_t)(is_equal || memcmp(&s[0][u], &s[1][u], sizeof s[0][u]) == 0 ? set : UINT8_MAX);
+            move[i / b->levels.stripe] += set * (double)s[0][u].step * (double)s[0][u].step;
         }
     }
+    for (uint32_t k = 0; k < b->levels.n; k++)
+        move[k] = sqrt(move[k]);
 }
 
 /* Bits to say which codes of units whose steps stay change, in the contexts that the levels make. */
-static double mask_cost(const struct skf_blocks *b, const uint8_t *set)
+static double mask_cost(const struct skf_blocks *b, const struct units *t)
 {
-    const unsigned k = b->l->n_fields - 1u, unit = b->l->field[k].unit, units = b->l->field[k].n / unit;
     double all[256] = {0}, some[256] = {0}, bits = 0;
+    size_t u = 0;
     for (uint32_t i = 0; i < b->n; i++) {
-        struct skf_step s[BLOCKS_UNITS];
         int at = skf_row_at(b, i, 0);
-        skf_steps_get(b->l, k, skf_old_block(b, i), s);
-        for (unsigned u = 0; u < units; u++, set++) {
-            if (*set == UINT8_MAX)
+        for (size_t end = u + t->of_block; u < end; u++) {
+            if (t->set[u] == UINT8_MAX)
                 continue;
-            all[(unsigned)(skf_step_scale(s[u].step) + at) & 255] += unit;
-            some[(unsigned)(skf_step_scale(s[u].step) + at) & 255] += *set;
+            all[(unsigned)(t->scale[u] + at) & 255] += t->each;
+            some[(unsigned)(t->scale[u] + at) & 255] += t->set[u];
         }
     }
     for (unsigned c = 0; c < 256; c++)
@@ -145,20 +158,28 @@ static double mask_cost(const struct skf_blocks *b, const uint8_t *set)
 static enum skf_err choose_levels(struct skf_work *w, struct skf_blocks *b)
 {
     struct skf_levels *l = &b->levels, plain = *l;
-    const struct skf_codes *f = &b->l->field[b->l->n_fields - 1];
-    double side, without;
+    struct units t = {.k = b->l->n_fields - 1u};
+    double side;
     if (l->n == 1)
         return SKF_OK;
-    SKF_TRY(skf_area_need(&w->ref, (size_t)b->n * (f->n / f->unit)));
     SKF_TRY(skf_area_need(&w->val, l->n * sizeof(double)));
     double *move = (double *)(void *)w->val.p;
-    SKF_TRY(measure(w, b, move));
-    count_set(b, w->ref.p);
-    without = mask_cost(b, w->ref.p);
+    if (b->factors.rank) {
+        SKF_TRY(measure_rest(w, b, move));
+        return skf_levels_make(w, move, l);
+    }
+    t.each = b->l->field[t.k].unit;
+    t.of_block = b->l->field[t.k].n / t.each;
+    SKF_TRY(skf_area_need(&w->ref, (size_t)b->n * t.of_block));
+    SKF_TRY(skf_area_need(&w->part, sizeof(int16_t) * (size_t)b->n * t.of_block));
+    t.set = w->ref.p;
+    t.scale = (int16_t *)(void *)w->part.p;
+    measure_codes(b, &t, move);
+    double without = mask_cost(b, &t);
     SKF_TRY(skf_levels_make(w, move, l));
     SKF_TRY(skf_levels_cost(w, l, &side));
     /* Twice: what levels tell, masks of neighbours tell in part by themselves. */
-    if (!b->factors.rank && mask_cost(b, w->ref.p) + 2 * side >= without)
+    if (mask_cost(b, &t) + 2 * side >= without)
         *l = plain;
     return SKF_OK;
 }

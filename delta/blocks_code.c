@@ -11,16 +11,13 @@
 #define MIDDLE 22
 
 /* ---- which units stay -------------------------------------------------------------------------------------------------------- */
-uint32_t skf_moved_units(const struct skf_blocks *b, const struct skf_plan *p, uint32_t i)
+uint32_t skf_moved_set(const struct skf_plan *p, bool is_moved, const struct skf_step *was, const struct skf_step *is)
 {
-    struct skf_step was[BLOCKS_UNITS], is[BLOCKS_UNITS];
     uint32_t set = 0;
     if (p->is_guessed)
         return (uint32_t)((1ull << p->units) - 1);
-    if (!b->moved[i] || p->units == 1)
-        return b->moved[i];
-    skf_steps_get(b->l, p->k, skf_old_block(b, i), was);
-    skf_steps_get(b->l, p->k, skf_new_block(b, i), is);
+    if (!is_moved || p->units == 1)
+        return is_moved;
     for (unsigned u = 0; u < p->units; u++)
         set |= (uint32_t)(memcmp(&was[u], &is[u], sizeof was[u]) != 0) << u;
     return set;
@@ -46,13 +43,15 @@ static uint32_t plan_simple(const struct skf_blocks *b, const struct skf_plan *p
 
 static uint32_t plan_units(const struct skf_blocks *b, const struct skf_plan *p, uint8_t *key, uint32_t *same)
 {
-    struct skf_step was[BLOCKS_UNITS];
+    struct skf_step was[BLOCKS_UNITS], is[BLOCKS_UNITS];
     uint32_t n = 0;
     for (uint32_t i = 0; i < b->n;) {
         int at = skf_row_at(b, i, p->base);
         for (uint32_t end = SKF_MIN(b->n, i + b->levels.stripe); i < end; i++) {
-            uint32_t moved = same ? skf_moved_units(b, p, i) : 0;
             skf_steps_get(b->l, p->k, skf_old_block(b, i), was);
+            if (b->moved[i])
+                skf_steps_get(b->l, p->k, skf_new_block(b, i), is);
+            uint32_t moved = skf_moved_set(p, b->moved[i], was, is);
             for (unsigned u = 0; u < p->units; u++) {
                 if (moved >> u & 1)
                     continue;

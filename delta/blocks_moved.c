@@ -76,13 +76,10 @@ static enum skf_err add_block(struct moved *m, uint32_t i, int at)
     const struct skf_plan *p = m->p;
     struct skf_step was[BLOCKS_UNITS], is[BLOCKS_UNITS];
     int8_t code[BLOCKS_CODES];
-    uint32_t set = skf_moved_units(b, p, i);
-    if (!set)
-        return SKF_OK;
     skf_codes_get(p->f, skf_old_block(b, i), code);
     skf_steps_get(b->l, p->k, skf_old_block(b, i), was);
     skf_steps_get(b->l, p->k, skf_new_block(b, i), is);
-    for (; set; set &= set - 1) {
+    for (uint32_t set = skf_moved_set(p, b->moved[i], was, is); set; set &= set - 1) {
         unsigned u = (unsigned)__builtin_ctz(set);
         memcpy(m->t.code + m->t.n * p->f->unit, code + u * p->f->unit, p->f->unit);
         add_unit(m, i * p->units + u, &was[u], &is[u], at);
@@ -180,7 +177,8 @@ static enum skf_err put_batch(void *ctx, const struct batch *t)
         have = i;
         for (uint32_t end = e + f->unit; e < end; e++) {
             int d = skf_code_wrap(f, *c++ - want[e]);
-            *sym++ = skf_bucket_put(&k->raw, turn[e] ? -d : d);
+            d = (d ^ turn[e]) - turn[e];
+            *sym++ = d > -8 && d < 8 ? (uint8_t)(d << 1 ^ d >> 31) : skf_bucket_put(&k->raw, d);
         }
     }
     return SKF_OK;
@@ -242,12 +240,16 @@ static enum skf_err get_batch(void *ctx, const struct batch *t)
                 return SKF_ERR_FORMAT;
             code[i] = (int8_t)(want[i] + (turn[i] ? -d : d));
         }
-    for (uint32_t u = 0; u < t->n; u++) {
-        uint8_t *block = skf_new_block(k->b, t->unit[u] / k->p->units);
+    for (uint32_t u = 0; u < t->n;) { /* the units of one block together */
+        const uint32_t i = t->unit[u] / k->p->units;
+        uint8_t *block = skf_new_block(k->b, i);
         const int8_t *c = code + u * f->unit;
-        if (k->p->units > 1) {
+        if (k->p->units == 1) {
+            u++;
+        } else {
             skf_codes_get(f, block, all);
-            memcpy(all + t->unit[u] % k->p->units * f->unit, c, f->unit);
+            for (; u < t->n && t->unit[u] / k->p->units == i; u++)
+                memcpy(all + t->unit[u] % k->p->units * f->unit, code + u * f->unit, f->unit);
             c = all;
         }
         skf_codes_set(f, block, c);

@@ -170,8 +170,8 @@ struct skf_plan {
     const uint8_t *key;   /* contexts of the units that stay */
     const uint32_t *same; /* their numbers; NULL: all stay */
 };
-/* Which units of block i moved, bit by bit. */
-uint32_t skf_moved_units(const struct skf_blocks *b, const struct skf_plan *p, uint32_t i);
+/* Which units of a block moved, bit by bit; the steps are not looked at where a block that did not move is asked for. */
+uint32_t skf_moved_set(const struct skf_plan *p, bool is_moved, const struct skf_step *was, const struct skf_step *is);
 /* The codes of the units that moved. What p->same points at is lost. */
 SKF_MUST enum skf_err skf_moved_put(struct skf_work *w, const struct skf_blocks *b, const struct skf_plan *p,
                                     struct skf_buf *out);

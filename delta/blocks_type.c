@@ -45,27 +45,48 @@ uint32_t skf_blocks_grain(enum skf_type t)
 }
 
 /* ---- codes ------------------------------------------------------------------------------------------------------------------- */
-/* Ors the plane's bits into codes, `up` bits higher. */
-static SKF_LOOPS void plane_get(const struct skf_plane *pl, unsigned n, const uint8_t *restrict block, unsigned up,
-                                int8_t *restrict code)
+/* Ors the plane's bits into codes, `up` bits higher. One copy a number of bits: shifts are constants to the vectors. */
+static inline __attribute__((always_inline)) void get_bits(const struct skf_plane *pl, unsigned bits, unsigned n,
+                                                           const uint8_t *restrict p, unsigned up, uint8_t *restrict c)
 {
-    const unsigned bits = pl->bits, run = pl->run, mask = (1u << bits) - 1;
-    const uint8_t *p = block + pl->at;
+    const unsigned run = pl->run, mask = (1u << bits) - 1;
     for (unsigned e = 0; e < n; p += run)
         for (unsigned shift = 0; shift < 8 && e < n; shift += bits, e += run)
             for (unsigned i = 0; i < run; i++)
-                code[e + i] = (int8_t)(code[e + i] | (p[i] >> shift & mask) << up);
+                c[e + i] = (uint8_t)(c[e + i] | (p[i] >> shift & mask) << up);
+}
+static inline __attribute__((always_inline)) void set_bits(const struct skf_plane *pl, unsigned bits, unsigned n,
+                                                           uint8_t *restrict p, unsigned up, const uint8_t *restrict c)
+{
+    const unsigned run = pl->run, mask = (1u << bits) - 1;
+    for (unsigned e = 0; e < n; p += run)
+        for (unsigned shift = 0; shift < 8 && e < n; shift += bits, e += run)
+            for (unsigned i = 0; i < run; i++)
+                p[i] = (uint8_t)((shift ? p[i] : 0) | (c[e + i] >> up & mask) << shift);
 }
 
-static SKF_LOOPS void plane_set(const struct skf_plane *pl, unsigned n, uint8_t *restrict block, unsigned up,
-                                const int8_t *restrict code)
+static SKF_LOOPS void plane_get(const struct skf_plane *pl, unsigned n, const uint8_t *block, unsigned up, int8_t *code)
 {
-    const unsigned bits = pl->bits, run = pl->run, mask = (1u << bits) - 1;
+    const uint8_t *p = block + pl->at;
+    if (pl->bits == 4)
+        get_bits(pl, 4, n, p, 0, (uint8_t *)code);
+    else if (pl->bits == 2 && up == 4)
+        get_bits(pl, 2, n, p, 4, (uint8_t *)code);
+    else if (pl->bits == 2)
+        get_bits(pl, 2, n, p, up, (uint8_t *)code);
+    else
+        get_bits(pl, 1, n, p, up, (uint8_t *)code);
+}
+
+static SKF_LOOPS void plane_set(const struct skf_plane *pl, unsigned n, uint8_t *block, unsigned up, const int8_t *code)
+{
     uint8_t *p = block + pl->at;
-    for (unsigned e = 0; e < n; p += run)
-        for (unsigned shift = 0; shift < 8 && e < n; shift += bits, e += run)
-            for (unsigned i = 0; i < run; i++)
-                p[i] = (uint8_t)((shift ? p[i] : 0) | ((uint8_t)code[e + i] >> up & mask) << shift);
+    if (pl->bits == 4)
+        set_bits(pl, 4, n, p, 0, (const uint8_t *)code);
+    else if (pl->bits == 2)
+        set_bits(pl, 2, n, p, up, (const uint8_t *)code);
+    else
+        set_bits(pl, 1, n, p, up, (const uint8_t *)code);
 }
 
 /* Where the pieces of scale e lie: four low bits at bit *shift of byte *low, two high ones at bit *up of byte *high. */
@@ -99,11 +120,18 @@ void skf_codes_get(const struct skf_codes *f, const uint8_t *block, int8_t *code
         memcpy(code, block + f->low.at, f->n);
         return;
     }
+    const uint8_t *q = block + f->low.at;
+    if (f->is_k4) {
+        for (unsigned k = 0; k < 4; k++) {
+            code[k] = (int8_t)(q[k] & 63);
+            code[4 + k] = (int8_t)((q[8 + k] & 15) | q[k] >> 6 << 4);
+            code[8 + k] = (int8_t)(q[4 + k] & 63);
+            code[12 + k] = (int8_t)(q[8 + k] >> 4 | q[4 + k] >> 6 << 4);
+        }
+        return;
+    }
     memset(code, 0, f->n);
-    for (unsigned e = 0; f->is_k4 && e < f->n; e++)
-        code[e] = (int8_t)k4_get(block + f->low.at, e);
-    if (!f->is_k4)
-        plane_get(&f->low, f->n, block, 0, code);
+    plane_get(&f->low, f->n, block, 0, code);
     if (f->high.bits)
         plane_get(&f->high, f->n, block, f->low.bits, code);
 }

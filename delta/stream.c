@@ -158,13 +158,23 @@ static void make_masks(struct masks *t, unsigned group)
         }
 }
 
+/* Which of eight differences are not 0. */
+static inline unsigned not_zero(const int8_t *d)
+{
+    uint64_t x = skf_le64((const uint8_t *)d);
+    x |= (x & 0x7f7f7f7f7f7f7f7fu) + 0x7f7f7f7f7f7f7f7fu;
+    return (unsigned)((x & 0x8080808080808080u) * 0x0002040810204081u >> 56);
+}
+
 /* Symbols of the masks of a unit's groups, and which of these are not 0; groups of four or eight. */
 static unsigned masks_of(const struct masks *t, const int8_t *d, unsigned unit, unsigned group, uint8_t *mask)
 {
     unsigned set = 0;
     for (unsigned g = 0; g < unit / group; g++) {
         unsigned m = 0;
-        for (unsigned e = 0; e < group; e++)
+        if (group == 8)
+            m = not_zero(d + g * 8);
+        for (unsigned e = 0; group != 8 && e < group; e++)
             m |= (unsigned)(d[g * group + e] != 0) << e;
         mask[g] = t->symbol[m];
         set |= (unsigned)(m != 0) << g;
@@ -192,12 +202,18 @@ static uint32_t put_masks(struct skf_work *w, const struct skf_few *s, const int
     return n;
 }
 
+static SKF_LOOPS uint32_t count_set(const int8_t *d, uint32_t n)
+{
+    uint32_t set = 0;
+    for (uint32_t i = 0; i < n; i++)
+        set += d[i] != 0;
+    return set;
+}
+
 static enum skf_err choose(struct skf_work *w, const struct skf_few *s, const int8_t *d, unsigned *mode)
 {
     double four, eight, top;
-    uint32_t set = 0, all = s->n * s->unit;
-    for (uint32_t i = 0; i < all; i++)
-        set += d[i] != 0;
+    uint32_t all = s->n * s->unit, set = count_set(d, all);
     *mode = set == 0 ? MODE_ZERO : MODE_DENSE;
     if (set == 0 || s->unit % 4 || set > all / 100 * FOURS_PERCENT)
         return SKF_OK;
@@ -241,6 +257,11 @@ static enum skf_err put_values(struct skf_work *w, const struct skf_few *s, cons
     for (uint32_t i = 0; i < s->n; i++) {
         turn_at(&t, s->same ? s->same[i] : i);
         for (unsigned e = 0; e < s->unit; e++, d++) {
+            if (!is_all && e % 8 == 0 && s->unit - e >= 8 && !skf_le64((const uint8_t *)d)) {
+                e += 7;
+                d += 7;
+                continue;
+            }
             if (!*d && !is_all)
                 continue;
             w->symkey.p[n] = s->key[i];
