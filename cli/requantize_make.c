@@ -100,7 +100,7 @@ static enum skf_err make_plain(struct requant *r, struct skf_why *why)
         return skf_fail(why, SKF_ERR_ARG, "%s: its matrices are %s, which --type %s does not keep; leave --type out", r->a->base, old->name,
                         o.kind->name);
     if (!is_regrid_type(old->type))
-        return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: the grid of %s cannot be kept; f32, f16, bf16, q8_0, q5_0, q5_1, q4_0 and q4_1 can",
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: the grid of %s cannot be kept; f32, f16, bf16, q8_0, q4_0 to q5_1 and q4_k to q6_k can",
                         r->a->base, old->name);
     o.kind = o.kind ? o.kind : old;
     r->is_lossy = skf_type_info((uint32_t)o.kind->type)->block == 1;

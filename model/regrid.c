@@ -4,29 +4,20 @@
 #include <float.h>
 #include <string.h>
 
-#include "base/buf.h"
+#include "model/regrid_priv.h"
 
-enum { B = 32 };
+enum { B = 32 }; /* floats handled at a time */
 /* A block takes a grid of its own when the old one's squared error is more than this times the new one's. */
 #define REFIT 1.5f
 /* Whole steps beyond this are not counted exactly by a float: such changes are taken as they are. */
 #define STEPS_MAX 4194304.0f
-
-/* One block's grid: code q of lowest..highest stands for d * (q - zero) + m. */
-struct cells {
-    float d, m;
-    int lowest, highest, zero;
-};
 
 static bool is_finite(float f) { return f >= -FLT_MAX && f <= FLT_MAX; }
 static float size_of(float f) { return f < 0.0f ? -f : f; }
 
 static bool is_plain(enum skf_type t) { return t == SKF_T_F32 || t == SKF_T_F16 || t == SKF_T_BF16; }
 
-bool is_regrid_type(enum skf_type t)
-{
-    return is_plain(t) || t == SKF_T_Q8_0 || t == SKF_T_Q4_0 || t == SKF_T_Q4_1 || t == SKF_T_Q5_0 || t == SKF_T_Q5_1;
-}
+bool is_regrid_type(enum skf_type t) { return is_plain(t) || regrid_unit(t) > 0; }
 
 float skf_regrid_draw(uint64_t seed, uint64_t i)
 {
@@ -35,53 +26,6 @@ float skf_regrid_draw(uint64_t seed, uint64_t i)
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     z ^= z >> 31;
     return (float)(z >> 40) * 0x1p-24f;
-}
-
-/* ---- codes of a block -------------------------------------------------------------------------------------------------------- */
-static struct cells cells_of(enum skf_type t, const uint8_t *block)
-{
-    struct cells g = {.d = skf_f16_to_f32(skf_le16(block)), .highest = 15};
-    if (t == SKF_T_Q8_0) {
-        g.lowest = -128;
-        g.highest = 127;
-    } else if (t == SKF_T_Q5_0 || t == SKF_T_Q5_1) {
-        g.highest = 31;
-    }
-    if (t == SKF_T_Q4_0 || t == SKF_T_Q5_0)
-        g.zero = (g.highest + 1) / 2;
-    if (t == SKF_T_Q4_1 || t == SKF_T_Q5_1)
-        g.m = skf_f16_to_f32(skf_le16(block + 2));
-    return g;
-}
-
-static void get_codes(enum skf_type t, const uint8_t *block, int code[B])
-{
-    const uint8_t *at = block + (t == SKF_T_Q4_1 || t == SKF_T_Q5_1 ? 4 : 2); /* behind the scales */
-    uint32_t fifth = 0;
-    if (t == SKF_T_Q5_0 || t == SKF_T_Q5_1) {
-        fifth = skf_le32(at);
-        at += 4;
-    }
-    for (int i = 0; i < B; i++)
-        code[i] = t == SKF_T_Q8_0 ? (int8_t)at[i] : (at[i % 16] >> (i < 16 ? 0 : 4) & 15) | (int)(fifth >> i & 1) << 4;
-}
-
-static void put_codes(enum skf_type t, const int code[B], uint8_t *block)
-{
-    uint8_t *at = block + (t == SKF_T_Q4_1 || t == SKF_T_Q5_1 ? 4 : 2);
-    uint32_t fifth = 0;
-    if (t == SKF_T_Q5_0 || t == SKF_T_Q5_1) {
-        for (int i = 0; i < B; i++)
-            fifth |= (uint32_t)(code[i] >> 4 & 1) << i;
-        skf_put_le32(at, fifth);
-        at += 4;
-    }
-    for (int i = 0; i < B; i++) {
-        if (t == SKF_T_Q8_0)
-            at[i] = (uint8_t)code[i];
-        else if (i < 16)
-            at[i] = (uint8_t)((code[i] & 15) | (code[i + 16] & 15) << 4);
-    }
 }
 
 /* ---- a block on the old grid --------------------------------------------------------------------------------------------------- */
@@ -114,13 +58,14 @@ static int new_code(const struct skf_regrid *how, const struct cells *g, int cod
 }
 
 /* Whether x stands much better in the block as it is than on the grid of the old one. */
-static bool is_refit(enum skf_type t, const struct cells *g, const float *x, const float *y, const uint8_t *block)
+static bool is_refit(enum skf_type t, const struct cells *cells, const float *x, const float *y, const uint8_t *block, unsigned n)
 {
-    float fit[B], apart_old = 0.0f, apart_new = 0.0f, last = (float)(g->highest - g->lowest);
-    if (skf_dequantize(t, block, fit, B) != SKF_OK)
+    float fit[REGRID_BLOCK], apart_old = 0.0f, apart_new = 0.0f;
+    if (skf_dequantize(t, block, fit, n) != SKF_OK)
         return false;
-    for (int i = 0; i < B; i++) {
-        float near = (float)floor_of(y[i] + 0.5f);
+    for (unsigned i = 0; i < n; i++) {
+        const struct cells *g = &cells[i / regrid_unit(t)];
+        float near = (float)floor_of(y[i] + 0.5f), last = (float)(g->highest - g->lowest);
         near = near < 0.0f ? 0.0f : near > last ? last : near;
         float a = (y[i] - near) * g->d, b = x[i] - fit[i];
         apart_old += a * a;
@@ -129,12 +74,12 @@ static bool is_refit(enum skf_type t, const struct cells *g, const float *x, con
     return !(apart_old <= REFIT * apart_new);
 }
 
-/* Where x lies on the grid; false when it has none to lie on. */
-static bool is_placed(const struct cells *g, const float *x, float *y)
+/* Where n values lie on the grid, in steps above the lowest code; false when it has none to lie on. */
+static bool is_placed(const struct cells *g, const float *x, float *y, unsigned n)
 {
     if (!is_finite(g->d) || !is_finite(g->m) || g->d == 0.0f)
         return false;
-    for (int i = 0; i < B; i++) {
+    for (unsigned i = 0; i < n; i++) {
         y[i] = (x[i] - g->m) / g->d + (float)(g->zero - g->lowest);
         if (!(size_of(y[i]) < STEPS_MAX))
             return false;
@@ -142,22 +87,46 @@ static bool is_placed(const struct cells *g, const float *x, float *y)
     return true;
 }
 
+/* How many steps of the grid a sampled change has. */
+static float coarseness(const struct skf_regrid *how, const struct cells *g)
+{
+    float steps = how->step / size_of(g->d);
+    return steps > 1.0f ? (float)floor_of((steps < 255.0f ? steps : 255.0f) + 0.5f) : 1.0f;
+}
+
+/* The codes of one unit; where it has no grid they stay, and false says so when its values are not what it stands for. */
+static bool is_unit_moved(const struct cells *g, int16_t *code, const float *x, float *y, unsigned n, uint64_t at,
+                          const struct skf_regrid *how)
+{
+    if (!is_placed(g, x, y, n)) {
+        for (unsigned i = 0; i < n; i++) {
+            y[i] = (float)(code[i] - g->lowest);
+            if (x[i] != g->m || g->d != 0.0f)
+                return false;
+        }
+        return true;
+    }
+    float coarse = coarseness(how, g);
+    for (unsigned i = 0; i < n; i++)
+        code[i] = (int16_t)new_code(how, g, code[i], y[i], coarse, at + i);
+    return true;
+}
+
 static void regrid_block(enum skf_type t, const uint8_t *old, uint8_t *block, const float *x, uint64_t at, const struct skf_regrid *how)
 {
-    struct cells g = cells_of(t, old);
-    float y[B], step = size_of(g.d), coarse = 1.0f;
-    int code[B];
-    if (!is_placed(&g, x, y) || (!how->is_drifted && is_refit(t, &g, x, y, block)))
+    const struct skf_type_info *info = skf_type_info((uint32_t)t);
+    struct cells cells[REGRID_UNITS];
+    float y[REGRID_BLOCK];
+    int16_t code[REGRID_BLOCK];
+    unsigned n = info->block, unit = regrid_unit(t);
+    regrid_get(t, old, cells, code);
+    for (unsigned i = 0; i < n; i += unit)
+        if (!is_unit_moved(&cells[i / unit], code + i, x + i, y + i, unit, at + i, how))
+            return;
+    if (!how->is_drifted && is_refit(t, cells, x, y, block, n))
         return;
-    if (how->step > step) {
-        float steps = how->step / step;
-        coarse = (float)floor_of((steps < 255.0f ? steps : 255.0f) + 0.5f);
-    }
-    get_codes(t, old, code);
-    for (int i = 0; i < B; i++)
-        code[i] = new_code(how, &g, code[i], y[i], coarse, at + (uint64_t)i);
-    memcpy(block, old, skf_type_info((uint32_t)t)->block_bytes);
-    put_codes(t, code, block);
+    memcpy(block, old, info->block_bytes);
+    regrid_put(t, code, block);
 }
 
 /* ---- floats ------------------------------------------------------------------------------------------------------------------- */
@@ -218,11 +187,11 @@ enum skf_err skf_regrid_row(enum skf_type t, const uint8_t *old, uint8_t *row, c
         return SKF_ERR_UNSUPPORTED;
     if (is_plain(t))
         return how->step > 0.0f || how->round > 0.0f ? regrid_floats(t, old, row, x, n, at, how) : SKF_OK;
-    if (n % B)
+    const struct skf_type_info *info = skf_type_info((uint32_t)t);
+    if (n % info->block)
         return SKF_ERR_ARG;
-    uint32_t bytes = skf_type_info((uint32_t)t)->block_bytes;
-    for (uint64_t i = 0; i < n / B; i++)
-        regrid_block(t, old + i * bytes, row + i * bytes, x + i * B, at + i * B, how);
+    for (uint64_t i = 0; i < n / info->block; i++)
+        regrid_block(t, old + i * info->block_bytes, row + i * info->block_bytes, x + i * info->block, at + i * info->block, how);
     return SKF_OK;
 }
 
@@ -230,23 +199,26 @@ enum skf_err skf_regrid_place(enum skf_type t, const uint8_t *old, const float *
 {
     if (!is_regrid_type(t) || is_plain(t))
         return SKF_ERR_UNSUPPORTED;
-    if (n % B)
+    const struct skf_type_info *info = skf_type_info((uint32_t)t);
+    unsigned unit = regrid_unit(t);
+    if (n % info->block)
         return SKF_ERR_ARG;
-    uint32_t bytes = skf_type_info((uint32_t)t)->block_bytes;
-    for (uint64_t i = 0; i < n / B; i++) {
-        struct cells g = cells_of(t, old + i * bytes);
-        int code[B];
-        float y[B];
-        if (!is_placed(&g, x + i * B, y))
-            continue;
-        get_codes(t, old + i * bytes, code);
-        for (int e = 0; e < B; e++) {
-            float apart = size_of(y[e] - (float)(code[e] - g.lowest));
+    for (uint64_t at = 0; at < n; at += info->block, old += info->block_bytes) {
+        struct cells cells[REGRID_UNITS];
+        int16_t code[REGRID_BLOCK];
+        float y[REGRID_BLOCK];
+        regrid_get(t, old, cells, code);
+        for (unsigned i = 0; i < info->block; i++) {
+            const struct cells *g = &cells[i / unit];
+            if (i % unit == 0 && !is_placed(g, x + at + i, y + i, unit)) {
+                i += unit - 1;
+                continue;
+            }
+            float apart = size_of(y[i] - (float)(code[i] - g->lowest));
             p->apart += (double)apart;
             p->moved += apart > 0.5f;
+            p->n++;
         }
-        p->steps += (double)B * (double)size_of(g.d);
-        p->n += B;
     }
     return SKF_OK;
 }

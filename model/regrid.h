@@ -21,7 +21,7 @@ struct skf_regrid {
     uint64_t seed;   /* of the tensor */
 };
 
-/* Whether rows of this type can be rewritten: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1. */
+/* Whether rows of this type can be rewritten: F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K. */
 bool is_regrid_type(enum skf_type t);
 /* `old` is the old version's row; `row` holds what a plain quantization makes of x[n] and is changed to what the new version has:
  * blocks that stand much better on a grid of their own stay as they are. `at` is the row's first element in its tensor. The same on
@@ -33,7 +33,6 @@ struct skf_regrid_place {
     uint64_t n, moved; /* elements; those that lie in another cell than the old code's */
     double apart;      /* sum of the distances from the old values, in steps: about n / 4 for values that were quantized by
                           themselves, far less for small changes of dequantized ones */
-    double steps;      /* sum of the steps */
 };
 /* For quantized types only: SKF_ERR_UNSUPPORTED for others. */
 SKF_MUST enum skf_err skf_regrid_place(enum skf_type t, const uint8_t *old, const float *x, uint64_t n, struct skf_regrid_place *p);
