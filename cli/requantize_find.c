@@ -9,29 +9,26 @@
 #include "cli/requantize_priv.h"
 
 /* Levels of the embedding that are tried, coarsest first. */
-static const unsigned embeddings[] = {REQUANT_ALONE, 11, 9, 7, 5, 3, 0};
+static const unsigned embeddings[] = {REQUANT_ALONE, 11, 8, 5, 2, 0};
 
-static bool is_cheaper(const struct requant_try *t, const struct requant_try *than)
-{
-    return than->bytes == 0 || t->bytes < than->bytes;
-}
-
-/* The coarsest level of the matrices from `low` on, below which... : that stays within the bound, given that `low` does. */
+/* Looks for the coarsest level of the matrices, from `low` on, that stays within the bound. Begins in the middle: changes that are
+ * rounded a little are often better than exact ones, so the finest level says least. */
 static enum skf_err coarsest(struct requant *r, unsigned embedding, unsigned low, double bound, struct requant_try *best,
-                             struct skf_why *why)
+                             double *nearest, struct skf_why *why)
 {
-    unsigned high = REQUANT_LEVELS; /* does not stay within, or is none */
-    while (high - low > 1) {
+    unsigned high = REQUANT_LEVELS; /* below `low` all stay within, from `high` on none does */
+    while (low < high) {
         unsigned middle = low + (high - low) / 2;
         struct requant_try t;
         SKF_TRY(requant_try(r, middle, embedding, true, &t, why));
-        if (t.perplexity <= bound) {
-            low = middle;
-            if (is_cheaper(&t, best))
-                *best = t;
-        } else {
+        *nearest = fmin(*nearest, t.perplexity);
+        if (t.perplexity > bound) {
             high = middle;
+            continue;
         }
+        low = middle + 1;
+        if (best->bytes == 0 || t.bytes < best->bytes)
+            *best = t;
     }
     return SKF_OK;
 }
@@ -67,20 +64,13 @@ enum skf_err requant_fewest(struct requant *r, double bound, struct requant_try 
     *best = (struct requant_try){0};
     for (size_t i = 0; i < SKF_COUNT(embeddings); i++) {
         unsigned level = 0;
-        struct requant_try t;
-        if (best->bytes)
-            SKF_TRY(finest(r, embeddings[i], best->bytes, &level, why));
+        uint64_t before = best->bytes;
+        if (before)
+            SKF_TRY(finest(r, embeddings[i], before, &level, why));
         if (level == REQUANT_LEVELS)
             break; /* the embedding alone is more than what is there already */
-        SKF_TRY(requant_try(r, level, embeddings[i], true, &t, why));
-        nearest = fmin(nearest, t.perplexity);
-        if (t.perplexity <= bound) {
-            *best = t;
-            SKF_TRY(coarsest(r, embeddings[i], level, bound, best, why));
-        } else if (best->bytes) {
-            break;
-        }
-        if (!has_embedding(r))
+        SKF_TRY(coarsest(r, embeddings[i], level, bound, best, &nearest, why));
+        if (!has_embedding(r) || (before && best->bytes == before))
             break;
     }
     if (best->bytes)
