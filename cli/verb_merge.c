@@ -1,6 +1,17 @@
 /* skiff merge: a LoRA adapter merged into new weights. */
+#include <stdlib.h>
+
+#include "cli/calibrate_merge.h"
 #include "cli/cli.h"
 #include "model/merge.h"
+
+/* The options as they were given. */
+struct asked {
+    const char *files[2], *out, *calibrate, *text, *gain;
+    double share; /* of --gain */
+    uint64_t jobs, bytes;
+    bool is_json;
+};
 
 static enum skf_err put_stats(skf_json *o, const char *out, const struct skf_merge_stats *s)
 {
@@ -27,15 +38,87 @@ static int report(const char *out, const struct skf_merge_stats *s, bool is_json
     return skf_cli_fail(e, NULL);
 }
 
+static int merge(const struct asked *q)
+{
+    struct skf_why why = {{0}};
+    struct skf_merge_stats stats;
+    struct skf_progress progress = skf_cli_progress("merging");
+    enum skf_err e = skf_merge(q->files[0], q->files[1], q->out, (unsigned)q->jobs, &progress, &stats, &why);
+    skf_cli_progress_end();
+    return e == SKF_OK ? report(q->out, &stats, q->is_json) : skf_cli_fail(e, &why);
+}
+
+static long long number(const skf_json *o, const char *key) { return (long long)skf_json_i64(skf_json_get(o, key), 0); }
+
+static void print_calibrated(const struct asked *q, const skf_json *o)
+{
+    char size[16];
+    (void)printf("%s: an update of %s, %lld codes and %lld scales in %lld tensors", q->out,
+                 skf_human_bytes((uint64_t)number(o, "delta_bytes"), size), number(o, "codes_changed"), number(o, "scales_changed"),
+                 number(o, "tensors_changed"));
+    if (skf_json_get(o, "gain"))
+        (void)printf(", %.1f%% of the gain: perplexity %.4f, base %.4f, unquantized %.4f", 100 * skf_json_f64(skf_json_get(o, "gain"), 0),
+                     skf_json_f64(skf_json_get(o, "perplexity"), 0), skf_json_f64(skf_json_get(o, "base_perplexity"), 0),
+                     skf_json_f64(skf_json_get(o, "target_perplexity"), 0));
+    (void)printf("\n");
+}
+
+/* Weighed by a text, within a bound of bytes or of gain. */
+static int merge_calibrated(const struct asked *q)
+{
+    struct skf_why why = {{0}};
+    const struct calibrate_ask ask = {.base = q->files[0], .out = q->out, .calibrate = q->calibrate, .text = q->text,
+                                      .bytes = q->bytes, .gain = q->share, .jobs = (unsigned)q->jobs,
+                                      .progress = skf_cli_progress("merging")};
+    skf_json *o = skf_json_obj();
+    enum skf_err e = o ? skf_cli_merge_calibrated(&ask, q->files[1], o, &why) : SKF_ERR_NOMEM;
+    skf_cli_progress_end();
+    if (e == SKF_OK && q->is_json)
+        return skf_cli_print_json(o);
+    if (e == SKF_OK)
+        print_calibrated(q, o);
+    skf_json_free(o);
+    return e == SKF_OK ? skf_cli_flush(SKF_EXIT_OK) : skf_cli_fail(e, &why);
+}
+
+/* "90%" or "0.9". */
+static bool is_share(const char *s, double *v)
+{
+    char *end;
+    *v = strtod(s, &end);
+    if (end != s && *end == '%') {
+        *v /= 100;
+        end++;
+    }
+    return end != s && *end == 0 && *v > 0 && *v <= 1;
+}
+
+/* NULL, or what is wrong. */
+static const char *check(struct asked *q)
+{
+    if (!q->out)
+        return "-o OUT.gguf is missing";
+    if (q->jobs > 1024)
+        return "--jobs: at most 1024";
+    if (!q->calibrate && (q->bytes || q->gain || q->text))
+        return q->bytes ? "--bytes goes with --calibrate TEXT" : q->gain ? "--gain goes with --calibrate TEXT"
+                                                                         : "--text goes with --calibrate TEXT";
+    if (q->gain && !is_share(q->gain, &q->share))
+        return "--gain: not a share such as 90%";
+    return NULL;
+}
+
 int skf_verb_merge(int argc, char **argv)
 {
-    bool is_json = false;
-    const char *files[2] = {NULL, NULL}, *out = NULL;
-    uint64_t jobs = 0;
+    struct asked q = {0};
     const struct skf_opt opts[] = {
-        {.name = "--output", .letter = 'o', .value = "OUT.gguf", .help = "the file to write", .text = &out},
-        {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (default: one a processor)", .number = &jobs},
-        {.name = "--json", .help = "one JSON object", .flag = &is_json},
+        {.name = "--output", .letter = 'o', .value = "OUT.gguf", .help = "the file to write", .text = &q.out},
+        {.name = "--calibrate", .value = "TEXT", .help = "keep what matters on this text, in few changes", .text = &q.calibrate},
+        {.name = "--bytes", .value = "N", .help = "with --calibrate: the delta's most bytes", .number = &q.bytes},
+        {.name = "--gain", .value = "SHARE", .help = "with --calibrate: how much of the gain must be kept (90%)", .text = &q.gain},
+        {.name = "--text", .value = "FILE", .help = "with --calibrate: the text on which quality is measured", .text = &q.text},
+        {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (default: one a processor)", .number = &q.jobs},
+        {.name = "--json", .help = "one JSON object", .flag = &q.is_json},
     };
     const struct skf_usage u = {.verb = "merge",
                                 .args = "BASE.gguf LORA.gguf -o OUT.gguf",
@@ -43,21 +126,16 @@ int skf_verb_merge(int argc, char **argv)
                                          "every machine.",
                                 .opts = opts,
                                 .n_opts = SKF_COUNT(opts),
-                                .positional = files,
+                                .positional = q.files,
                                 .min_args = 2,
                                 .max_args = 2};
     int status;
-    struct skf_why why = {{0}};
-    struct skf_merge_stats stats;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
-    if (!out || jobs > 1024) {
-        (void)fprintf(stderr, "skiff: merge: %s; `skiff merge --help` tells more\n",
-                      out ? "--jobs: at most 1024" : "-o OUT.gguf is missing");
+    const char *wrong = check(&q);
+    if (wrong) {
+        (void)fprintf(stderr, "skiff: merge: %s; `skiff merge --help` tells more\n", wrong);
         return SKF_EXIT_USAGE;
     }
-    struct skf_progress progress = skf_cli_progress("merging");
-    enum skf_err e = skf_merge(files[0], files[1], out, (unsigned)jobs, &progress, &stats, &why);
-    skf_cli_progress_end();
-    return e == SKF_OK ? report(out, &stats, is_json) : skf_cli_fail(e, &why);
+    return q.calibrate ? merge_calibrated(&q) : merge(&q);
 }
