@@ -13,6 +13,8 @@
 #define ROWS_CHOICE 128
 /* What the best direction must hold of the change to be worth looking closer; of 64 rows noise may show 1 / 16. */
 #define WORTH 0.06
+/* One element of so many must change. */
+#define FEWEST 32
 /* Bits that a number of v takes, about; and the step of u against the root mean square of what is left to each element. */
 #define V_BITS 6.5
 #define U_STEP 3.0
@@ -65,6 +67,20 @@ static enum skf_err turn(const struct search *s, uint64_t of, unsigned rank)
         }
     }
     orthonormal(s, rank);
+    return SKF_OK;
+}
+
+/* Whether so few elements of `of` rows change that their energy is that of a few places, which is no direction. */
+static enum skf_err is_sparse(const struct search *s, uint64_t of, bool *is)
+{
+    uint64_t set = 0;
+    of = SKF_MIN(of, s->rows);
+    for (uint64_t i = 0; i < of; i++) {
+        SKF_TRY(row_at(s, i, of));
+        for (uint32_t j = 0; j < s->columns; j++)
+            set += s->d[j] != 0;
+    }
+    *is = set < of * s->columns / FEWEST;
     return SKF_OK;
 }
 
@@ -142,6 +158,10 @@ enum skf_err skf_factors_find(struct skf_work *w, uint64_t rows, uint32_t column
     SKF_TRY(skf_area_need(&w->sample, (2 * each + columns) * sizeof(float)));
     float *v = (float *)(void *)w->sample.p;
     struct search s = {skf_loops_of(w->isa), rows, columns, row, ctx, v, v + each, v + 2 * each};
+    bool is_few;
+    SKF_TRY(is_sparse(&s, ROWS_FIRST, &is_few));
+    if (is_few)
+        return SKF_OK;
     uint32_t noise = 12345;
     for (size_t i = 0; i < each; i++) {
         noise = noise * 1664525 + 1013904223;

@@ -1,4 +1,5 @@
 /* What the chunks of a tensor share: the factors that its rows move along (factor_priv.h). */
+#include <math.h>
 #include <string.h>
 
 #include "delta/build_priv.h"
@@ -11,6 +12,15 @@ struct rows {
     const struct skf_tensor *old, *neu;
     float *was; /* a row of the source */
 };
+
+/* Sums of their squares stay numbers. */
+static SKF_LOOPS void held_back(float *d, uint64_t n)
+{
+    for (uint64_t j = 0; j < n; j++) {
+        float x = d[j] > 1e15f ? 0 : d[j];
+        d[j] = x < -1e15f ? 0 : x;
+    }
+}
 
 static enum skf_err row_change(void *ctx, uint64_t i, float *out)
 {
@@ -27,29 +37,22 @@ static enum skf_err row_change(void *ctx, uint64_t i, float *out)
     } else {
         SKF_TRY(skf_dequantize(r->neu->type, neu, out, n));
         SKF_TRY(skf_dequantize(r->neu->type, old, r->was, n));
-        for (uint64_t j = 0; j < n; j++)
-            out[j] -= r->was[j];
+        for (uint64_t j = 0; j < n; j++) {
+            float d = out[j] - r->was[j];
+            out[j] = isfinite(d) ? d : 0;
+        }
     }
-    for (uint64_t j = 0; j < n; j++)
-        out[j] = out[j] > -1e15f && out[j] < 1e15f ? out[j] : 0;
+    held_back(out, n);
     return SKF_OK;
 }
 
 /* What halving a change's energy saves; 0 for types that take no guess. */
 static double gain_of(enum skf_type t)
 {
-    switch (t) {
-    case SKF_T_BF16:
-    case SKF_T_F16:
-    case SKF_T_F32:
+    const struct skf_type_info *info = skf_type_info(t);
+    if (t == SKF_T_BF16 || t == SKF_T_F16 || t == SKF_T_F32)
         return SKF_GAIN_FLOATS;
-    case SKF_T_Q4_0:
-    case SKF_T_Q4_1:
-    case SKF_T_Q8_0:
-        return SKF_GAIN_BLOCKS;
-    default:
-        return 0;
-    }
+    return info && info->block > 1 && skf_int_grain(t) ? SKF_GAIN_BLOCKS : 0;
 }
 
 /* Rows that are coded to see whether the side pays. */
@@ -108,6 +111,8 @@ enum skf_err build_find_side(struct build *b, unsigned worker, uint64_t tensor, 
     w->out.limit = SKF_CHUNK_MAX;
     if (e == SKF_OK)
         e = skf_factors_find(&w->work, rows, (uint32_t)neu->dims[0], gain_of(neu->type), row_change, &r, &w->out);
+    if (e == SKF_ERR_UNSUPPORTED) /* blocks that cannot be read as numbers */
+        return SKF_OK;
     bool pays = false;
     if (e == SKF_OK && w->out.len)
         e = does_pay(&r, rows, w->out.data, w->out.len, &pays);

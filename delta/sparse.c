@@ -17,9 +17,10 @@
 
 #define RUNS_MAX 8
 #define RUN_BITS 40   /* about what a run takes in front of its gaps */
-/* Beyond that, what symbols of few and of all words take by their states and tables; a fiftieth is for speed. */
+/* Beyond that, what symbols of few and of all words take by their states and tables; 6 in a hundred are for speed. */
 #define SPARSE_BITS 300
 #define DENSE_BITS 1200
+#define LISTED_BITS 0.03 /* what an element that is listed must earn, for the time that it takes */
 #define PARAMETER_MAX (1u << 20)
 #define LISTED_SHARE 4 /* at most n / LISTED_SHARE elements are listed: what a reader makes room for */
 
@@ -109,12 +110,12 @@ static double run_cost(const struct counts *c, unsigned first, unsigned last, ui
         double n = c->all[k], x = c->set[k];
         all += n;
         set += x;
-        listed += log2_of(x, n) + log2_of(n - x, n) + (n > 0 ? 12 : 0);
+        listed += log2_of(x, n) + log2_of(n - x, n) + n * LISTED_BITS + (n > 0 ? 12 : 0);
     }
     *m = 0;
     if (set == 0)
         return 16;
-    double gaps = (log2_of(set, all) + log2_of(all - set, all)) * 1.004 + 0.02 * set + RUN_BITS;
+    double gaps = (log2_of(set, all) + log2_of(all - set, all)) * 1.004 + RUN_BITS;
     double parameter = set < all ? -M_LN2 / log1p(-set / all) : 1;
     if (listed < gaps) {
         *m = 1;
@@ -191,26 +192,65 @@ static void count(const struct skf_work *w, uint32_t n, struct counts *c)
     }
 }
 
-enum skf_err skf_sparse_pays(struct skf_work *w, uint32_t n, double dense, bool *pays)
+enum skf_err skf_sparse_pays(struct skf_work *w, uint32_t n, double raw, bool *pays)
 {
     struct counts c;
     struct sparse s;
     uint32_t set = 0;
-    double bits = 0;
+    double bits = 0, dense;
     *pays = false;
     for (uint32_t i = 0; i < n; i++)
         set += w->sym.p[i] != 0;
     if (set > n / (2 * LISTED_SHARE))
         return SKF_OK;
+    SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->sym.p, w->key.p, n}, &dense));
     count(w, n, &c);
     bits = choose_runs(&c, &s);
     for (unsigned k = 0; k < 256; k++) /* sign and rest of those that are not small follow their symbol */
         bits += log2_of(c.sym[k], set) + (k >= SKF_SMALL ? c.sym[k] * (3.0 + (k - SKF_SMALL) / 2) : 0);
-    *pays = listed_of(&s, c.all) <= n / LISTED_SHARE && bits + SPARSE_BITS < (dense + DENSE_BITS) * 1.02;
+    *pays = listed_of(&s, c.all) <= n / LISTED_SHARE && bits + SPARSE_BITS < (dense + raw + DENSE_BITS) * 1.06;
     return SKF_OK;
 }
 
 /* ---- coding --------------------------------------------------------------------------------------------------------------------------- */
+/* Bits set; without an instruction for it the compiler would call a function. */
+static inline unsigned ones_of(uint64_t m)
+{
+    m -= m >> 1 & 0x5555555555555555u;
+    m = (m & 0x3333333333333333u) + (m >> 2 & 0x3333333333333333u);
+    return (unsigned)(((m + (m >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56);
+}
+
+/* Which of eight keys are above `last`, a bit each. */
+static inline uint64_t above(uint64_t keys, unsigned last)
+{
+    const uint64_t each = 0x0101010101010101u;
+    uint64_t t = (keys + (127 - last) * each) >> 7 & each; /* keys are below 48 */
+    return t * 0x0102040810204080u >> 56;
+}
+
+/* Which of 64 keys are above `last`. */
+static uint64_t mask_above(const uint8_t *key, unsigned last)
+{
+    uint64_t m = 0;
+    for (unsigned i = 0; i < 8; i++)
+        m |= above(skf_le64(key + 8 * i), last) << 8 * i;
+    return m;
+}
+
+/* Which of 64 symbols are not 0. */
+static uint64_t mask_set(const uint8_t *sym)
+{
+    const uint64_t each = 0x0101010101010101u;
+    uint64_t m = 0;
+    for (unsigned i = 0; i < 8; i++) {
+        uint64_t x = skf_le64(sym + 8 * i);
+        x = (((x & 127 * each) + 127 * each) | x) >> 7 & each;
+        m |= (x * 0x0102040810204080u >> 56) << 8 * i;
+    }
+    return m;
+}
+
 static unsigned run_of(const struct sparse *s, uint8_t key)
 {
     unsigned r = 0;
@@ -224,21 +264,28 @@ static enum skf_err put_gaps(struct skf_work *w, const struct sparse *s, unsigne
 {
     struct skf_bits_out b;
     struct golomb g = golomb_of(s->run[r].m - 1);
-    uint32_t gap = 0;
-    uint8_t first = r ? (uint8_t)(s->run[r - 1].last + 1) : 0;
+    uint32_t gap = 0; /* elements of the run since the last that changed */
     SKF_TRY(skf_put_varint(out, s->run[r].count));
     /* A gap takes a bit and its rest; all quotients together come to at most n. */
     SKF_TRY(skf_area_need(&w->raw, ((uint64_t)s->run[r].count * (g.bits + 1) + n) / 8 + 32));
     b = (struct skf_bits_out){.p = w->raw.p};
-    for (uint32_t i = 0; i < n; i++) {
-        if (w->key.p[i] < first || w->key.p[i] > s->run[r].last)
-            continue;
-        if (w->sym.p[i]) {
-            golomb_put(&b, g, gap);
+    for (uint32_t i = 0; i < n; i += 64) {
+        uint8_t pad[64] = {0}, sym[64] = {0};
+        uint32_t some = SKF_MIN(n - i, 64u);
+        const uint8_t *key = some < 64 ? memcpy(pad, w->key.p + i, some) : w->key.p + i;
+        memcpy(sym, w->sym.p + i, some);
+        uint64_t in = some < 64 ? (1ull << some) - 1 : UINT64_MAX;
+        if (r + 1 < s->n)
+            in &= ~mask_above(key, s->run[r].last);
+        if (r)
+            in &= mask_above(key, s->run[r - 1].last);
+        for (uint64_t set = in & mask_set(sym); set; set &= set - 1) {
+            uint64_t upto = set ^ (set - 1); /* this one and all before it */
+            golomb_put(&b, g, gap + ones_of(in & upto) - 1);
             gap = 0;
-        } else {
-            gap++;
+            in &= ~upto;
         }
+        gap += ones_of(in);
     }
     return skf_raw_put(w, &b, out);
 }
@@ -284,7 +331,14 @@ enum skf_err skf_sparse_put(struct skf_work *w, const struct skf_words *o, struc
     if (is_unit)
         return put_signs(w, o->n, listed, out);
     SKF_TRY(skf_raw_begin(w, listed, o->width, &raw));
+    bool has_whole = false; /* a run that is listed whole, its zeros too */
+    for (unsigned r = 0; r < s.n; r++)
+        has_whole = has_whole || s.run[r].m == 1;
     for (uint32_t i = 0; i < o->n; i++) { /* closed up in place */
+        if (!has_whole && o->n - i >= 8 && !skf_le64(sym + i)) {
+            i += 7;
+            continue;
+        }
         if (!sym[i] && s.run[run_of(&s, key[i])].m != 1)
             continue;
         key[k] = key[i];
@@ -320,23 +374,6 @@ static enum skf_err get_runs(struct skf_reader *r, uint32_t n, struct sparse *s)
     return s->run[s->n - 1].last == SKF_CONTEXTS - 1 ? SKF_OK : SKF_ERR_FORMAT;
 }
 
-/* Which of eight keys are above `last`, a bit each. */
-static inline uint64_t above(uint64_t keys, unsigned last)
-{
-    const uint64_t each = 0x0101010101010101u;
-    uint64_t t = (keys + (127 - last) * each) >> 7 & each; /* keys are below 48 */
-    return t * 0x0102040810204080u >> 56;
-}
-
-/* Which of 64 keys are above `last`. */
-static uint64_t mask_above(const uint8_t *key, unsigned last)
-{
-    uint64_t m = 0;
-    for (unsigned i = 0; i < 8; i++)
-        m |= above(skf_le64(key + 8 * i), last) << 8 * i;
-    return m;
-}
-
 /* The place of the k-th set bit of m, which has more than k. */
 static inline unsigned select_bit(uint64_t m, unsigned k)
 {
@@ -362,7 +399,7 @@ static bool next_gap(struct run *x)
 /* Elements of this run among 64, `in`, that are listed. */
 static inline bool take_run(struct run *x, uint64_t in, uint64_t *listed)
 {
-    unsigned n = (unsigned)__builtin_popcountll(in);
+    unsigned n = ones_of(in);
     *listed = x->m == 1 ? in : 0;
     while (x->next < x->seen + n) {
         *listed |= 1ull << select_bit(in, (unsigned)(x->next - x->seen));
@@ -395,7 +432,7 @@ static enum skf_err place(struct skf_work *w, struct sparse *s, uint32_t n, uint
             set |= some;
             left = rest;
         }
-        if ((unsigned)__builtin_popcountll(set) > most - k)
+        if (ones_of(set) > most - k)
             return SKF_ERR_FORMAT;
         for (; set; set &= set - 1)
             at[k++] = i + (unsigned)__builtin_ctzll(set);

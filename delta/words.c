@@ -348,17 +348,33 @@ static void set_base(const struct skf_words *o, struct skf_levels *l)
     l->base = MIDDLE - (int)floor((double)scales / (double)seen + levels / o->n + 0.5);
 }
 
-/* Levels where they pay; contexts in w->key. What symbols and levels cost, in bits, in *bits. */
-static enum skf_err choose_levels(struct skf_work *w, const struct skf_words *o, struct skf_levels *l, double *bits)
+/* Every so many stripes are looked at before levels are chosen. */
+#define LOOK_EACH 4
+
+/* What the symbols of some stripes take in the contexts of l, in bits; keys and symbols of these in w->part. */
+static enum skf_err look(struct skf_work *w, const struct skf_words *o, const struct skf_levels *l, double *bits)
 {
-    double with, side;
-    struct skf_syms s = {w->sym.p, NULL, o->n};
+    const struct skf_loops *loops = skf_loops_of(w->isa);
+    uint32_t some = 0;
+    SKF_TRY(skf_area_need(&w->part, 2 * (size_t)o->n));
+    uint8_t *sym = w->part.p, *key = sym + o->n;
+    for (uint32_t k = 0; k < l->n; k += LOOK_EACH) {
+        uint32_t at = k * l->stripe, n = SKF_MIN(l->stripe, o->n - at);
+        memcpy(sym + some, w->sym.p + at, n);
+        keys_of(loops, o, o->old + (size_t)at * o->width, skf_level_at(l, k), key + some, n);
+        some += n;
+    }
+    return skf_syms_cost(w, &(struct skf_syms){sym, key, some}, bits);
+}
+
+/* Levels where they pay; contexts in w->key. */
+static enum skf_err choose_levels(struct skf_work *w, const struct skf_words *o, struct skf_levels *l)
+{
+    double with, without, side;
     set_base(o, l);
-    SKF_TRY(keys(w, o, l));
-    s.key = w->key.p;
-    SKF_TRY(skf_syms_cost(w, &s, bits));
     if (l->n == 1)
-        return SKF_OK;
+        return keys(w, o, l);
+    SKF_TRY(look(w, o, l, &without));
     SKF_TRY(skf_area_need(&w->val, l->n * sizeof(double)));
     double *move = (double *)(void *)w->val.p;
     measure(w, o, l, move);
@@ -366,14 +382,9 @@ static enum skf_err choose_levels(struct skf_work *w, const struct skf_words *o,
     SKF_TRY(skf_levels_make(w, move, &try));
     SKF_TRY(skf_levels_cost(w, &try, &side));
     set_base(o, &try);
-    SKF_TRY(keys(w, o, &try));
-    s.key = w->key.p;
-    SKF_TRY(skf_syms_cost(w, &s, &with));
-    if (with + side < *bits) {
+    SKF_TRY(look(w, o, &try, &with));
+    if (with + side / LOOK_EACH < without)
         *l = try;
-        *bits = with + side;
-        return SKF_OK;
-    }
     return keys(w, o, l);
 }
 
@@ -383,7 +394,6 @@ enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *given, st
     struct skf_levels l;
     struct skf_bits_out raw;
     uint8_t form;
-    double bits;
     bool is_sparse;
     SKF_TRY(narrow(w, o, &form));
     SKF_TRY(skf_buf_u8(out, form));
@@ -399,10 +409,9 @@ enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *given, st
         syms_of_halves(w, o, &raw);
     else
         BY_WIDTH(o->width, SYMS)
-    SKF_TRY(choose_levels(w, o, &l, &bits));
+    SKF_TRY(choose_levels(w, o, &l));
     SKF_TRY(skf_levels_put(w, &l, out));
-    bits += 8.0 * (double)(raw.p - w->raw.p);
-    SKF_TRY(skf_sparse_pays(w, o->n, bits, &is_sparse));
+    SKF_TRY(skf_sparse_pays(w, o->n, 8.0 * (double)(raw.p - w->raw.p), &is_sparse));
     SKF_TRY(skf_buf_u8(out, is_sparse ? MODE_SPARSE : MODE_DENSE));
     if (is_sparse)
         return skf_sparse_put(w, o, out);

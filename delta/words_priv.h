@@ -135,9 +135,9 @@ static inline __attribute__((always_inline)) bool word_far(struct word_bits *b, 
 }
 
 /* ---- sparse changes (sparse.c) ---------------------------------------------------------------------------------------------- */
-/* Whether gaps are cheaper than a symbol for every word, whose cost in bits is `dense`; w->sym and w->key hold symbols and
- * contexts of all. */
-SKF_MUST enum skf_err skf_sparse_pays(struct skf_work *w, uint32_t n, double dense, bool *pays);
+/* Whether gaps are cheaper than a symbol for every word and `raw` bits beside them; w->sym and w->key hold symbols and contexts
+ * of all. */
+SKF_MUST enum skf_err skf_sparse_pays(struct skf_work *w, uint32_t n, double raw, bool *pays);
 /* Appends the changes, with what skf_sparse_pays left in w. */
 SKF_MUST enum skf_err skf_sparse_put(struct skf_work *w, const struct skf_words *o, struct skf_buf *out);
 /* Changes o->neu, which holds what the changes count from; contexts in w->key. */
