@@ -184,7 +184,7 @@ const char *skf_human_bytes(uint64_t n, char buf[16])
 
 /* ---- progress and cancel: one a process, since there is one terminal and one Ctrl-C ----------------------------------------- */
 static atomic_bool cancelled;
-static atomic_uint_fast64_t last_drawn_ns;
+static atomic_uint_fast64_t last_drawn_ns, begun_ns;
 static atomic_bool is_drawn;
 
 static void on_signal(int sig) { atomic_store(&cancelled, true); }
@@ -194,10 +194,12 @@ static void draw(void *ctx, uint64_t done, uint64_t total)
     uint64_t now = skf_now_ns(), last = atomic_load(&last_drawn_ns);
     if (now - last < 100000000u || !atomic_compare_exchange_strong(&last_drawn_ns, &last, now))
         return;
-    char a[16], b[16];
+    char left[32] = "";
     atomic_store(&is_drawn, true);
-    (void)fprintf(stderr, "\r\033[K%s %3.0f %%  %s of %s", (const char *)ctx, total ? 100.0 * (double)done / (double)total : 0.0,
-                  skf_human_bytes(done, a), skf_human_bytes(total, b));
+    double part = total ? (double)done / (double)total : 0.0, seconds = (double)(now - atomic_load(&begun_ns)) / 1e9;
+    if (part > 0.02 && part <= 1 && seconds > 1) /* at the rate so far */
+        (void)snprintf(left, sizeof left, ", about %.0f s left", seconds / part - seconds);
+    (void)fprintf(stderr, "\r\033[K%s %3.0f %%%s", (const char *)ctx, 100 * part, left);
 }
 
 struct skf_progress skf_cli_progress(const char *label)
@@ -205,6 +207,7 @@ struct skf_progress skf_cli_progress(const char *label)
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND}; /* a second Ctrl-C ends it at once */
     (void)sigaction(SIGINT, &sa, NULL);
     (void)sigaction(SIGTERM, &sa, NULL);
+    atomic_store(&begun_ns, skf_now_ns());
     return (struct skf_progress){.fn = isatty(STDERR_FILENO) ? draw : NULL,
                                  .ctx = (void *)(uintptr_t)label,
                                  .cancel = &cancelled};

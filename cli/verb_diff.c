@@ -19,7 +19,7 @@ static bool is_same_file(const char *a, const char *b)
 
 struct want {
     const char *out, *adapter, *sort;
-    uint64_t jobs, level;
+    uint64_t jobs, level, share;
     bool is_plan, is_explained, is_json;
 };
 struct diff { /* one, on its way */
@@ -113,11 +113,18 @@ static enum skf_err make_plan(struct diff *d, double encode_seconds, struct skf_
     return SKF_OK;
 }
 
+static bool is_cut_short(const char *path, const struct skf_model *m)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && (uint64_t)st.st_size < skf_model_source(m)->size;
+}
+
 static enum skf_err run(struct diff *d, const char *old_path, const char *new_path, struct skf_why *why)
 {
     const struct want *w = d->w;
     const char *path;
     struct skf_delta_opts opts = {.jobs = (unsigned)w->jobs, .level = (int)w->level, .progress = skf_cli_progress("diff")};
+    opts.progress.share = (unsigned)w->share;
     SKF_TRY(skf_model_open(old_path, &d->old, why));
     SKF_TRY(skf_model_open(new_path, &d->neu, why));
     if (w->adapter)
@@ -125,7 +132,10 @@ static enum skf_err run(struct diff *d, const char *old_path, const char *new_pa
     opts.adapter = d->adapter;
     SKF_TRY(choose_path(d, &path, why));
     double begun = skf_cpu_seconds();
-    SKF_TRY(skf_delta_build(d->old, d->neu, path, &opts, &d->stats, why));
+    enum skf_err e = skf_delta_build(d->old, d->neu, path, &opts, &d->stats, why);
+    if (e == SKF_ERR_IO && (is_cut_short(old_path, d->old) || is_cut_short(new_path, d->neu)))
+        return skf_fail(why, e, "%s: became shorter while it was read", is_cut_short(old_path, d->old) ? old_path : new_path);
+    SKF_TRY(e);
     double seconds = skf_cpu_seconds() - begun;
     if (w->is_explained)
         SKF_TRY(skf_explain_make(path, d->neu, w->sort, &d->explain, why));
@@ -153,12 +163,13 @@ static int diff(const char *old_path, const char *new_path, const struct want *w
 
 int skf_verb_diff(int argc, char **argv)
 {
-    struct want w = {0};
+    struct want w = {.share = 100};
     const char *files[2];
     const struct skf_opt opts[] = {
         {.name = "--output", .letter = 'o', .value = "FILE.skd", .help = "where the delta goes", .text = &w.out},
         {.name = "--adapter", .value = "LORA.gguf", .help = "NEW is OLD with this adapter merged, where it is", .text = &w.adapter},
         {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &w.jobs},
+        {.name = "--share", .value = "PERCENT", .help = "of each processor's time, at most (100)", .number = &w.share},
         {.name = "--level", .value = "N", .help = "zstd level of bytes that are no tensors, 1 to 19 (9)", .number = &w.level},
         {.name = "--plan", .help = "only tell what this and other ways would cost, and why; writes no delta", .flag = &w.is_plan},
         {.name = "--explain", .help = "a table of what each tensor costs", .flag = &w.is_explained},
@@ -183,6 +194,8 @@ int skf_verb_diff(int argc, char **argv)
         wrong = "--sort: file, sent, bytes, bits or name";
     else if (w.sort && !w.is_explained)
         wrong = "--sort orders the table of --explain, which is not asked for";
+    else if (w.share < 1 || w.share > 100)
+        wrong = "--share: 1 to 100";
     else if (w.level > 19 || w.jobs > 1024)
         wrong = w.level > 19 ? "--level: 1 to 19" : "--jobs: at most 1024";
     else if (w.out && (is_same_file(w.out, files[0]) || is_same_file(w.out, files[1])))

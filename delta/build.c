@@ -43,17 +43,81 @@ static void chunk_done(struct build *b, uint64_t i)
     s->p = NULL;
 }
 
+/* ---- steps, which a file cut short under them must not end by a signal ------------------------------------------------------------ */
+struct step {
+    struct build *b;
+    unsigned worker;
+    uint64_t i;
+    bool is_side;
+};
+
+static enum skf_err run_step(void *ctx, struct skf_why *why)
+{
+    struct step *s = ctx;
+    return s->is_side ? build_find_side(s->b, s->worker, s->i, why) : build_chunk(s->b, s->worker, s->i, why);
+}
+
+static enum skf_err guarded(struct step *s, struct skf_why *why)
+{
+    struct build *b = s->b;
+    uint64_t begun = skf_now_ns();
+    enum skf_err e = skf_map_guard(run_step, s, why);
+    skf_progress_rest(b->progress, begun);
+    if (e == SKF_ERR_IO) { /* a step that was left may hold a lock; those of others refuse */
+        for (unsigned k = 0; k < BUILD_HEAVY; k++)
+            (void)pthread_mutex_unlock(&b->heavy[k].lock);
+        (void)pthread_mutex_unlock(&b->adapter_lock);
+    }
+    return e;
+}
+
 static enum skf_err chunk_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
-    struct build *b = ctx;
-    SKF_TRY(build_chunk(b, worker, i, why));
-    chunk_done(b, i);
+    SKF_TRY(guarded(&(struct step){.b = ctx, .worker = worker, .i = i}, why));
+    chunk_done(ctx, i);
     return SKF_OK;
 }
 
 static enum skf_err side_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
-    return build_find_side(ctx, worker, i, why);
+    return guarded(&(struct step){.b = ctx, .worker = worker, .i = i, .is_side = true}, why);
+}
+
+static void init_lock(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t a;
+    (void)pthread_mutexattr_init(&a);
+    (void)pthread_mutexattr_settype(&a, PTHREAD_MUTEX_ERRORCHECK); /* whose owner alone can unlock it */
+    (void)pthread_mutex_init(lock, &a);
+    (void)pthread_mutexattr_destroy(&a);
+}
+
+/* ---- progress: hashing both and coding what is not there are one way, on which a byte hashed is an eighth of one coded -------------- */
+#define HASH_STEP 8
+
+static void tell_whole(void *ctx, uint64_t done, uint64_t total)
+{
+    const struct build *b = ctx;
+    skf_progress_tell(b->whole, SKF_MIN(b->before + done / b->step, b->all), b->all);
+}
+
+static void begin_progress(struct build *b, const struct skf_progress *whole)
+{
+    uint64_t old = b->old_source->size / HASH_STEP, neu = b->neu_source->size;
+    b->whole = whole;
+    b->pace = (struct skf_progress){.fn = tell_whole, .ctx = b, .cancel = whole->cancel, .share = whole->share};
+    b->progress = &b->pace;
+    b->step = HASH_STEP;
+    b->all = old + neu / HASH_STEP + neu;
+}
+
+static void begin_coding(struct build *b)
+{
+    b->before = (b->old_cut.size + b->neu_cut.size) / HASH_STEP;
+    b->step = 1;
+    b->all = b->before;
+    for (uint64_t i = 0; i < b->neu_cut.n; i++)
+        b->all += b->chunks[i].coding == SKF_CODE_COPY ? 0 : b->neu_cut.chunks[i].length;
 }
 
 /* ---- the plan -------------------------------------------------------------------------------------------------------------------- */
@@ -89,6 +153,8 @@ static enum skf_err place_chunks(struct build *b, struct skf_why *why, bool *nee
             continue;
         }
         r->coding = SKF_CODE_RAW;
+        if (likely < b->old_cut.n && b->old_cut.chunks[likely].length == c->length)
+            likely++; /* both go on side by side: of chunks that are alike the one in the same place is the best to copy */
         if (is_inside)
             atomic_fetch_add(&b->sides[t].left, 1);
         *needs_anchors = *needs_anchors || !is_inside || !b->pairs[t];
@@ -214,6 +280,7 @@ static enum skf_err write_out(struct build *b, const char *out_path, uint64_t *s
         goto out;
     if (!(piece = skf_alloc(SKF_CHUNK_MAX)))
         SKF_GO(e, no_memory(why));
+    skf_draft_sweep_of(out_path, NULL); /* what killed runs left */
     SKF_GO(e, skf_draft_open(out_path, *size, 0644, &d, why));
     SKF_GO(e, skf_draft_write_at(d, 0, index.data, index.len, why));
     uint64_t at = index.len;
@@ -259,9 +326,9 @@ static void tell(const struct build *b, const struct skf_delta_opts *opts, struc
 static enum skf_err build_all(struct build *b, const char *out_path, struct skf_delta_stats *stats, struct skf_why *why)
 {
     bool needs_anchors = false;
-    struct skf_progress quiet = {.cancel = b->progress->cancel};
-    SKF_TRY(skf_cut_make(b->old, b->jobs, &quiet, &b->old_cut, why));
-    SKF_TRY(skf_cut_make(b->neu, b->jobs, &quiet, &b->neu_cut, why));
+    SKF_TRY(skf_cut_make(b->old, b->jobs, b->progress, &b->old_cut, why));
+    b->before = b->old_cut.size / HASH_STEP;
+    SKF_TRY(skf_cut_make(b->neu, b->jobs, b->progress, &b->neu_cut, why));
     if (memcmp(b->old_cut.root, b->neu_cut.root, SKF_DIGEST) == 0)
         return write_out(b, out_path, &stats->bytes, why);
     b->jobs = SKF_MIN(b->jobs, BUILD_JOBS);
@@ -272,6 +339,7 @@ static enum skf_err build_all(struct build *b, const char *out_path, struct skf_
     if (!b->sides || !b->adapted)
         return no_memory(why);
     SKF_TRY(place_chunks(b, why, &needs_anchors));
+    begin_coding(b);
     if (needs_anchors && b->old_cut.size)
         SKF_TRY(skf_anchors_make(b->old_source, b->jobs, b->progress, &b->anchors, why));
     if (out_path)
@@ -295,11 +363,11 @@ enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model
                       .spool = {.fd = -1},
                       .jobs = opts->jobs ? opts->jobs : skf_cpu_count(),
                       .level = opts->level,
-                      .adapter = opts->adapter,
-                      .progress = &opts->progress};
-    (void)pthread_mutex_init(&b.adapter_lock, NULL);
+                      .adapter = opts->adapter};
+    begin_progress(&b, &opts->progress);
+    init_lock(&b.adapter_lock);
     for (unsigned i = 0; i < BUILD_HEAVY; i++)
-        (void)pthread_mutex_init(&b.heavy[i].lock, NULL);
+        init_lock(&b.heavy[i].lock);
     *stats = (struct skf_delta_stats){0};
     enum skf_err e = build_all(&b, out_path, stats, why);
     if (e == SKF_OK)

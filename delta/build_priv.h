@@ -73,7 +73,10 @@ struct build {
     struct build_worker *workers;
     unsigned jobs;
     int level;
-    const struct skf_progress *progress;
+    const struct skf_progress *progress; /* of the stage, which `pace` makes part of the whole: */
+    struct skf_progress pace;
+    const struct skf_progress *whole;
+    uint64_t before, step, all; /* what the stages before came to, bytes of this one that count as one, and what all will come to */
     atomic_uint_fast64_t done;
 };
 

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/file.h"
 #include "delta/skd_priv.h"
 
 /* ---- chunks by digest --------------------------------------------------------------------------------------------------------- */
@@ -105,12 +106,16 @@ static void add_anchor(struct skf_anchors *a, uint64_t h, uint64_t place)
 }
 
 /* One segment, begun WINDOW bytes earlier so that its first hashes are whole. */
-static enum skf_err scan_segment(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+struct segment {
+    struct skf_anchors *a;
+    uint64_t i;
+};
+
+static enum skf_err scan_segment(void *ctx, struct skf_why *why)
 {
-    struct skf_anchors *a = ctx;
-    if (is_cancelled(a->progress))
-        return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
-    uint64_t first = i * SEGMENT, at = first > WINDOW ? first - WINDOW : 0, h = 0;
+    const struct segment *s = ctx;
+    struct skf_anchors *a = s->a;
+    uint64_t first = s->i * SEGMENT, at = first > WINDOW ? first - WINDOW : 0, h = 0;
     uint64_t end = SKF_MIN(first + SEGMENT, a->source->size);
     while (at < end) {
         const uint8_t *p;
@@ -125,6 +130,17 @@ static enum skf_err scan_segment(void *ctx, unsigned worker, uint64_t i, struct 
         at += n;
     }
     return SKF_OK;
+}
+
+static enum skf_err scan_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+{
+    struct skf_anchors *a = ctx;
+    uint64_t begun = skf_now_ns();
+    if (is_cancelled(a->progress))
+        return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
+    enum skf_err e = skf_map_guard(scan_segment, &(struct segment){a, i}, why);
+    skf_progress_rest(a->progress, begun);
+    return e;
 }
 
 enum skf_err skf_anchors_make(const struct skf_source *s, unsigned jobs, const struct skf_progress *progress,
@@ -145,7 +161,7 @@ enum skf_err skf_anchors_make(const struct skf_source *s, unsigned jobs, const s
     a->source = s;
     a->progress = progress;
     fill_gear(a->gear);
-    enum skf_err e = skf_par_for(jobs, (s->size + SEGMENT - 1) / SEGMENT, scan_segment, a, why);
+    enum skf_err e = skf_par_for(jobs, (s->size + SEGMENT - 1) / SEGMENT, scan_step, a, why);
     if (e != SKF_OK) {
         skf_anchors_free(a);
         return e;
