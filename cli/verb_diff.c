@@ -170,7 +170,7 @@ int skf_verb_diff(int argc, char **argv)
         {.name = "--adapter", .value = "LORA.gguf", .help = "NEW is OLD with this adapter merged, where it is", .text = &w.adapter},
         {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &w.jobs},
         {.name = "--share", .value = "PERCENT", .help = "of each processor's time, at most (100)", .number = &w.share},
-        {.name = "--level", .value = "N", .help = "zstd level of bytes that are no tensors, 1 to 19 (9)", .number = &w.level},
+        {.name = "--level", .value = "N", .help = "zstd level, 1 to 19 (19 for bytes that are no tensors)", .number = &w.level},
         {.name = "--plan", .help = "only tell what this and other ways would cost, and why; writes no delta", .flag = &w.is_plan},
         {.name = "--explain", .help = "a table of what each tensor costs", .flag = &w.is_explained},
         {.name = "--sort", .value = "BY", .help = "its order: file, sent, bytes, bits or name", .text = &w.sort},
