@@ -31,6 +31,7 @@ struct quantize_args {
     const struct skf_quantize_rule *rules;                     /* --tensor-type and --keep */
     size_t n_rules;
     const char *imatrix;            /* file of an importance matrix */
+    const char *save_imatrix;       /* where that of `calibrate` goes; NULL: nowhere */
     const struct skf_prune *prune;  /* NULL: none */
     const char *observer;           /* minmax, average: record the activations' scales; NULL: do not */
     bool is_plan;                   /* only tell */

@@ -170,6 +170,8 @@ static enum skf_err prepare(struct plain *p, struct skf_why *why)
         SKF_TRY(skf_imatrix_open(a->imatrix, &p->imatrix, why));
     if (a->calibrate)
         SKF_TRY(skf_cli_observe(p->m, a->in, a->calibrate, a->jobs, &a->progress, &p->seen, why));
+    if (a->save_imatrix)
+        SKF_TRY(skf_imatrix_save(p->seen.imatrix, a->save_imatrix, a->calibrate, p->seen.tokens, why));
     p->opts = (struct skf_quantize_opts){.kind = a->kind, .embedding = a->embedding, .output = a->output, .rules = a->rules,
                                          .n_rules = a->n_rules, .prune = a->prune, .jobs = a->jobs, .progress = &a->progress};
     p->opts.imatrix = p->imatrix ? p->imatrix : a->observer ? NULL : p->seen.imatrix;

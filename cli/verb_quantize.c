@@ -126,6 +126,7 @@ static const char *misplaced(const struct asked *q, const char **what)
     } all[] = {
         {"--budget", q->budget, true}, {"--gain", q->gain, true}, {"--bytes", a->bytes, true}, {"--method", a->method, true},
         {"--text", a->text, true}, {"--prune", q->prune, false}, {"--imatrix", a->imatrix, false}, {"--observer", a->observer, false},
+        {"--save-imatrix", a->save_imatrix, false},
         {"--tensor-type and --keep", a->n_rules, false}, {"--embedding-type", q->embedding, false},
         {"--output-type", q->output, false}, {"--plan", a->is_plan, false},
     };
@@ -155,6 +156,9 @@ static const char *take(struct asked *q, const char **what)
     *what = "minmax or average, with --calibrate TEXT";
     if (a->observer && ((strcmp(a->observer, "minmax") != 0 && strcmp(a->observer, "average") != 0) || !a->calibrate))
         return "--observer";
+    *what = "goes with --calibrate TEXT";
+    if (a->save_imatrix && !a->calibrate)
+        return "--save-imatrix";
     *what = "an importance matrix is read or made, not both";
     if (a->imatrix && a->calibrate && !a->observer)
         return "--imatrix and --calibrate";
@@ -193,6 +197,7 @@ static bool is_parsed(struct asked *q, int argc, char **argv, int *status)
          .list_max = MAX_RULES, .list_n = &q->n_kept},
         {.name = "--imatrix", .value = "FILE", .help = "weigh errors by an importance matrix of llama.cpp", .text = &a->imatrix},
         {.name = "--calibrate", .value = "TEXT", .help = "weigh errors by what this text asks of the model", .text = &a->calibrate},
+        {.name = "--save-imatrix", .value = "FILE", .help = "with --calibrate: keep it, as llama.cpp does", .text = &a->save_imatrix},
         {.name = "--observer", .value = "O", .help = "with --calibrate: record activation scales, minmax or average", .text = &a->observer},
         {.name = "--prune", .value = "SHARE", .help = "make the smallest weights zero: 50%, or 2:4", .text = &q->prune},
         {.name = "--prune-global", .help = "one threshold for all tensors", .flag = &q->is_global},

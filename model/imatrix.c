@@ -122,7 +122,7 @@ bool is_imatrix_for(struct skf_imatrix *im, const char *tensor, const float **me
     if (!e)
         return false;
     for (size_t i = 0; e->sum && i < e->n; i++)
-        e->mean[i] = (float)(e->sum[i] / (double)(e->rows ? e->rows : 1));
+        e->mean[i] = (float)e->sum[i] / (float)(e->rows ? e->rows : 1); /* as one that is read again */
     *mean_squares = e->mean;
     *n = e->n;
     return true;
@@ -270,5 +270,72 @@ enum skf_err skf_imatrix_open_source(const struct skf_source *src, const char *n
     SKF_TRY(skf_model_open_source(src, name, &m, why));
     enum skf_err e = read_any(m, name, im, why);
     skf_model_close(m);
+    return e;
+}
+
+/* ---- out ------------------------------------------------------------------------------------------------------------------- */
+static enum skf_err put_texts(struct skf_gguf_out *w, const char *text)
+{
+    struct skf_buf raw = SKF_BUF_INIT(1 << 16);
+    enum skf_err e = skf_buf_u64(&raw, strlen(text));
+    if (e == SKF_OK)
+        e = skf_buf_str(&raw, text);
+    if (e == SKF_OK) {
+        static const char key[] = "imatrix.datasets";
+        struct skf_gguf_kv kv = {.key = {key, sizeof key - 1}};
+        kv.value = (struct skf_gguf_value){.type = SKF_GGUF_STRING, .is_array = true, .count = 1, .raw = raw.data, .raw_len = raw.len};
+        e = skf_gguf_out_kv(w, &kv);
+    }
+    skf_buf_free(&raw);
+    return e;
+}
+
+static enum skf_err put_entry(struct skf_gguf_out *w, const struct entry *e)
+{
+    char name[SKF_NAME_MAX + 16];
+    struct skf_tensor t = {.name = name, .type = SKF_T_F32, .n_dims = 2, .dims = {e->n, 1, 1, 1, 1, 1, 1, 1}};
+    (void)snprintf(name, sizeof name, "%.*s.in_sum2", SKF_NAME_MAX, e->name);
+    SKF_TRY(skf_gguf_out_tensor(w, &t));
+    (void)snprintf(name, sizeof name, "%.*s.counts", SKF_NAME_MAX, e->name);
+    t.dims[0] = 1;
+    return skf_gguf_out_tensor(w, &t);
+}
+
+static enum skf_err put_float(struct skf_gguf_out *w, float f, struct skf_why *why)
+{
+    uint8_t raw[4];
+    SKF_TRY(skf_quantize(SKF_T_F32, &f, raw, 1));
+    return skf_gguf_out_data(w, raw, sizeof raw, why);
+}
+
+enum skf_err skf_imatrix_save(const struct skf_imatrix *im, const char *path, const char *text, size_t tokens, struct skf_why *why)
+{
+    struct skf_gguf_out *w = NULL;
+    enum skf_err e = skf_gguf_out_new(32, &w);
+    for (size_t i = 0; e == SKF_OK && i < im->n; i++)
+        e = im->all[i].sum ? SKF_OK : SKF_ERR_ARG;
+    if (e == SKF_OK)
+        e = skf_gguf_out_str(w, "general.type", "imatrix");
+    if (e == SKF_OK)
+        e = put_texts(w, text);
+    if (e == SKF_OK) /* llama.cpp counts in chunks of so many tokens */
+        e = skf_gguf_out_u32(w, "imatrix.chunk_count", 1);
+    if (e == SKF_OK)
+        e = skf_gguf_out_u32(w, "imatrix.chunk_size", (uint32_t)tokens);
+    for (size_t i = 0; e == SKF_OK && i < im->n; i++)
+        e = put_entry(w, &im->all[i]);
+    if (e != SKF_OK) {
+        e = skf_fail(why, e, "%s: cannot be written (%s)", path, skf_err_name(e));
+        goto out;
+    }
+    SKF_GO(e, skf_gguf_out_begin(w, path, why));
+    for (size_t i = 0; i < im->n; i++) {
+        for (size_t k = 0; k < im->all[i].n; k++)
+            SKF_GO(e, put_float(w, (float)im->all[i].sum[k], why));
+        SKF_GO(e, put_float(w, (float)im->all[i].rows, why));
+    }
+    e = skf_gguf_out_commit(w, why);
+out:
+    skf_gguf_out_free(w);
     return e;
 }

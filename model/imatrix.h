@@ -25,4 +25,9 @@ size_t skf_imatrix_count(const struct skf_imatrix *im);
  * not there. They live until the next _add. */
 bool is_imatrix_for(struct skf_imatrix *im, const char *tensor, const float **mean_squares, size_t *n);
 
+/* Writes what was gathered as llama.cpp's GGUF form, whole or not at all; `text` is what it was gathered on, `tokens` how many.
+ * SKF_ERR_ARG when nothing was gathered. */
+SKF_MUST enum skf_err skf_imatrix_save(const struct skf_imatrix *im, const char *path, const char *text, size_t tokens,
+                                       struct skf_why *why);
+
 #endif

@@ -173,8 +173,14 @@ if r:
     said = json.loads(r.stdout)
     check(said["calibration_tokens"] > 500 and said["tensors_weighed"] == len(matrices) - 1 and read("cal.gguf") != read("out.q4_0.gguf"),
           "a text gives the importance of every matrix that is weighed", r.stdout[:300])
-    made("again with one thread", "one.gguf", source, "--type", "q4_0", "--calibrate", TEXT, "--jobs", "1")
+    made("again with one thread", "one.gguf", source, "--type", "q4_0", "--calibrate", TEXT, "--jobs", "1", "--save-imatrix", at("kept.gguf"))
     check(read("one.gguf") == read("cal.gguf"), "and the same bytes from one thread")
+    made("from what was kept", "kept.out.gguf", source, "--type", "q4_0", "--imatrix", at("kept.gguf"))
+    check(read("kept.out.gguf") == read("cal.gguf"), "and from the importance matrix that was kept")
+    kept = GGUFReader(at("kept.gguf"))
+    check({t.name for t in kept.tensors} == {n + e for n in matrices for e in (".in_sum2", ".counts")} and
+          kept.fields["imatrix.datasets"].contents() == [TEXT] and kept.fields["imatrix.chunk_size"].contents() == said["calibration_tokens"],
+          "which is in llama.cpp's form")
 
 # ---- INT8 ------------------------------------------------------------------------------------------------------------------------
 scales = {}
