@@ -154,6 +154,40 @@ static bool get_table(struct skf_bits_in *b, unsigned bits, uint32_t *entries)
     return at == size;
 }
 
+/* Bits that the table of these frequencies takes, and its symbols by it. */
+static double table_cost(const uint32_t *count, const uint16_t *freq, unsigned bits)
+{
+    uint8_t packed[KINDS * 2 + 16];
+    struct skf_bits_out b = {.p = packed};
+    double cost = 0;
+    put_table(&b, freq);
+    for (unsigned i = 0; i < KINDS; i++)
+        if (count[i])
+            cost += count[i] * (bits - log2(freq[i]));
+    return cost + 8.0 * (double)(b.p - packed) + b.have;
+}
+
+/* The precision at which tables and symbols together take least: tables of few symbols are shorter, and sooner made, when coarse. */
+static unsigned choose_bits(struct tables *t)
+{
+    double least = 0;
+    unsigned best = RANS_BITS_MAX;
+    for (unsigned bits = RANS_BITS_MAX; bits > RANS_BITS_MIN; bits--) {
+        double cost = 0;
+        for (unsigned c = 0; c < SKF_CONTEXTS; c++) {
+            if (t->kind[c] != TABLE_NEW)
+                continue;
+            normalize(t->count[c], t->freq[c], bits);
+            cost += table_cost(t->count[c], t->freq[c], bits);
+        }
+        if (bits < RANS_BITS_MAX && cost > least)
+            break;
+        best = bits;
+        least = cost;
+    }
+    return best;
+}
+
 /* ---- encoding ---------------------------------------------------------------------------------------------------------------- */
 static enum skf_err put_words(struct skf_work *w, const struct skf_syms *s, const struct tables *t, unsigned bits,
                               unsigned lanes, struct skf_buf *out)
@@ -213,7 +247,7 @@ enum skf_err skf_syms_put(struct skf_work *w, const struct skf_syms *s, struct s
     struct tables *t;
     SKF_TRY(count_all(w, s, &t));
     double cost = share_tables(t);
-    unsigned bits = RANS_BITS_MAX;
+    unsigned bits = choose_bits(t);
     unsigned lanes = cost < 8.0 * MANY_BYTES ? RANS_FEW : RANS_MANY;
     for (unsigned c = 0; c < SKF_CONTEXTS; c++) {
         skf_bits_put(&b, t->kind[c], 2);
