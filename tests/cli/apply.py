@@ -96,7 +96,7 @@ os.remove(out)
 # ---- interrupted
 for _ in range(20):
     status, err = kill_after(full / 2, "apply", old, delta, "-o", out, "--share", "20", sig=signal.SIGINT)
-    if status:
+    if status == 1:  # a signal may come before it is waited for, or when all is done
         break
 check(status == 1 and len(err.strip().splitlines()) == 1 and "cancelled" in err and not os.path.exists(out), "Ctrl-C ends it with a line", status, err)
 check(left("out.gguf") == [] or "goes on with " + at(left("out.gguf")[0]) in err, "the line names what is left", err, left("out"))
@@ -104,9 +104,9 @@ r = run("apply", old, delta, "-o", out)
 check(r.returncode == 0 and read(out) == wanted and left("out.gguf") == ["out.gguf"], "and the same command goes on", r.stderr)
 for _ in range(20):
     status, err = kill_after(rng.uniform(0.02, 0.2), "diff", old, new, "-o", at("cut.skd"), "--share", "20", sig=signal.SIGINT)
-    if status:
+    if status == 1:  # a signal may come before it is waited for, or when all is done
         break
-check(status in (1, -2) and left("cut.skd") == [], "an interrupted diff leaves nothing", status, err, left("cut"))
+check(status == 1 and left("cut.skd") == [], "an interrupted diff leaves nothing", status, err, left("cut"))
 for _ in range(3):
     kill_after(rng.uniform(0.05, 0.4), "diff", old, new, "-o", at("cut.skd"), "--share", "50")
 r = run("diff", old, new, "-o", at("cut.skd"))
