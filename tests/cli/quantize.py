@@ -137,9 +137,10 @@ def write_imatrix(name, entries, kind="imatrix", counts=TOKENS):
     w = GGUFWriter(at(name), "llama")
     w.add_string("general.type", kind)
     for n, v in entries.items():
-        w.add_tensor(n + ".in_sum2", (v * np.float32(TOKENS)).reshape(1, -1))
+        v = v.reshape(-1, v.shape[-1])
+        w.add_tensor(n + ".in_sum2", v * np.float32(TOKENS))
         if counts:
-            w.add_tensor(n + ".counts", np.full((1, 1), counts, np.float32))
+            w.add_tensor(n + ".counts", np.full((len(v), 1), counts, np.float32))
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
@@ -168,6 +169,28 @@ for kind in ("q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q6_k"):
                 x, w = values(old[n]), weights[n]
                 better += (w * (x - values(new[n])) ** 2).sum() < (w * (x - values(plain[n])) ** 2).sum()
         check(better > 50, f"{kind}: the weighed error is smaller", better)
+def write_experts(name, tensors_):
+    w = GGUFWriter(at(name), "llama")
+    for n, x in tensors_.items():
+        w.add_tensor(n, x)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    return at(name)
+
+
+experts = rng.standard_normal((3, 8, 256)).astype(np.float32)
+theirs = (rng.random_sample((3, 256)) ** 3).astype(np.float32)
+apart = {f"blk.{i}.ffn_up.weight": experts[i] for i in range(3)}
+for kind in ("q4_0", "q4_k"):
+    if made(f"{kind}: experts by importance", "experts.out.gguf", write_experts("experts.gguf", {"blk.0.ffn_up_exps.weight": experts}), "--type", kind,
+            "--imatrix", write_imatrix("experts.im.gguf", {"blk.0.ffn_up_exps.weight": theirs})) and \
+            made(f"{kind}: the same apart", "apart.out.gguf", write_experts("apart.gguf", apart), "--type", kind,
+                 "--imatrix", write_imatrix("apart.im.gguf", {f"blk.{i}.ffn_up.weight": theirs[i] for i in range(3)})):
+        one, three = tensors(at("experts.out.gguf")), tensors(at("apart.out.gguf"))
+        check(all(np.array_equal(one["blk.0.ffn_up_exps.weight"].data[i], three[f"blk.{i}.ffn_up.weight"].data) for i in range(3)),
+              f"{kind}: each matrix of a tensor has its own importance")
 r = made("calibrated on a text", "cal.gguf", source, "--type", "q4_0", "--calibrate", TEXT, "--json")
 if r:
     said = json.loads(r.stdout)
