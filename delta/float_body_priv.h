@@ -80,14 +80,14 @@ static SKF_LOOPS void NAME(add)(const uint8_t *ref, const uint8_t *restrict sym,
 }
 
 static SKF_LOOPS void NAME(sub)(const uint8_t *restrict ref, const uint8_t *restrict neu, uint8_t *restrict sym, uint32_t n,
-                                unsigned shift)
+                                unsigned shift, unsigned least)
 {
-    const uint16_t keep = (uint16_t)(0xffffu << shift);
+    const uint16_t keep = (uint16_t)(0xffffu << shift), end = (uint16_t)least;
     for (uint32_t i = 0; i < n; i++) {
         uint16_t a = ordered16(half_in(ref, i)) & keep, b = ordered16(half_in(neu, i)) & keep;
         int16_t d = (int16_t)((int16_t)(uint16_t)(b - a) >> shift);
         uint16_t zigzag = (uint16_t)((uint16_t)d << 1 ^ (uint16_t)(d >> 15));
-        sym[i] = (uint8_t)(zigzag < 15 ? zigzag : SKF_FAR);
+        sym[i] = (uint8_t)(zigzag < end ? zigzag : SKF_FAR);
     }
 }
 

@@ -9,17 +9,17 @@
 
 #include "base/util.h"
 
-#define SKF_FAR 255 /* in place of the symbol of a difference beyond -7..7 */
+#define SKF_FAR 255 /* in place of the symbol of a difference that is not small */
 
 struct skf_loops {
     /* Of n halves or bfloats (exponent_at 10 or 7): their contexts. `at` is what the level of their row adds. */
     void (*keys)(const uint8_t *old, uint8_t *key, uint32_t n, unsigned exponent_at, int at);
     /* neu := what lies sym (a zigzag) above ref, in the order of the numbers less their `shift` lowest bits. neu may be ref. */
     void (*add)(const uint8_t *ref, const uint8_t *sym, uint8_t *neu, uint32_t n, unsigned shift);
-    /* The other way round; SKF_FAR where the difference is no small one. */
-    void (*sub)(const uint8_t *ref, const uint8_t *neu, uint8_t *sym, uint32_t n, unsigned shift);
-    /* Which of n symbols are not small (SKF_SMALL and more): a bit each, lowest first, in whole words. */
-    void (*far)(const uint8_t *sym, uint64_t *mask, uint32_t n);
+    /* The other way round; SKF_FAR for zigzags of `least` (at most 127) and more. */
+    void (*sub)(const uint8_t *ref, const uint8_t *neu, uint8_t *sym, uint32_t n, unsigned shift, unsigned least);
+    /* Which of n symbols are `least` and more: a bit each, lowest first, in whole words. */
+    void (*far)(const uint8_t *sym, uint64_t *mask, uint32_t n, unsigned least);
     /* Of n bfloats or halves: how far they moved and how large they were, both in units of the mantissa's steps. */
     void (*measure)(const uint8_t *ref, const uint8_t *neu, uint32_t n, unsigned exponent_at, unsigned shift, float *move,
                     float *size);

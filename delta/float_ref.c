@@ -4,7 +4,7 @@
 
 #include "base/buf.h"
 
-static void far_ref(const uint8_t *sym, uint64_t *mask, uint32_t n)
+static void far_ref(const uint8_t *sym, uint64_t *mask, uint32_t n, unsigned least)
 {
     const uint64_t each = 0x0101010101010101u;
     for (uint32_t i = 0; i < n; i += 64) {
@@ -13,7 +13,7 @@ static void far_ref(const uint8_t *sym, uint64_t *mask, uint32_t n)
         mask[i / 64] = 0;
         for (unsigned k = 0; k < 8; k++) {
             uint64_t x = skf_le64(p + 8 * k);
-            x = (x | ((x & 127 * each) + (128 - SKF_SMALL) * each)) >> 7 & each;
+            x = (x | ((x & 127 * each) + (128 - least) * each)) >> 7 & each;
             mask[i / 64] |= (x * 0x0102040810204080u >> 56) << 8 * k;
         }
     }

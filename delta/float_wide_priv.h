@@ -5,11 +5,11 @@
  */
 #define WHOLE(n) ((n) & ~15u)
 
-static void NAME(far_wide)(const uint8_t *sym, uint64_t *mask, uint32_t n)
+static void NAME(far_wide)(const uint8_t *sym, uint64_t *mask, uint32_t n, unsigned least)
 {
     for (uint32_t i = 0; i < n; i += 64) {
         uint8_t pad[64] = {0};
-        mask[i / 64] = above_of_64(n - i < 64 ? memcpy(pad, sym + i, n - i) : sym + i, SKF_SMALL);
+        mask[i / 64] = above_of_64(n - i < 64 ? memcpy(pad, sym + i, n - i) : sym + i, least);
     }
 }
 

@@ -342,7 +342,7 @@ enum skf_err skf_sparse_put(struct skf_work *w, const struct skf_words *o, struc
         if (!sym[i] && s.run[run_of(&s, key[i])].m != 1)
             continue;
         key[k] = key[i];
-        sym[k++] = skf_bucket_put(&raw, sym[i] ? diff_of(o, i) : 0);
+        sym[k++] = word_put(&raw, sym[i] ? diff_of(o, i) : 0, WORD_TOP);
     }
     SKF_TRY(skf_syms_put(w, &(struct skf_syms){sym, key, listed}, out));
     return skf_raw_put(w, &raw, out);
@@ -451,7 +451,7 @@ static inline __attribute__((always_inline)) bool change(const struct skf_words 
     for (uint32_t k = 0; k < n; k++) {
         int64_t d = skf_unzigzag(sym[k]);
         uint8_t *p = o->neu + (size_t)at[k] * width;
-        if (sym[k] >= SKF_SMALL && !word_far(raw, sym[k], width, &d))
+        if (sym[k] >= SKF_SMALL && !word_far(raw, sym[k], width, WORD_TOP, &d))
             return false;
         uint64_t a = word_in(word_load(p, width), width, is_float, o->shift);
         word_store(p, word_out(a + (uint64_t)d, width, is_float, o->shift), width);

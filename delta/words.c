@@ -19,7 +19,7 @@
 #define FORM_SHIFT 63
 #define FORM_BF16 64
 
-enum { MODE_DENSE, MODE_SPARSE, MODE_COUNT };
+enum { MODE_DENSE, MODE_SPARSE, MODE_DENSE_WIDE, MODE_COUNT };
 
 enum skf_err skf_word_bits(struct skf_reader *r, struct word_bits *b)
 {
@@ -176,7 +176,7 @@ struct guessing { /* what is known while the rank is chosen */
     const struct skf_loops *loops;
     int at;                          /* so that the first row's contexts are about the middle */
     uint8_t *row;                    /* room for one, its symbols and contexts */
-    uint32_t count[SKF_CONTEXTS][SKF_SMALL + 1];
+    uint32_t count[SKF_CONTEXTS][2 << WORD_TOP_WIDE];
     double far;                      /* bits of differences that are not small, beside their symbol */
 };
 
@@ -220,14 +220,14 @@ static void add_row(void *ctx, const struct skf_factors *f, uint32_t i)
     else
         memcpy(ref, o->old + at, 2 * (size_t)n);
     c->loops->keys(ref, key, n, o->exponent_at, c->at);
-    c->loops->sub(ref, o->neu + at, sym, n, o->shift);
+    c->loops->sub(ref, o->neu + at, sym, n, o->shift, word_small(WORD_TOP_WIDE));
     for (uint32_t j = 0; j < n; j++) {
         if (sym[j] == SKF_FAR) {
             uint64_t a = word_in(word_load(ref + 2 * (size_t)j, 2), 2, true, o->shift);
             uint64_t b = word_in(word_load(o->neu + at + 2 * (size_t)j, 2), 2, true, o->shift);
             int64_t d = word_diff(a, b, 2, o->shift);
             c->far += 32.0 - __builtin_clz((uint32_t)(d < 0 ? -d : d));
-            sym[j] = SKF_SMALL;
+            sym[j] = (uint8_t)word_small(WORD_TOP_WIDE);
         }
         c->count[key[j]][sym[j]]++;
     }
@@ -239,7 +239,7 @@ static double bits_of_rows(void *ctx)
     double bits = c->far;
     for (unsigned k = 0; k < SKF_CONTEXTS; k++) {
         double sum = 0;
-        for (unsigned s = 0; s <= SKF_SMALL; s++) {
+        for (unsigned s = 0; s < 2u << WORD_TOP_WIDE; s++) {
             double n = c->count[k][s];
             sum += n;
             bits -= n > 0 ? n * log2(n) : 0;
@@ -287,28 +287,42 @@ static inline __attribute__((always_inline)) int64_t diff_at(const struct skf_wo
     return word_diff(word_in(a, width, is_float, o->shift), word_in(b, width, is_float, o->shift), width, o->shift);
 }
 
-static void syms_of_halves(struct skf_work *w, const struct skf_words *o, struct skf_bits_out *raw)
+static void syms_of_halves(struct skf_work *w, const struct skf_words *o, unsigned top, struct skf_bits_out *raw)
 {
     const struct skf_loops *loops = skf_loops_of(w->isa);
     uint8_t *sym = w->sym.p;
     uint64_t mask[BLOCK / 64];
     for (uint32_t i = 0, m; i < o->n; i += m) {
         m = SKF_MIN(o->n - i, BLOCK);
-        loops->sub(o->old + 2 * (size_t)i, o->neu + 2 * (size_t)i, sym + i, m, o->shift);
-        loops->far(sym + i, mask, m);
+        loops->sub(o->old + 2 * (size_t)i, o->neu + 2 * (size_t)i, sym + i, m, o->shift,
+                   word_small(top));
+        loops->far(sym + i, mask, m, word_small(top));
         for (uint32_t k = 0; k < m; k += 64)
             for (uint64_t far = mask[k / 64]; far; far &= far - 1) {
                 uint32_t at = i + k + (unsigned)__builtin_ctzll(far);
-                sym[at] = skf_bucket_put(raw, diff_at(o, 2, at));
+                sym[at] = word_put(raw, diff_at(o, 2, at), top);
             }
     }
 }
 
-static inline __attribute__((always_inline)) void make_syms(const struct skf_words *o, unsigned width, uint8_t *sym,
-                                                            struct skf_bits_out *raw)
+static inline __attribute__((always_inline)) void make_syms(const struct skf_words *o, unsigned width, unsigned top,
+                                                            uint8_t *sym, struct skf_bits_out *raw)
 {
     for (uint32_t i = 0; i < o->n; i++)
-        sym[i] = skf_bucket_put(raw, diff_at(o, width, i));
+        sym[i] = word_put(raw, diff_at(o, width, i), top);
+}
+
+/* Symbols of all differences in w->sym. */
+static enum skf_err all_syms(struct skf_work *w, const struct skf_words *o, unsigned top, struct skf_bits_out *raw)
+{
+    SKF_TRY(skf_area_need(&w->sym, o->n));
+    SKF_TRY(skf_raw_begin(w, o->n, o->width, raw));
+#define SYMS(wd) make_syms(o, wd, top, w->sym.p, raw)
+    if (is_halves(o))
+        syms_of_halves(w, o, top, raw);
+    else
+        BY_WIDTH(o->width, SYMS)
+    return SKF_OK;
 }
 
 /* How much each stripe's elements moved. */
@@ -351,8 +365,9 @@ static void set_base(const struct skf_words *o, struct skf_levels *l)
 /* Every so many stripes are looked at before levels are chosen. */
 #define LOOK_EACH 4
 
-/* What the symbols of some stripes take in the contexts of l, in bits; keys and symbols of these in w->part. */
-static enum skf_err look(struct skf_work *w, const struct skf_words *o, const struct skf_levels *l, double *bits)
+/* What the symbols of some stripes take in the contexts of l, in bits; keys and symbols of these in w->part, *seen of
+ * them. */
+static enum skf_err look(struct skf_work *w, const struct skf_words *o, const struct skf_levels *l, uint32_t *seen, double *bits)
 {
     const struct skf_loops *loops = skf_loops_of(w->isa);
     uint32_t some = 0;
@@ -364,6 +379,7 @@ static enum skf_err look(struct skf_work *w, const struct skf_words *o, const st
         keys_of(loops, o, o->old + (size_t)at * o->width, skf_level_at(l, k), key + some, n);
         some += n;
     }
+    *seen = some;
     return skf_syms_cost(w, &(struct skf_syms){sym, key, some}, bits);
 }
 
@@ -371,10 +387,11 @@ static enum skf_err look(struct skf_work *w, const struct skf_words *o, const st
 static enum skf_err choose_levels(struct skf_work *w, const struct skf_words *o, struct skf_levels *l)
 {
     double with, without, side;
+    uint32_t seen;
     set_base(o, l);
     if (l->n == 1)
         return keys(w, o, l);
-    SKF_TRY(look(w, o, l, &without));
+    SKF_TRY(look(w, o, l, &seen, &without));
     SKF_TRY(skf_area_need(&w->val, l->n * sizeof(double)));
     double *move = (double *)(void *)w->val.p;
     measure(w, o, l, move);
@@ -382,10 +399,38 @@ static enum skf_err choose_levels(struct skf_work *w, const struct skf_words *o,
     SKF_TRY(skf_levels_make(w, move, &try));
     SKF_TRY(skf_levels_cost(w, &try, &side));
     set_base(o, &try);
-    SKF_TRY(look(w, o, &try, &with));
+    SKF_TRY(look(w, o, &try, &seen, &with));
     if (with + side / LOOK_EACH < without)
         *l = try;
     return keys(w, o, l);
+}
+
+/* Whether symbols of WORD_TOP_WIDE, which w->sym has, take less than those of WORD_TOP. */
+static enum skf_err is_wide_less(struct skf_work *w, const struct skf_words *o, const struct skf_levels *l, bool *is)
+{
+    uint32_t n, set = 0;
+    double wide, less;
+    uint64_t raw = 0;
+    for (uint32_t i = 0; i < o->n; i++)
+        set += w->sym.p[i] != 0;
+    *is = false;
+    if (set < o->n / 8) /* sparse, or nearly */
+        return SKF_OK;
+    SKF_TRY(look(w, o, l, &n, &wide));
+    uint8_t fold[256], bits[256] = {0}, *sym = w->part.p;
+    for (unsigned i = 0; i < 256; i++) {
+        unsigned m = (i + 1) / 2, k = 31 - (unsigned)__builtin_clz(m | 1);
+        bool is_far = i >= word_small(WORD_TOP), is_mine = is_far && i < word_small(WORD_TOP_WIDE);
+        bits[i] = (uint8_t)(is_mine ? k : 0);
+        fold[i] = (uint8_t)(is_mine ? word_small(WORD_TOP) + 2 * (k - WORD_TOP) + (m >> (k - 1) & 1) : i);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        raw += bits[sym[i]];
+        sym[i] = fold[sym[i]];
+    }
+    SKF_TRY(skf_syms_cost(w, &(struct skf_syms){sym, sym + o->n, n}, &less));
+    *is = wide < less + (double)raw;
+    return SKF_OK;
 }
 
 enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *given, struct skf_buf *out)
@@ -394,7 +439,7 @@ enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *given, st
     struct skf_levels l;
     struct skf_bits_out raw;
     uint8_t form;
-    bool is_sparse;
+    bool is_sparse = false, is_wide;
     SKF_TRY(narrow(w, o, &form));
     SKF_TRY(skf_buf_u8(out, form));
     open_levels(o, &l);
@@ -402,17 +447,15 @@ enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *given, st
     SKF_TRY(choose_guess(w, o, &f));
     SKF_TRY(skf_factors_put(w, &f, out));
     SKF_TRY(begin_from_guess(w, &f, o));
-    SKF_TRY(skf_area_need(&w->sym, o->n));
-    SKF_TRY(skf_raw_begin(w, o->n, o->width, &raw));
-#define SYMS(wd) make_syms(o, wd, w->sym.p, &raw)
-    if (is_halves(o))
-        syms_of_halves(w, o, &raw);
-    else
-        BY_WIDTH(o->width, SYMS)
+    SKF_TRY(all_syms(w, o, WORD_TOP_WIDE, &raw));
     SKF_TRY(choose_levels(w, o, &l));
     SKF_TRY(skf_levels_put(w, &l, out));
-    SKF_TRY(skf_sparse_pays(w, o->n, 8.0 * (double)(raw.p - w->raw.p), &is_sparse));
-    SKF_TRY(skf_buf_u8(out, is_sparse ? MODE_SPARSE : MODE_DENSE));
+    SKF_TRY(is_wide_less(w, o, &l, &is_wide));
+    if (!is_wide) {
+        SKF_TRY(all_syms(w, o, WORD_TOP, &raw));
+        SKF_TRY(skf_sparse_pays(w, o->n, 8.0 * (double)(raw.p - w->raw.p), &is_sparse));
+    }
+    SKF_TRY(skf_buf_u8(out, is_sparse ? MODE_SPARSE : is_wide ? MODE_DENSE_WIDE : MODE_DENSE));
     if (is_sparse)
         return skf_sparse_put(w, o, out);
     SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->key.p, o->n}, out));
@@ -426,6 +469,7 @@ struct decoding {
     const struct skf_loops *loops;
     struct skf_levels l;
     struct skf_factors f;
+    unsigned top;                  /* of the buckets */
     const uint8_t *base;           /* what differences count from: the old words, or o.neu */
     uint32_t done;                 /* elements whose base and contexts are there */
 };
@@ -468,8 +512,9 @@ static inline __attribute__((always_inline)) void add_small(const struct skf_wor
     }
 }
 
-static inline __attribute__((always_inline)) bool add_far(const struct skf_words *o, unsigned width, const uint64_t *mask,
-                                                          const uint8_t *sym, uint8_t *neu, uint32_t n, struct word_bits *raw)
+static inline __attribute__((always_inline)) bool add_far(const struct skf_words *o, unsigned width, unsigned top,
+                                                          const uint64_t *mask, const uint8_t *sym, uint8_t *neu, uint32_t n,
+                                                          struct word_bits *raw)
 {
     const bool is_float = o->exponent_at != 0;
     const unsigned shift = o->shift;
@@ -478,7 +523,7 @@ static inline __attribute__((always_inline)) bool add_far(const struct skf_words
             uint32_t i = k + (unsigned)__builtin_ctzll(m);
             uint8_t *p = neu + (size_t)i * width;
             int64_t d;
-            if (!word_far(raw, sym[i], width, &d))
+            if (!word_far(raw, sym[i], width, top, &d))
                 return false;
             uint64_t a = word_in(word_load(p, width), width, is_float, shift); /* the old number may be gone: this is beside it */
             word_store(p, word_out(a - (uint64_t)skf_unzigzag(sym[i]) + (uint64_t)d, width, is_float, shift), width);
@@ -490,9 +535,9 @@ static bool add(const struct decoding *c, const uint8_t *base, const uint8_t *sy
 {
     uint64_t mask[2 * BLOCK / 64];
     bool is_whole = false;
-    c->loops->far(sym, mask, n);
+    c->loops->far(sym, mask, n, word_small(c->top));
 #define ADD_SMALL(wd) add_small(&c->o, wd, base, sym, neu, n)
-#define ADD_FAR(wd) is_whole = add_far(&c->o, wd, mask, sym, neu, n, raw)
+#define ADD_FAR(wd) is_whole = add_far(&c->o, wd, c->top, mask, sym, neu, n, raw)
     if (is_halves(&c->o))
         c->loops->add(base, sym, neu, n, c->o.shift);
     else
@@ -564,6 +609,7 @@ enum skf_err skf_words_get(struct skf_work *w, struct skf_reader *r, const struc
         SKF_TRY(skf_area_need(&w->ref, 2 * (size_t)o->n));
         o->neu = w->ref.p;
     }
+    c.top = mode == MODE_DENSE_WIDE ? WORD_TOP_WIDE : WORD_TOP;
     c.base = o->type != given->type || c.f.rank || mode == MODE_SPARSE ? o->neu : o->old;
     return mode == MODE_SPARSE ? get_sparse(w, r, &c) : get_dense(w, r, &c);
 }

@@ -121,11 +121,32 @@ static inline __attribute__((always_inline)) bool word_take(struct word_bits *b,
 SKF_MUST enum skf_err skf_word_bits(struct skf_reader *r, struct word_bits *b);
 static inline bool word_is_done(const struct word_bits *b) { return b->end - b->at < 8 && word_peek(b) == 0; }
 
-/* The difference that a symbol from SKF_SMALL on begins. */
-static inline __attribute__((always_inline)) bool word_far(struct word_bits *b, uint8_t sym, unsigned width, int64_t *d)
+/* Buckets: magnitudes below 2^top are their zigzags; others, whose highest bit k is at least `top`, share a symbol with all that have
+ * it and the bit below. top is 3, or 5 where that is less. */
+#define WORD_TOP 3u
+#define WORD_TOP_WIDE 5u
+static inline unsigned word_small(unsigned top) { return (2u << top) - 1; } /* symbols below are zigzags */
+
+/* The symbol of d; what it leaves open goes to b. */
+static inline uint8_t word_put(struct skf_bits_out *b, int64_t d, unsigned top)
 {
-    unsigned k = 3 + (sym - SKF_SMALL) / 2u, left = k - 1;
-    uint64_t m = 2 | ((sym - SKF_SMALL) & 1u), low, high = 0;
+    uint64_t m = d < 0 ? 0 - (uint64_t)d : (uint64_t)d;
+    if (m >> top == 0)
+        return (uint8_t)(2 * m - (d < 0));
+    unsigned k = 63 - (unsigned)__builtin_clzll(m);
+    uint64_t rest = m & ((1ull << (k - 1)) - 1);
+    skf_bits_put(b, d < 0, 1);
+    skf_bits_put(b, rest & UINT32_MAX, SKF_MIN(k - 1, 32u));
+    if (k - 1 > 32)
+        skf_bits_put(b, rest >> 32, k - 1 - 32);
+    return (uint8_t)(word_small(top) + 2 * (k - top) + (m >> (k - 1) & 1));
+}
+/* The difference that a symbol from word_small() on begins. */
+static inline __attribute__((always_inline)) bool word_far(struct word_bits *b, uint8_t sym, unsigned width, unsigned top,
+                                                           int64_t *d)
+{
+    unsigned over = sym - word_small(top), k = top + over / 2u, left = k - 1;
+    uint64_t m = 2 | (over & 1u), low, high = 0;
     if (k > 8 * width - 1 || !word_take(b, SKF_MIN(k, 57u), &low) || (k > 57 && !word_take(b, k - 57, &high)))
         return false;
     uint64_t negative = low & 1;

@@ -50,6 +50,7 @@ static void same_loops(const struct skf_loops *x, uint32_t n)
 {
     const struct skf_loops *r = &skf_loops_ref;
     unsigned shift = (unsigned)(next() % 3), exponent_at = next() & 1 ? 7 : 10, rank = 1 + (unsigned)(next() % SKF_RANK_MAX);
+    unsigned least = next() & 1 ? 15 : 63;
     int at = (int)(next() % 400) - 300;
     int8_t u[SKF_RANK_MAX];
     float m[4];
@@ -58,11 +59,11 @@ static void same_loops(const struct skf_loops *x, uint32_t n)
     for (size_t i = 0; i < n && next() % 4; i++) /* near each other, as they are */
         b[2 * i + 1] = a[2 * i + 1];
     SAME(r->keys(a, want, n, exponent_at, at), x->keys(a, got, n, exponent_at, at), n);
-    SAME(r->sub(a, b, want, n, shift), x->sub(a, b, got, n, shift), n);
+    SAME(r->sub(a, b, want, n, shift, least), x->sub(a, b, got, n, shift, least), n);
     SAME(r->add(a, b, want, n, shift), x->add(a, b, got, n, shift), 2 * (size_t)n);
     SAME(r->f16_to_bf16(a, want, n), x->f16_to_bf16(a, got, n), 2 * (size_t)n);
     SAME(r->bf16_to_f16(a, want, n), x->bf16_to_f16(a, got, n), 2 * (size_t)n);
-    SAME(r->far(a, (uint64_t *)(void *)want, n), x->far(a, (uint64_t *)(void *)got, n), (n + 63) / 64 * 8);
+    SAME(r->far(a, (uint64_t *)(void *)want, n, least), x->far(a, (uint64_t *)(void *)got, n, least), (n + 63) / 64 * 8);
     for (unsigned k = 0; k < rank; k++)
         u[k] = (int8_t)(next() % 255 - 127);
     for (size_t i = 0; i < (size_t)rank * n; i++)
