@@ -223,7 +223,8 @@ void place_plan_next(struct place_plan *p, struct place_batch *b)
     }
     for (size_t k = 0; k < takes; k++)
         p->ops[n + k] = p->ops[PLACE_OPS - takes + k];
-    while (p->n_freed)
-        p->free[p->n_free++] = p->freed[--p->n_freed];
+    for (uint32_t k = 0; k < p->n_freed; k++)
+        p->free[p->n_free++] = p->freed[k];
+    p->n_freed = 0;
     *b = (struct place_batch){.ops = p->ops, .n = n + takes, .n_made = n, .number = p->number++};
 }
