@@ -11,6 +11,9 @@
 /* Levels of the embedding that are tried, coarsest first. */
 static const unsigned embeddings[] = {REQUANT_ALONE, 11, 8, 5, 2, 0};
 
+/* A lossy version is lossy: what is exact is no answer to a bound. */
+static unsigned first_level(const struct requant *r) { return r->is_lossy ? 1 : 0; }
+
 /* Looks for the coarsest level of the matrices, from `low` on, that stays within the bound. Begins in the middle: changes that are
  * rounded a little are often better than exact ones, so the finest level says least. */
 static enum skf_err coarsest(struct requant *r, unsigned embedding, unsigned low, double bound, struct requant_try *best,
@@ -36,7 +39,7 @@ static enum skf_err coarsest(struct requant *r, unsigned embedding, unsigned low
 /* The finest level whose delta is smaller than `bytes`; REQUANT_LEVELS when there is none. */
 static enum skf_err finest(struct requant *r, unsigned embedding, uint64_t bytes, unsigned *level, struct skf_why *why)
 {
-    unsigned low = 0, high = REQUANT_LEVELS; /* below low: too many */
+    unsigned low = first_level(r), high = REQUANT_LEVELS; /* below low: too many */
     while (low < high) {
         unsigned middle = low + (high - low) / 2;
         struct requant_try t;
@@ -63,13 +66,13 @@ enum skf_err requant_fewest(struct requant *r, double bound, struct requant_try 
     double nearest = INFINITY;
     *best = (struct requant_try){0};
     for (size_t i = 0; i < SKF_COUNT(embeddings); i++) {
-        unsigned level = 0;
+        unsigned level = first_level(r), embedding = SKF_MAX(embeddings[i], level);
         uint64_t before = best->bytes;
         if (before)
-            SKF_TRY(finest(r, embeddings[i], before, &level, why));
+            SKF_TRY(finest(r, embedding, before, &level, why));
         if (level == REQUANT_LEVELS)
             break; /* the embedding alone is more than what is there already */
-        SKF_TRY(coarsest(r, embeddings[i], level, bound, best, &nearest, why));
+        SKF_TRY(coarsest(r, embedding, level, bound, best, &nearest, why));
         if (!has_embedding(r) || (before && best->bytes == before))
             break;
     }
@@ -84,17 +87,17 @@ enum skf_err requant_best(struct requant *r, uint64_t bytes, struct requant_try 
     uint64_t least = 0;
     *best = (struct requant_try){0};
     for (size_t i = 0; i < SKF_COUNT(embeddings); i++) {
-        unsigned level;
+        unsigned level, embedding = SKF_MAX(embeddings[i], first_level(r));
         struct requant_try t;
-        SKF_TRY(finest(r, embeddings[i], bytes + 1, &level, why));
+        SKF_TRY(finest(r, embedding, bytes + 1, &level, why));
         if (level == REQUANT_LEVELS) {
             if (!least) {
-                SKF_TRY(requant_try(r, REQUANT_LEVELS - 1, embeddings[i], false, &t, why));
+                SKF_TRY(requant_try(r, REQUANT_LEVELS - 1, embedding, false, &t, why));
                 least = t.bytes;
             }
             break;
         }
-        SKF_TRY(requant_try(r, level, embeddings[i], true, &t, why));
+        SKF_TRY(requant_try(r, level, embedding, true, &t, why));
         if (best->bytes && t.perplexity > best->perplexity)
             break;
         *best = t;
