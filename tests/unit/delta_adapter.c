@@ -37,8 +37,8 @@ static size_t numbers_come_back(const float *x, size_t n)
         r = skf_reader_of(out.data, cut);
         assert_int_equal(adapter_get_numbers(&work, &r, y, n), SKF_ERR_FORMAT);
     }
-    for (unsigned k = 0; k < 2000; k++) { /* and a changed one makes n finite numbers or is refused */
-        uint64_t at = k < 400 ? k % SKF_MIN(len, (size_t)40) : fix_next() % len;
+    for (unsigned k = 0; k < 400; k++) { /* and a changed one makes n finite numbers or is refused */
+        uint64_t at = k % 2 ? k / 2 % SKF_MIN(len, (size_t)40) : fix_next() % len;
         uint8_t was = out.data[at];
         out.data[at] ^= (uint8_t)(1u << k % 8);
         r = skf_reader_of(out.data, len);
@@ -182,7 +182,7 @@ static void test_nudges(void **unused)
         struct skf_buf out = payload_of(ADAPTER_CARRIED | FIX_NUDGE << ADAPTER_FIX_AT, &fix);
         assert_int_equal(adapter_get(&work, &noise.c, out.data, out.len, noise.old, got, noise.n), SKF_OK);
         assert_memory_equal(got, want, noise.n);
-        for (unsigned k = 0; k < 3000; k++) {
+        for (unsigned k = 0; k < 200; k++) {
             uint64_t at = k % 2 ? out.len - 1 - fix_next() % fix.len : fix_next() % out.len;
             uint8_t was = out.data[at];
             out.data[at] ^= (uint8_t)(1u << k % 8);
