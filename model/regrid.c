@@ -8,7 +8,7 @@
 
 enum { B = 32 }; /* floats handled at a time */
 /* A block takes a grid of its own when the old one's squared error is more than this times the new one's. */
-#define REFIT 1.5f
+#define REFIT 2.0f
 /* Whole steps beyond this are not counted exactly by a float: such changes are taken as they are. */
 #define STEPS_MAX 4194304.0f
 
