@@ -95,6 +95,10 @@ static inline const struct skd_side *skd_side_of(const struct skf_skd *s, const 
 
 size_t skf_skd_memory(const struct skf_skd *s); /* bytes that it takes */
 
+/* What a thread takes for adapter chunks beside what others take: the factors as float32 (about: they are read later), and the rows that
+ * are merged before they are corrected. */
+uint64_t skd_adapter_memory(const struct skf_skd *s);
+
 /* ---- writing ----------------------------------------------------------------------------------------------------------------- */
 struct skd_out_chunk { /* a record in the making */
     uint32_t result_length, payload_length, source_length;

@@ -388,3 +388,15 @@ enum skf_err skf_skd_put_side(struct skf_skd *skd, uint64_t k, const uint8_t *pa
     skd->sides[k].payload = payload;
     return SKF_OK;
 }
+
+uint64_t skd_adapter_memory(const struct skf_skd *s)
+{
+    uint64_t most = 0;
+    for (uint64_t i = 0; i < s->info.n_chunks; i++) {
+        const struct skd_chunk *c = &s->chunks[i];
+        const struct skd_side *side = skd_side_of(s, c);
+        if (c->coding == SKF_CODE_ADAPTER)
+            most = SKF_MAX(most, c->result_length + sizeof(float) * ((uint64_t)c->payload_length + (side ? side->payload_length : 0)));
+    }
+    return most;
+}
