@@ -13,6 +13,7 @@
 #define STEP 16
 /* Element i of what is written depends on element i of what is read alone, though both may be the same array. */
 #if defined __clang__
+#pragma clang diagnostic ignored "-Wpass-failed" /* where the optimizer is told to do little, it need not do this */
 #define EACH _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define EACH _Pragma("GCC ivdep")

@@ -118,10 +118,10 @@ def listed(r, key):
     return at
 
 
-def buckets(r, key, width):
+def buckets(r, key, width, begin=3):
     sym = symbols(r, key)
     raw = raw_string(r)
-    d = differences(sym, raw, width)
+    d = differences(sym, raw, width, begin)
     raw.end()
     return d
 
@@ -129,8 +129,8 @@ def buckets(r, key, width):
 def changes(r, key, width):
     """The difference of each element."""
     mode = r.u8()
-    if mode == 0:
-        return buckets(r, key, width)
+    if mode in (0, 2):
+        return buckets(r, key, width, 5 if mode else 3)
     if mode != 1:
         raise FormatError("a mode that is not known")
     at, d, how = listed(r, key), np.zeros(len(key), np.int64), r.u8()

@@ -146,12 +146,13 @@ def unzigzag(z):
     return z >> 1 ^ -(z & 1)
 
 
-def differences(sym, raw, width):
-    """Buckets to numbers; `raw` gives what the large ones leave open."""
+def differences(sym, raw, width, begin=3):
+    """Buckets to numbers; `raw` gives what the large ones, from 2^begin on, leave open."""
     d = unzigzag(sym)
-    for i in np.flatnonzero(np.asarray(sym) >= 15):
-        b = int(sym[i]) - 15
-        k, top = b // 2 + 3, b & 1
+    first = (2 << begin) - 1
+    for i in np.flatnonzero(np.asarray(sym) >= first):
+        b = int(sym[i]) - first
+        k, top = b // 2 + begin, b & 1
         if k >= 8 * width:
             raise FormatError("a difference is larger than its element")
         negative, rest = raw.get(1), 0
