@@ -1,4 +1,4 @@
-/* Predictions of codes, eight a vector (blocks_priv.h). */
+/* Predictions of codes, eight a vector, and peaks of blocks (blocks_priv.h). */
 #if defined __x86_64__
 #include "delta/blocks_priv.h"
 
@@ -62,5 +62,15 @@ void skf_predict_avx2(const int8_t *code, const float *guess, const struct skf_m
             store(out->key + i, a.key, b.key);
             store(out->turn + i, a.turn, b.turn);
         }
+}
+
+void skf_peaks_avx2(const uint8_t *code, size_t stride, uint32_t n, uint8_t *at)
+{
+    const __m256i most = _mm256_set1_epi8(127);
+    for (uint32_t i = 0; i < n; i++, code += stride) {
+        __m256i size = _mm256_abs_epi8(_mm256_loadu_si256((const __m256i *)(const void *)code));
+        uint64_t set = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(size, most), size));
+        at[i] = (uint8_t)__builtin_ctzll(set | 1ull << 32);
+    }
 }
 #endif

@@ -1,6 +1,9 @@
 /*
  * Halves of all blocks (blocks_priv.h): masks of four say which blocks have one that differs, and only these have differences, of bit
  * patterns, each half apart where a half before it in the block differs.
+ *
+ * The step of a block of Q8_0 is what its largest code stands for, divided by 127: where that is guessed at, so is the step, and all
+ * blocks have a difference, in the context of how far the guess goes.
  */
 #include <math.h>
 #include <string.h>
@@ -61,6 +64,84 @@ static int choose_base(const struct skf_blocks *b)
     return MIDDLE - (int)floor(sum / b->n + 0.5);
 }
 
+/* ---- guessed ----------------------------------------------------------------------------------------------------------------- */
+static bool is_peaked(const struct skf_blocks *b)
+{
+    return b->factors.rank && b->l->n_halves == 1 && b->l->n_fields == 1 && b->l->field[0].bits == 8;
+}
+
+#define REACHES 6
+/* How far a guess of g goes at a block whose step is d: against half a step of the bfloat16 that its largest number was. */
+static inline unsigned reach_of(float g, float d)
+{
+    union {
+        float f;
+        uint32_t u;
+    } most = {.f = 127.0f * d}, size = {.f = g};
+    uint32_t e = most.u & 0x7f800000;
+    if (e <= 12 << 23)
+        return 0;
+    most.u = e - (12 << 23); /* a 32nd of the bfloat16's step */
+    size.u &= INT32_MAX;
+    return (size.f >= 3 * most.f) + (size.f >= 6 * most.f) + (size.f >= 10 * most.f) + (size.f >= 14 * most.f) +
+           (size.f >= 22 * most.f);
+}
+
+/* Contexts of all blocks in w->key; in w->mask -1 where the guess makes the step smaller. */
+static enum skf_err peak_keys(struct skf_work *w, const struct skf_blocks *b, int base)
+{
+    const struct skf_codes *f = &b->l->field[0];
+    skf_peaks_fn *peaks = skf_peaks_pick(w->isa);
+    SKF_TRY(skf_area_need(&w->key, b->n));
+    SKF_TRY(skf_area_need(&w->mask, b->n));
+    SKF_TRY(skf_area_need(&w->same, b->levels.stripe));
+    for (uint32_t i = 0, row = 0; i < b->n; row++) {
+        const int at = skf_row_at(b, i, base);
+        const float *guess = b->factors.guess;
+        const uint32_t n = SKF_MIN(b->n - i, b->levels.stripe);
+        skf_factors_row(&b->factors, row);
+        peaks(skf_old_block(b, i) + f->low.at, b->bytes, n, w->same.p);
+        for (uint32_t k = 0; k < n; k++, i++, guess += 32) {
+            const uint8_t *old = skf_old_block(b, i);
+            const float d = skf_half_at(old + b->l->half[0]);
+            const unsigned peak = w->same.p[k] & 31, class = skf_step_class[key_of(b, i, at)];
+            const float g = w->same.p[k] < 32 ? guess[peak] : 0;
+            w->key.p[i] = (uint8_t)(class * REACHES + reach_of(g, d));
+            w->mask.p[i] = (uint8_t)-((g < 0) != (old[f->low.at + peak] >= 128) && g != 0);
+        }
+    }
+    return SKF_OK;
+}
+
+static enum skf_err peaks_put(struct skf_work *w, struct skf_blocks *b, int base, struct skf_buf *out)
+{
+    const unsigned at = b->l->half[0];
+    SKF_TRY(peak_keys(w, b, base));
+    SKF_TRY(skf_area_need(&w->val, sizeof(int16_t) * (size_t)b->n));
+    int16_t *d = (int16_t *)(void *)w->val.p;
+    for (uint32_t i = 0; i < b->n; i++) {
+        d[i] = (int16_t)(skf_le16(skf_new_block(b, i) + at) - skf_le16(skf_old_block(b, i) + at));
+        d[i] = (int16_t)(w->mask.p[i] ? -d[i] : d[i]);
+    }
+    return skf_diffs16_put(w, d, w->key.p, b->n, out);
+}
+
+static enum skf_err peaks_get(struct skf_work *w, struct skf_reader *r, struct skf_blocks *b, int base)
+{
+    const unsigned at = b->l->half[0];
+    SKF_TRY(peak_keys(w, b, base));
+    SKF_TRY(skf_area_need(&w->val, sizeof(int16_t) * (size_t)b->n));
+    int16_t *d = (int16_t *)(void *)w->val.p;
+    SKF_TRY(skf_diffs16_get(w, r, w->key.p, b->n, d));
+    for (uint32_t i = 0; i < b->n; i++) {
+        b->moved[i] = d[i] != 0;
+        if (d[i])
+            skf_put_le16(skf_new_block(b, i) + at, (uint16_t)(skf_le16(skf_old_block(b, i) + at) + (w->mask.p[i] ? -d[i] : d[i])));
+    }
+    return SKF_OK;
+}
+
+/* ---- all --------------------------------------------------------------------------------------------------------------------- */
 enum skf_err skf_halves_put(struct skf_work *w, struct skf_blocks *b, struct skf_buf *out)
 {
     const uint32_t groups = (b->n + 3) / 4;
@@ -74,6 +155,8 @@ enum skf_err skf_halves_put(struct skf_work *w, struct skf_blocks *b, struct skf
         return SKF_OK;
     int base = choose_base(b);
     SKF_TRY(skf_put_svarint(out, (uint64_t)(int64_t)base));
+    if (is_peaked(b))
+        return peaks_put(w, b, base, out);
     SKF_TRY(group_keys(w, b, base, groups));
     SKF_TRY(skf_area_need(&w->mask, groups));
     memset(w->mask.p, 0, groups);
@@ -128,6 +211,8 @@ enum skf_err skf_halves_get(struct skf_work *w, struct skf_reader *r, struct skf
     SKF_TRY(skf_get_svarint(r, &base));
     if ((int64_t)base > BLOCKS_BASE_MAX || (int64_t)base < -BLOCKS_BASE_MAX)
         return SKF_ERR_FORMAT;
+    if (is_peaked(b))
+        return peaks_get(w, r, b, (int)(int64_t)base);
     SKF_TRY(get_moved(w, r, b, (int)(int64_t)base));
     SKF_TRY(list_moved(w, b, &n));
     const uint32_t *list = (const uint32_t *)(const void *)w->same.p;

@@ -9,10 +9,6 @@
 #define BATCH 2048 /* codes, a multiple of RANS_MANY and of every unit */
 #define UNITS (BATCH / 8) /* codes that can move come in eights at least */
 
-/* Classes of steps against what their row moves. */
-static const uint8_t class_of[SKF_CONTEXTS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4,
-                                               4, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6};
-
 struct batch {
     uint32_t n;     /* units */
     uint32_t first; /* of the chunk's units that moved, all before the batch */
@@ -63,7 +59,7 @@ static inline __attribute__((always_inline)) void add_unit(struct moved *m, uint
         map.ratio = 1;
         map.offset = map.slope = 0;
     }
-    unsigned class = class_of[skf_context(skf_step_scale(was->step), at)];
+    unsigned class = skf_step_class[skf_context(skf_step_scale(was->step), at)];
     map.class = (uint8_t)(class * BLOCKS_PARTS);
     map.end_class = (uint8_t)(BLOCKS_CLASSES * BLOCKS_PARTS + 2 * (class < 2 ? 0 : class < 5 ? 1 : 2));
     t->map[t->n] = map;

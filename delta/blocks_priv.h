@@ -87,6 +87,10 @@ static inline int skf_half_scale(const uint8_t *p)
     return e >= 4 && e < 124 ? (int)e : skf_step_scale(skf_half_at(p));
 }
 
+/* Classes of steps against what their row moves, of contexts. */
+#define BLOCKS_CLASSES 7
+extern const uint8_t skf_step_class[SKF_CONTEXTS];
+
 /* ---- predictions ------------------------------------------------------------------------------------------------------------- */
 /*
  * x = ratio * code + offset + guess * slope, each operation rounded to float32, is where an old value (moved by its guess) lies on the
@@ -98,8 +102,7 @@ struct skf_map {
     float ratio, offset, slope;
     uint8_t class, end_class; /* added to contexts: of codes within the range, and at its ends */
 };
-#define BLOCKS_PARTS 6   /* distances from the middle that are told apart */
-#define BLOCKS_CLASSES 7 /* sizes of steps likewise; at the ends 3 */
+#define BLOCKS_PARTS 6 /* distances from the middle that are told apart */
 struct skf_range {
     int low, high;         /* what codes can be */
     int end_low, end_high; /* from where they are at an end */
@@ -114,6 +117,13 @@ typedef void skf_predict_fn(const int8_t *code, const float *guess, const struct
                             const struct skf_range *range, const struct skf_predictions *out);
 skf_predict_fn skf_predict_ref, skf_predict_avx2, skf_predict_avx512;
 skf_predict_fn *skf_predict_pick(enum skf_isa isa, unsigned unit);
+
+/* ---- peaks ------------------------------------------------------------------------------------------------------------------- */
+/* Of n blocks whose 32 codes of eight bits stand `stride` bytes apart: where the first of size 127 or more stands, 32 when there is
+ * none. It is what a block's step was made of. */
+typedef void skf_peaks_fn(const uint8_t *code, size_t stride, uint32_t n, uint8_t *at);
+skf_peaks_fn skf_peaks_ref, skf_peaks_avx2, skf_peaks_avx512;
+skf_peaks_fn *skf_peaks_pick(enum skf_isa isa);
 
 /* ---- order ------------------------------------------------------------------------------------------------------------------- */
 /* Where a unit of 32 codes of eight bits stays, its elements are taken in the order of their old code's size: below 32, below 64,

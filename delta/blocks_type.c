@@ -178,6 +178,9 @@ void skf_code_add(const struct skf_codes *f, uint8_t *block, unsigned e, int d)
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------------------- */
+const uint8_t skf_step_class[SKF_CONTEXTS] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4,
+                                              4, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6};
+
 /* Codes with a bias stand for step * (code - bias): the offset takes it in. */
 void skf_steps_get(const struct skf_layout *l, unsigned k, const uint8_t *block, struct skf_step *s)
 {

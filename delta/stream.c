@@ -51,13 +51,22 @@ enum skf_err skf_raw_get(struct skf_reader *r, struct skf_bits_in *b)
 }
 
 /* ---- all --------------------------------------------------------------------------------------------------------------------- */
+/* Differences of scales are mostly a few numbers far apart (a step of the bfloat16 that a scale was made of): those below NEAR have
+ * symbols of their own, the others buckets behind them. */
+#define NEAR 48
+static inline uint8_t wide_put(struct skf_bits_out *b, int d)
+{
+    int m = d < 0 ? -d : d;
+    return m < NEAR ? (uint8_t)(2 * m - (d < 0)) : (uint8_t)(skf_bucket_put(b, d) - SKF_SMALL - 5 + 2 * NEAR);
+}
+
 enum skf_err skf_diffs16_put(struct skf_work *w, const int16_t *d, const uint8_t *key, uint32_t n, struct skf_buf *out)
 {
     struct skf_bits_out raw;
     SKF_TRY(skf_area_need(&w->sym, n));
     SKF_TRY(skf_raw_begin(w, n, 2, &raw));
     for (uint32_t i = 0; i < n; i++)
-        w->sym.p[i] = skf_bucket_put(&raw, d[i]);
+        w->sym.p[i] = wide_put(&raw, d[i]);
     SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, key, n}, out));
     return skf_raw_put(w, &raw, out);
 }
@@ -69,9 +78,12 @@ enum skf_err skf_diffs16_get(struct skf_work *w, struct skf_reader *r, const uin
     SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, key, n}));
     SKF_TRY(skf_raw_get(r, &raw));
     for (uint32_t i = 0; i < n; i++) {
-        int64_t v = skf_unzigzag(w->sym.p[i]);
-        if (w->sym.p[i] >= SKF_SMALL && !skf_bucket_get(&raw, w->sym.p[i], 2, &v))
-            return SKF_ERR_FORMAT;
+        const unsigned sym = w->sym.p[i];
+        int64_t v = (int64_t)(sym >> 1) ^ -(int64_t)(sym & 1);
+        if (sym >= 2 * NEAR - 1) {
+            if (sym < 2 * NEAR || !skf_bucket_get(&raw, (uint8_t)(sym - 2 * NEAR + SKF_SMALL + 5), 2, &v))
+                return SKF_ERR_FORMAT;
+        }
         d[i] = (int16_t)v;
     }
     return is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
@@ -233,29 +245,21 @@ static enum skf_err choose(struct skf_work *w, const struct skf_few *s, const in
     return SKF_OK;
 }
 
-/* The sign of a change within its row depends on that of the one before: error that is carried on makes them take turns. */
-struct turn {
-    bool is_down; /* the one before was negative */
-    uint32_t row, end; /* units of a row, and where this one ends */
-};
-static inline void turn_at(struct turn *t, uint32_t unit)
-{
-    if (unit < t->end)
-        return;
-    t->end = (unit / t->row + 1) * t->row;
-    t->is_down = false;
-}
-
-/* All differences (those that are not 0 only, but in dense mode) as symbols. */
+/* All differences (those that are not 0 only, but in dense mode) as symbols. The sign of a change depends on that of the one before it
+ * in its row: error that is carried on makes them take turns. */
 static enum skf_err put_values(struct skf_work *w, const struct skf_few *s, const int8_t *d, bool is_all,
                                struct skf_buf *out)
 {
     struct skf_bits_out raw;
-    struct turn t = {.row = s->row};
-    uint32_t n = 0;
+    bool is_down = false; /* the one before was negative */
+    uint32_t n = 0, end = 0;
     SKF_TRY(skf_raw_begin(w, s->n * s->unit, 1, &raw));
     for (uint32_t i = 0; i < s->n; i++) {
-        turn_at(&t, s->same ? s->same[i] : i);
+        uint32_t unit = s->same ? s->same[i] : i;
+        if (unit >= end) {
+            end = (unit / s->row + 1) * s->row;
+            is_down = false;
+        }
         for (unsigned e = 0; e < s->unit; e++, d++) {
             if (!is_all && e % 8 == 0 && s->unit - e >= 8 && !skf_le64((const uint8_t *)d)) {
                 e += 7;
@@ -265,8 +269,8 @@ static enum skf_err put_values(struct skf_work *w, const struct skf_few *s, cons
             if (!*d && !is_all)
                 continue;
             w->symkey.p[n] = s->key[i];
-            w->sym.p[n++] = skf_bucket_put(&raw, t.is_down ? -*d : *d);
-            t.is_down = !is_all && *d < 0;
+            w->sym.p[n++] = skf_bucket_put(&raw, is_down ? -*d : *d);
+            is_down = !is_all && *d < 0;
         }
     }
     SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, out));
@@ -302,12 +306,32 @@ static enum skf_err spread(struct skf_work *w, const struct skf_few *s, unsigned
     return SKF_OK;
 }
 
+/* First elements and contexts of the eights that are not 0: four are written for each unit, those of them that are meant stay. */
+static SKF_LOOPS void spread_eights(const struct skf_few *s, const uint8_t *restrict top, const uint32_t (*eights)[4],
+                                    uint32_t *restrict first, uint8_t *restrict key)
+{
+    const uint8_t *unit_key = s->key;
+    const uint32_t n = s->n, unit = s->unit;
+    for (uint32_t i = 0, k = 0; i < n; i++) {
+        if (n - i >= 8 && !skf_le64(top + i)) {
+            i += 7;
+            continue;
+        }
+        const uint32_t *at = eights[top[i]];
+        for (unsigned g = 0; g < 4; g++)
+            first[k + g] = i * unit + at[g];
+        for (unsigned g = 0; g < 4; g++)
+            key[k + g] = unit_key[i];
+        k += ones4[top[i]];
+    }
+}
+
 /* Masks of groups: in w->sym, n of them; their first elements in w->part and contexts in w->maskkey. */
 static enum skf_err get_eights(struct skf_work *w, struct skf_reader *r, const struct skf_few *s,
                                uint32_t *n)
 {
     const unsigned most = (1u << s->unit / 8) - 1;
-    uint32_t many = 0, k = 0;
+    uint32_t many = 0;
     unsigned seen = 0;
     SKF_TRY(skf_area_need(&w->mask, s->n));
     SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->mask.p, s->key, s->n}));
@@ -326,17 +350,8 @@ static enum skf_err get_eights(struct skf_work *w, struct skf_reader *r, const s
     for (unsigned m = 0; m < 16; m++)
         for (unsigned g = 0, at = 0; g < 4; g++)
             if (m >> g & 1)
-                eights[m][at++] = g;
-    for (uint32_t i = 0; i < s->n; i++) { /* four are written, those of them that are meant stay */
-        if (s->n - i >= 8 && !skf_le64(top + i)) {
-            i += 7;
-            continue;
-        }
-        for (unsigned g = 0; g < 4; g++)
-            first[k + g] = i * s->unit + 8 * eights[top[i]][g];
-        memset(key + k, s->key[i], 4);
-        k += ones4[top[i]];
-    }
+                eights[m][at++] = 8 * g;
+    spread_eights(s, top, (const uint32_t(*)[4])eights, first, key);
     SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, key, many}));
     for (uint32_t i = 0; i < many; i++)
         if (!w->sym.p[i])
@@ -363,25 +378,31 @@ static enum skf_err get_fours(struct skf_work *w, struct skf_reader *r, const st
     return seen > 15 ? SKF_ERR_FORMAT : SKF_OK;
 }
 
+/* The same for the elements that masks say: eight are written for each. */
+static SKF_LOOPS void spread_masks(const struct masks *t, const uint8_t *restrict sym, const uint8_t *restrict mask_key,
+                                   const uint32_t *restrict first, uint32_t n, uint32_t *restrict at, uint8_t *restrict key)
+{
+    for (uint32_t i = 0, k = 0; i < n; i++) {
+        const uint32_t *place = t->place[sym[i]];
+        for (unsigned e = 0; e < 8; e++)
+            at[k + e] = first[i] + place[e];
+        for (unsigned e = 0; e < 8; e++)
+            key[k + e] = mask_key[i];
+        k += t->ones[sym[i]];
+    }
+}
+
 /* Where the changes are, in w->ref; their contexts in w->symkey. */
 static enum skf_err find(struct skf_work *w, const struct masks *t, uint32_t n_masks, uint32_t *n)
 {
     const uint8_t *sym = w->sym.p, *mask_key = w->maskkey.p;
     const uint32_t *first = (const uint32_t *)(const void *)w->part.p;
-    uint32_t many = 0, k = 0;
+    uint32_t many = 0;
     for (uint32_t i = 0; i < n_masks; i++)
         many += t->ones[sym[i]];
     SKF_TRY(skf_area_need(&w->ref, ((size_t)many + 8) * sizeof(uint32_t)));
     SKF_TRY(skf_area_need(&w->symkey, (size_t)many + 8));
-    uint32_t *at = (uint32_t *)(void *)w->ref.p;
-    uint8_t *key = w->symkey.p;
-    for (uint32_t i = 0; i < n_masks; i++) {
-        const uint32_t *place = t->place[sym[i]];
-        for (unsigned e = 0; e < 8; e++)
-            at[k + e] = first[i] + place[e];
-        memset(key + k, mask_key[i], 8); /* those that are meant stay */
-        k += t->ones[sym[i]];
-    }
+    spread_masks(t, sym, mask_key, first, n_masks, (uint32_t *)(void *)w->ref.p, w->symkey.p);
     *n = many;
     return SKF_OK;
 }
@@ -390,21 +411,29 @@ static enum skf_err find(struct skf_work *w, const struct masks *t, uint32_t n_m
 static enum skf_err get_values(struct skf_work *w, struct skf_reader *r, const struct skf_few *s, uint32_t n)
 {
     struct skf_bits_in raw;
-    struct turn t = {.row = s->row};
     const uint32_t *at = (const uint32_t *)(const void *)w->ref.p;
     const unsigned shift = (unsigned)__builtin_ctz(s->unit);
     SKF_TRY(skf_area_need(&w->sym, n));
     SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, w->symkey.p, n}));
     SKF_TRY(skf_raw_get(r, &raw));
-    for (uint32_t i = 0; i < n; i++) {
-        uint8_t sym = w->sym.p[i];
-        int64_t d = skf_unzigzag(sym);
-        if (sym >= SKF_SMALL && !skf_bucket_get(&raw, sym, 1, &d))
-            return SKF_ERR_FORMAT;
-        turn_at(&t, s->same ? s->same[at[i] >> shift] : at[i] >> shift);
-        d = t.is_down ? -d : d;
-        t.is_down = (int8_t)d < 0;
-        w->sym.p[i] = (uint8_t)d;
+    uint8_t *sym = w->sym.p;
+    int down = 0; /* -1 where the one before in the row is negative */
+    for (uint32_t i = 0, end = 0; i < n; i++) {
+        int d = (sym[i] >> 1) ^ -(sym[i] & 1);
+        int64_t far;
+        if (sym[i] >= SKF_SMALL) {
+            if (!skf_bucket_get(&raw, sym[i], 1, &far))
+                return SKF_ERR_FORMAT;
+            d = (int)far;
+        }
+        uint32_t unit = s->same ? s->same[at[i] >> shift] : at[i] >> shift;
+        if (unit >= end) {
+            end = (unit / s->row + 1) * s->row;
+            down = 0;
+        }
+        d = (d ^ down) - down;
+        down = (int8_t)d >> 7;
+        sym[i] = (uint8_t)d;
     }
     return is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
 }
