@@ -129,7 +129,7 @@ static enum skf_err try_alone(struct piece *p, struct candidate *c)
 {
     size_t got, cap = c->n, most = c->coding == SKF_CODE_RAW ? p->n : SKF_MIN(p->n, c->n + c->n / 128 + 16);
     SKF_TRY(look(p, &got));
-    if (!got)
+    if (!got || (c->coding == SKF_CODE_MIXED && got > c->n + c->n / 8)) /* slower levels do not find that much more in numbers */
         return SKF_OK;
     int level = !p->b->level && got < p->n / 4 ? LEVEL_ANY : p->level; /* what repeats itself so much is done soon */
     if (c->coding != SKF_CODE_RAW && level > LEVEL_FAST) { /* and what is far from as good as what there is */

@@ -3,12 +3,14 @@
  * is a symbol, sign and upper mantissa bits are another in its context, and what is left of the mantissa are planes of at
  * most eight bits, raw where they are noise.  docs/formats.md has the layout.
  */
+#include <endian.h>
 #include <string.h>
 
 #include "delta/region_priv.h"
 
 #define TOP_BITS 4u   /* of the mantissa, with the sign */
 #define PLANES_MAX 3u
+#define EIGHT 8u
 
 struct form { /* of a float type */
     unsigned width, mantissa, exponent; /* bytes, bits, bits */
@@ -78,11 +80,15 @@ static enum skf_err put_plane(struct skf_work *w, const uint8_t *p, uint32_t m, 
     SKF_TRY(skf_buf_u8(out, 0));
     if (bits == 8)
         return skf_buf_put(out, p, m);
-    SKF_TRY(skf_area_need(&w->raw, m + 16));
-    struct skf_bits_out b = {.p = w->raw.p};
-    for (uint32_t i = 0; i < m; i++)
-        skf_bits_put(&b, p[i], bits);
-    return skf_buf_put(out, w->raw.p, (size_t)(skf_bits_end(&b) - w->raw.p));
+    size_t bytes = ((size_t)m * bits + 7) / 8;
+    SKF_TRY(skf_area_need(&w->raw, bytes + 8));
+    for (uint32_t i = 0; i < m; i += EIGHT) { /* eight of them are whole bytes */
+        uint64_t v = 0;
+        for (uint32_t k = 0; k < EIGHT && i + k < m; k++)
+            v |= (uint64_t)p[i + k] << k * bits;
+        skf_put_le64(w->raw.p + (size_t)i / EIGHT * bits, v);
+    }
+    return skf_buf_put(out, w->raw.p, bytes);
 }
 
 enum skf_err skf_floats_put(struct skf_work *w, enum skf_type t, const uint8_t *p, size_t bytes, struct skf_buf *out)
@@ -144,14 +150,58 @@ static enum skf_err get_plane(struct skf_work *w, struct skf_reader *r, uint8_t 
         memcpy(p, raw, m);
         return SKF_OK;
     }
-    struct skf_bits_in b = {raw, raw + bytes, 0, 0};
-    for (uint32_t i = 0; i < m; i++) {
-        uint64_t v;
-        if (!skf_bits_get(&b, bits, &v))
+    for (uint32_t i = 0; i < m; i += EIGHT) {
+        size_t at = (size_t)i / EIGHT * bits;
+        uint8_t last[8] = {0};
+        memcpy(last, raw + at, SKF_MIN(bytes - at, 8));
+        uint64_t v = skf_le64(last);
+        uint32_t n = SKF_MIN(EIGHT, m - i);
+        for (uint32_t k = 0; k < n; k++)
+            p[i + k] = (uint8_t)(v >> k * bits & ((1u << bits) - 1));
+        if (n < EIGHT && bytes - at < 8 && v >> n * bits) /* what fills the last byte is 0 */
             return SKF_ERR_FORMAT;
-        p[i] = (uint8_t)v;
     }
-    return is_bits_done(&b) ? SKF_OK : SKF_ERR_FORMAT;
+    return SKF_OK;
+}
+
+/* Numbers put together again where each has all its parts: exponent, sign and upper mantissa, planes that stand n bytes apart. */
+static SKF_LOOPS void join16(const uint8_t *restrict e, const uint8_t *restrict top, const uint8_t *restrict low, uint32_t n, unsigned mantissa,
+                             uint8_t *restrict p)
+{
+    const unsigned left = mantissa - TOP_BITS;
+    for (uint32_t i = 0; i < n; i++) {
+        uint16_t v = (uint16_t)(e[i] << mantissa | (top[i] & 15) << left | (top[i] >> TOP_BITS) << 15 | low[i]);
+        v = htole16(v);
+        memcpy(p + 2 * (size_t)i, &v, 2);
+    }
+}
+static SKF_LOOPS void join32(const uint8_t *restrict e, const uint8_t *restrict top, const uint8_t *restrict low, uint32_t n, uint8_t *restrict p)
+{
+    const uint8_t *mid = low + n, *high = mid + n;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t v = (uint32_t)e[i] << 23 | (uint32_t)(top[i] & 15) << 19 | (uint32_t)(top[i] >> TOP_BITS) << 31 | (uint32_t)high[i] << 16 |
+                     (uint32_t)mid[i] << 8 | low[i];
+        v = htole32(v);
+        memcpy(p + 4 * (size_t)i, &v, 4);
+    }
+}
+
+/* The same where m of n have parts, and the others are 0. */
+static void join_some(const struct form *f, const struct skf_work *w, uint32_t n, uint8_t *p)
+{
+    const unsigned low = f->mantissa - TOP_BITS;
+    for (uint32_t i = 0, j = 0; i < n; i++) {
+        uint32_t v = 0;
+        if (w->sym.p[i]) {
+            uint32_t top = w->part.p[j];
+            v = (uint32_t)w->sym.p[i] << f->mantissa | (top & ((1u << TOP_BITS) - 1)) << low |
+                (top >> TOP_BITS) << (8 * f->width - 1);
+            for (unsigned k = 0; plane_bits(f, k); k++)
+                v |= (uint32_t)w->val.p[(size_t)k * n + j] << 8 * k;
+            j++;
+        }
+        store(p + (size_t)i * f->width, v, f->width);
+    }
 }
 
 enum skf_err skf_floats_get(struct skf_work *w, enum skf_type t, struct skf_reader *r, uint8_t *p, size_t bytes)
@@ -161,7 +211,6 @@ enum skf_err skf_floats_get(struct skf_work *w, enum skf_type t, struct skf_read
     if (!form_of(t, &f) || bytes % f.width)
         return SKF_ERR_FORMAT;
     uint32_t n = (uint32_t)(bytes / f.width), m;
-    const unsigned low = f.mantissa - TOP_BITS;
     SKF_TRY(skf_area_need(&w->sym, n));
     SKF_TRY(skf_area_need(&w->key, n));
     SKF_TRY(skf_area_need(&w->part, n));
@@ -182,17 +231,11 @@ enum skf_err skf_floats_get(struct skf_work *w, enum skf_type t, struct skf_read
     memset(w->key.p, 0, n);
     for (unsigned k = 0, bits; m && (bits = plane_bits(&f, k)) != 0; k++)
         SKF_TRY(get_plane(w, r, w->val.p + (size_t)k * n, m, bits));
-    for (uint32_t i = 0, j = 0; i < n; i++) {
-        uint32_t v = 0;
-        if (!has_zeros || w->sym.p[i]) {
-            uint32_t top = w->part.p[j];
-            v = (uint32_t)w->sym.p[i] << f.mantissa | (top & ((1u << TOP_BITS) - 1)) << low |
-                (top >> TOP_BITS) << (8 * f.width - 1);
-            for (unsigned k = 0; plane_bits(&f, k); k++)
-                v |= (uint32_t)w->val.p[(size_t)k * n + j] << 8 * k;
-            j++;
-        }
-        store(p + (size_t)i * f.width, v, f.width);
-    }
+    if (m < n)
+        join_some(&f, w, n, p);
+    else if (f.width == 2)
+        join16(w->sym.p, w->part.p, w->val.p, n, f.mantissa, p);
+    else
+        join32(w->sym.p, w->part.p, w->val.p, n, p);
     return SKF_OK;
 }
