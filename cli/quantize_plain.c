@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "cli/cli.h"
 #include "cli/quantize.h"
+#include "model/quant.h"
 
 #define ACT_SCALE "skiff.act_scale."
 
@@ -142,14 +143,10 @@ static void warn(const struct plain *p)
     if (p->plan.n_fallback)
         (void)fprintf(stderr, "skiff: %s: rows of %zu tensors are no whole blocks of their type; --plan shows what they become\n",
                       p->a->in, p->plan.n_fallback);
-    for (size_t i = 0; i < p->plan.n; i++) {
-        enum skf_type t = p->plan.lines[i].type;
-        uneven += p->plan.lines[i].is_pruned && (t == SKF_T_Q4_1 || t == SKF_T_Q5_1 || t == SKF_T_Q2_K || t == SKF_T_Q4_K ||
-                                                 t == SKF_T_Q5_K || t == SKF_T_IQ4_NL);
-    }
+    for (size_t i = 0; i < p->plan.n; i++)
+        uneven += p->plan.lines[i].is_pruned && !has_exact_zero(p->plan.lines[i].type);
     if (uneven)
-        (void)fprintf(stderr, "skiff: %s: pruned weights of %zu tensors are not exactly zero in a type with minima; q4_0, q5_0, q8_0, "
-                              "q3_k and q6_k keep them\n", p->a->in, uneven);
+        (void)fprintf(stderr, "skiff: %s: pruned weights of %zu tensors are not exactly zero in their type, which has none\n", p->a->in, uneven);
 }
 
 /* ---- the work ----------------------------------------------------------------------------------------------------------------- */

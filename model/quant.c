@@ -140,3 +140,18 @@ enum skf_err skf_quantize(enum skf_type t, const float *x, void *q, uint64_t n)
 {
     return skf_quantize_weighed(t, x, NULL, q, n);
 }
+
+enum skf_err skf_quantize_sparse(enum skf_type t, const float *x, const float *importance, void *to, uint64_t n)
+{
+    uint8_t *q = to;
+    if (t != SKF_T_Q4_1 && t != SKF_T_Q5_1)
+        return skf_quantize_weighed(t, x, importance, q, n);
+    const struct skf_type_info *ti = skf_type_info((uint32_t)t);
+    if (n % ti->block)
+        return SKF_ERR_ARG;
+    for (uint64_t i = 0; i < n / ti->block; i++)
+        (t == SKF_T_Q4_1 ? skf_sparse_q4_1 : skf_sparse_q5_1)(x + i * ti->block, q + i * ti->block_bytes);
+    return SKF_OK;
+}
+
+bool has_exact_zero(enum skf_type t) { return t != SKF_T_Q2_K && t != SKF_T_Q4_K && t != SKF_T_Q5_K && t != SKF_T_IQ4_NL; }

@@ -17,4 +17,8 @@ bool is_weighable(enum skf_type t);
  * multiplied with); NULL, or a type without a weighed form: as skf_quantize. Equal to ggml's weighted quantizers to the bit. */
 SKF_MUST enum skf_err skf_quantize_weighed(enum skf_type t, const float *x, const float *importance, void *q, uint64_t n);
 
+/* For rows of n elements of which many are zero: Q4_1 and Q5_1 on grids that hold zero exactly; other types as skf_quantize_weighed. */
+SKF_MUST enum skf_err skf_quantize_sparse(enum skf_type t, const float *x, const float *importance, void *q, uint64_t n);
+bool has_exact_zero(enum skf_type t); /* whether zeros stay zero then */
+
 #endif

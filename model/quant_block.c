@@ -195,6 +195,52 @@ void skf_block_of_q5_1(const uint8_t *q, float *x)
         x[i] = d * (float)code[i] + m;
 }
 
+/* ---- with an exact zero --------------------------------------------------------------------------------------------------- */
+/* The least half that is not under d and of which every multiple up to `most` is a half too: its eleven bits end in zeros. */
+static uint16_t round_up(float d, int most)
+{
+    uint16_t half = skf_f32_to_f16(d);
+    if (skf_f16_to_f32(half) < d)
+        half++;
+    for (int drop = 0; drop < 5; drop++) {
+        uint16_t mask = (uint16_t)((1u << drop) - 1), up = (uint16_t)((half + mask) & ~mask);
+        int bits = up >= 0x0400 ? (up & 0x03FF) | 0x0400 : up;
+        if ((bits >> drop) * most < 2048)
+            return up;
+    }
+    return (uint16_t)((half + 31) & ~31);
+}
+
+/* x = d (code - zero): m = -d zero exactly. */
+static void block_to_sparse(const float *x, int most, uint8_t *q, uint8_t *code)
+{
+    float lo, hi;
+    range_of(x, &lo, &hi);
+    lo = lo < 0 ? lo : 0.0f;
+    hi = hi > 0 ? hi : 0.0f;
+    uint16_t half = round_up((hi - lo) / (float)most, most);
+    float d = skf_f16_to_f32(half), id = d != 0 ? 1.0f / d : 0.0f;
+    float zero = -lo * id + 0.5f;
+    zero = zero > 0 ? floorf(zero < (float)most ? zero : (float)most) : 0.0f;
+    skf_put_le16(q, half);
+    skf_put_le16(q + 2, skf_f32_to_f16(d * -zero));
+    put_steps(x, 0, id, zero + 0.5f, most, code);
+}
+
+void skf_sparse_q4_1(const float *x, uint8_t *q)
+{
+    uint8_t code[B];
+    block_to_sparse(x, 15, q, code);
+    put_codes(code, q + 4, NULL);
+}
+
+void skf_sparse_q5_1(const float *x, uint8_t *q)
+{
+    uint8_t code[B];
+    block_to_sparse(x, 31, q, code);
+    put_codes(code, q + 8, q + 4);
+}
+
 /* ---- with importance ---------------------------------------------------------------------------------------------------- */
 enum { AT_ONCE = 4 }; /* blocks */
 

@@ -231,6 +231,8 @@ static enum skf_err make_row(const struct making *k, float *x, uint64_t row, uin
     const struct skf_tensor *t = l->from;
     if (l->is_row_scaled)
         int8_row(x, q, t->dims[0]);
+    else if (l->is_pruned)
+        SKF_TRY(skf_quantize_sparse(l->type, x, importance_of(k, row), q, t->dims[0]));
     else
         SKF_TRY(skf_quantize_weighed(l->type, x, importance_of(k, row), q, t->dims[0]));
     return check_range(k, x, row, q, why);

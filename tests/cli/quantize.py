@@ -264,7 +264,15 @@ if made("pruned by importance", "wanda.gguf", source, "--type", "f32", "--prune"
     score = np.abs(x * np.sqrt(weights[n]))
     t = np.sort(score.ravel())[x.size // 2 - 1]
     check(np.mean((y == 0) == (score <= t)) > 0.999, "size times importance decides")
-r = made("pruned in a type with minima", "41.gguf", source, "--type", "q4_1", "--prune", "2:4")
+for kind, most in (("q4_1", 0.05), ("q5_1", 0.025), ("q4_0", 0.06), ("q6_k", 0.02)):
+    r = made(f"{kind}: pruned", "sparse.gguf", source, "--type", kind, "--prune", "2:4")
+    made(f"{kind}: floats pruned", "sparse.f32.gguf", source, "--type", "f32", "--prune", "2:4")
+    if r:
+        n = "blk.0.ffn_down.weight"
+        x, y = values(tensors(at("sparse.f32.gguf"))[n]), values(tensors(at("sparse.gguf"))[n])
+        error = float(np.sqrt(((x - y) ** 2).sum() / (x ** 2).sum()))
+        check((y[x == 0] == 0).all() and error < 2 * most and not r.stderr, f"{kind}: zeros stay zero, the rest is near", error, r.stderr)
+r = made("pruned in a type that has no zero", "41.gguf", source, "--type", "q4_k", "--prune", "2:4")
 check(r and "not exactly zero" in r.stderr, "a type that cannot hold a zero is spoken of", r and r.stderr)
 
 # ---- refusals ------------------------------------------------------------------------------------------------------------------------

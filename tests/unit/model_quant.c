@@ -162,6 +162,38 @@ static void zeros_keep_their_sign(void **state)
     assert_int_equal(skf_le32(q), 0x80000000u);
 }
 
+/* Pruned blocks: zeros stay, everything else lands within half a step of a grid not much wider than the plain one. */
+static void zeros_stay_zero(void **state)
+{
+    static const struct {
+        enum skf_type type;
+        float steps, wider;
+    } types[] = {{SKF_T_Q4_1, 15, 1.02f}, {SKF_T_Q5_1, 31, 1.04f}};
+    uint32_t s = 3;
+    for (int round = 0; round < 4000; round++) {
+        float x[32], back[32], lo = 0, hi = 0, scale = 1;
+        uint8_t q[24];
+        for (int k = 0; k < round % 30; k++)
+            scale /= 2;
+        for (int i = 0; i < 32; i++) {
+            s = s * 1664525 + 1013904223;
+            x[i] = s >> 30 ? 0.0f : ((float)(s >> 8 & 0xFFFF) - (float)(round % 3) * 32768.0f) / 65536.0f * scale;
+            lo = x[i] < lo ? x[i] : lo;
+            hi = x[i] > hi ? x[i] : hi;
+        }
+        for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+            assert_int_equal(skf_quantize_sparse(types[t].type, x, NULL, q, 32), SKF_OK);
+            assert_int_equal(skf_dequantize(types[t].type, q, back, 32), SKF_OK);
+            float step = (hi - lo) / types[t].steps * types[t].wider + 0x1p-24f;
+            for (int i = 0; i < 32; i++) {
+                float off = x[i] < back[i] ? back[i] - x[i] : x[i] - back[i];
+                assert_true(x[i] == 0 ? back[i] == 0 : off <= step * 1.001f);
+            }
+        }
+    }
+    assert_true(has_exact_zero(SKF_T_Q4_1) && has_exact_zero(SKF_T_Q8_0) && !has_exact_zero(SKF_T_Q4_K));
+}
+
 /* Numbers that are none, infinite or out of any range must neither trap nor leave the codes' range. */
 static void survives_what_is_no_number(void **state)
 {
@@ -296,7 +328,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_package),      cmocka_unit_test(importance_as_ggml),
-        cmocka_unit_test(zeros_keep_their_sign),   cmocka_unit_test(survives_what_is_no_number),
+        cmocka_unit_test(zeros_keep_their_sign),   cmocka_unit_test(zeros_stay_zero),
+        cmocka_unit_test(survives_what_is_no_number),
         cmocka_unit_test(halves_are_exact),        cmocka_unit_test(a_row_on_its_grid_stays),
         cmocka_unit_test(small_changes_add_up),    cmocka_unit_test(flat_blocks_and_bad_scales),
     };
