@@ -14,7 +14,7 @@
 #define OWN_SLOTS 16     /* of the chunk's */
 #define GRAIN 16         /* every so many bytes are looked for, and as many must agree */
 #define LONG 1024        /* matches from here on are zstd's in any case */
-#define MATCHES_MAX 8192
+#define MATCHES_MAX 32768
 #define WINDOW 4096
 #define STEP 1024
 #define RUN 16           /* words that are judged together where an array may end */
@@ -430,6 +430,8 @@ static void sum_up(const struct search *s, struct skf_regions_found *f)
         if (s->out[i].kind == SKF_REGION_INT && s->out[i].from < s->prefix_n)
             mark(f, s->prefix_n, s->out[i].from, s->out[i].n);
     }
+    if (s->n_match == MATCHES_MAX) /* and there may be more */
+        memset(f->used, 1, sizeof f->used);
     if (s->count)
         fill(s->out, s->count, s->n, f->g, &f->count);
 }
