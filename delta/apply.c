@@ -244,9 +244,11 @@ static enum skf_err write_made(struct apply *a, struct making *m, unsigned n, st
         ask_ahead(a, m->chunks[m->n]);
         SKF_TRY(guarded(make_one, m, why));
         bool is_still = !a->is_begun && is_zero(out, c->result_length);
-        if (!is_last && is_still) { /* nothing is written, so it is checked by itself */
+        if (!is_last && (is_still || !a->written.data)) { /* it cannot be read back, so it is checked by itself */
             struct making alone = {.a = a, .w = m->w, .c = c, .chunks = m->chunks, .made = {out}, .n = 1};
             SKF_TRY(guarded(check_made, &alone, why));
+            if (!is_still)
+                SKF_TRY(skf_draft_write_at(a->draft, c->result_offset, out, c->result_length, why));
             *m = (struct making){.a = a, .w = m->w, .c = c + 1, .chunks = m->chunks + 1};
             n--;
             continue;
@@ -323,7 +325,8 @@ static enum skf_err apply_beside(struct apply *a, bool is_kept, struct skf_why *
     SKF_TRY(apply_open(a, why));
     SKF_TRY(apply_open_source(a, why));
     SKF_TRY(open_draft(a, is_kept, why));
-    SKF_TRY(skf_draft_map(a->draft, &a->written, why));
+    if (skf_draft_map(a->draft, &a->written, NULL) != SKF_OK)
+        a->written = (struct skf_map){NULL, 0}; /* a file system without such maps */
     a->total = a->info->result_size;
     enum skf_err e = SKF_OK;
     if (a->info->n_chunks == 0 && a->info->result_size > 0)

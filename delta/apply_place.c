@@ -220,35 +220,103 @@ static enum skf_err is_batch_whole(struct place *p, uint64_t number, bool *is_wh
     return e == SKF_OK || e == SKF_ERR_DIGEST ? SKF_OK : skf_fail(why, e, "%s", silent.text);
 }
 
-static enum skf_err go_on(struct place *p, struct skf_why *why)
+static enum skf_err check_placed(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+{
+    struct place *p = ctx;
+    const struct place_op *op = &p->batch.ops[i];
+    uint8_t *out = p->a.workers[worker].out, digest[SKF_DIGEST];
+    struct skf_skd_chunk c;
+    if (op->kind == PLACE_ASIDE)
+        return SKF_OK;
+    skf_skd_chunk(p->a.skd, op->chunk, &c);
+    SKF_TRY(skf_rw_read_at(p->file, c.result_offset, out, op->length, why));
+    skf_sha256(out, op->length, digest);
+    apply_tell(&p->a, 2 * (uint64_t)op->length);
+    return memcmp(digest, c.result_digest, SKF_DIGEST) == 0 ? SKF_OK : skf_fail(why, SKF_ERR_STATE, "changed");
+}
+
+/* What was done before batch `number` stands in the file: nobody put another one in its place. */
+static enum skf_err is_as_left(struct place *p, uint64_t number, bool *is_left, struct skf_why *why)
+{
+    enum skf_err e = SKF_OK;
+    struct skf_why silent = {{0}};
+    SKF_TRY(plan_to(p, 0, why));
+    for (; e == SKF_OK && p->batch.n && p->batch.number < number; place_plan_next(p->plan, &p->batch))
+        e = skf_par_for(p->a.jobs, p->batch.n, check_placed, p, &silent);
+    *is_left = e == SKF_OK;
+    return e == SKF_OK || e == SKF_ERR_STATE || e == SKF_ERR_IO ? SKF_OK : skf_fail(why, e, "%s", silent.text);
+}
+
+static enum skf_err forget_journal(struct place *p, struct skf_why *why)
+{
+    struct skf_rw *f = p->journal.file;
+    p->journal.file = NULL;
+    return skf_rw_remove(f, why);
+}
+
+/* The last batch that is whole in the journal; false when there is none. */
+static enum skf_err find_batch(struct place *p, uint64_t *last, bool *is_whole, struct skf_why *why)
+{
+    uint64_t number[2];
+    unsigned n;
+    SKF_TRY(journal_records(&p->journal, number, &n, why));
+    *is_whole = false;
+    for (unsigned k = 0; k < n && !*is_whole; k++) {
+        SKF_TRY(is_batch_whole(p, number[k], is_whole, why));
+        *last = number[k];
+    }
+    if (!*is_whole && n && number[0] > 0)
+        return skf_fail(why, SKF_ERR_FORMAT, "%s: damaged journal", p->journal_path);
+    return SKF_OK;
+}
+
+/* A file that somebody brought anew while the journal lay there: the source or the result, whole. */
+static enum skf_err is_brought_anew(struct place *p, bool *is_anew, struct skf_why *why)
+{
+    struct apply *a = &p->a;
+    SKF_TRY(skf_map_open(p->path, &a->old, why));
+    a->source = skf_map_source(&a->old);
+    *is_anew = has_apply_root(a) && ((a->old.size == a->info->source_size && !memcmp(a->root, a->info->source_root, SKF_DIGEST)) ||
+                                     (a->old.size == a->info->result_size && !memcmp(a->root, a->info->result_root, SKF_DIGEST)));
+    skf_map_close(&a->old);
+    return SKF_OK;
+}
+
+/* Goes on behind the last batch; *is_over when there is nothing to go on with, and the file is a whole one. */
+static enum skf_err go_on(struct place *p, bool *is_over, struct skf_why *why)
 {
     const struct journal *j = &p->journal;
     const struct skf_skd_info *info = p->a.info;
-    uint64_t number[2], size;
-    unsigned n;
+    uint64_t last, size;
+    bool is_whole, is_left = true;
     if (memcmp(j->delta, p->a.index_digest, SKF_DIGEST) != 0) {
         char hex[SKF_HEX];
         skf_hex(j->delta, SKF_DIGEST, hex);
         return skf_fail(why, SKF_ERR_STATE, "%s: is on its way to another version by the delta whose index is %.12s; apply that one in place first",
                         p->a.old_path, hex);
     }
-    SKF_TRY(skf_rw_size(p->file, &size, why));
     if (j->source_size != info->source_size || j->result_size != info->result_size || j->batch < p->a.piece ||
-        j->slot_bytes < p->a.piece || j->batch > SKF_MAX((uint64_t)BATCH_MAX, 2ull * p->a.piece + 4096) ||
-        size < SKF_MIN(j->source_size, j->result_size))
+        j->slot_bytes < p->a.piece || j->batch > SKF_MAX((uint64_t)BATCH_MAX, 2ull * p->a.piece + 4096))
         return skf_fail(why, SKF_ERR_FORMAT, "%s: damaged journal", p->journal_path);
-    SKF_TRY(journal_records(j, number, &n, why));
-    bool is_whole = false;
-    for (unsigned k = 0; k < n && !is_whole; k++) {
-        SKF_TRY(is_batch_whole(p, number[k], &is_whole, why));
-        if (is_whole) {
-            SKF_TRY(write_batch(p, why));
-            p->next = number[k] + 1;
-        }
+    SKF_TRY(find_batch(p, &last, &is_whole, why));
+    SKF_TRY(skf_rw_size(p->file, &size, why));
+    if (!is_whole) { /* nothing was changed, but the file may have become longer */
+        *is_over = true;
+        if (size > info->source_size && size == info->result_size)
+            SKF_TRY(skf_rw_resize(p->file, info->source_size, why));
+        return forget_journal(p, why);
     }
-    if (!is_whole && n && number[0] > 0)
-        return skf_fail(why, SKF_ERR_FORMAT, "%s: damaged journal", p->journal_path);
-    p->is_changed = is_whole;
+    SKF_TRY(is_as_left(p, last, &is_left, why));
+    if (!is_left) {
+        SKF_TRY(is_brought_anew(p, is_over, why));
+        if (*is_over)
+            return forget_journal(p, why);
+        return skf_fail(why, SKF_ERR_STATE, "%s: was changed by something else while it was half way; bring a whole version, and remove %s",
+                        p->a.old_path, p->journal_path);
+    }
+    SKF_TRY(plan_to(p, last, why));
+    SKF_TRY(write_batch(p, why));
+    p->next = last + 1;
     return skf_rw_resize(p->file, SKF_MAX(size, info->result_size), why);
 }
 
@@ -266,9 +334,9 @@ static enum skf_err run_batches(struct place *p, struct skf_why *why)
     }
     SKF_TRY(skf_rw_resize(p->file, a->info->result_size, why));
     SKF_TRY(skf_rw_sync(p->file, why));
-    struct skf_rw *done = p->journal.file;
-    p->journal.file = NULL;
-    return skf_rw_remove(done, why);
+    p->is_changed = false; /* the result, whole */
+    p->is_begun = false;
+    return forget_journal(p, why);
 }
 
 static enum skf_err apply_in_place(struct place *p, struct skf_why *why)
@@ -285,12 +353,13 @@ static enum skf_err apply_in_place(struct place *p, struct skf_why *why)
     skf_draft_sweep_of(p->journal_path, NULL);
     a->total = 2 * a->info->result_size;
     enum skf_err e = journal_open(p->journal_path, &p->journal, why);
-    if (e == SKF_OK)
-        SKF_TRY(go_on(p, why));
-    else if (e == SKF_ERR_NOT_FOUND)
-        SKF_TRY(begin(p, &is_done, why));
-    else
+    bool is_over = e == SKF_ERR_NOT_FOUND;
+    if (e != SKF_OK && !is_over)
         return e;
+    if (!is_over)
+        SKF_TRY(go_on(p, &is_over, why));
+    if (is_over)
+        SKF_TRY(begin(p, &is_done, why));
     return is_done ? SKF_OK : run_batches(p, why);
 }
 
@@ -304,12 +373,13 @@ static void give_up(struct place *p, enum skf_err e, struct skf_why *why)
         (void)skf_fail(why, e, "%s; %s is half way, and the same command goes on", was.text, p->a.old_path);
         return;
     }
-    if (p->is_begun && skf_rw_resize(p->file, p->a.info->source_size, NULL) == SKF_OK && p->journal.file) {
-        struct skf_rw *f = p->journal.file;
-        p->journal.file = NULL;
-        if (skf_rw_remove(f, NULL) != SKF_OK) /* then the next call goes on with it: as good */
-            return;
-    }
+    uint64_t size;
+    if (!p->is_begun || skf_rw_size(p->file, &size, NULL) != SKF_OK)
+        return;
+    if (size > p->a.info->source_size && skf_rw_resize(p->file, p->a.info->source_size, NULL) != SKF_OK)
+        return;
+    if (p->journal.file && forget_journal(p, NULL) != SKF_OK) /* then the next call goes on with it: as good */
+        return;
 }
 
 enum skf_err skf_delta_apply_in_place(const char *path, const char *skd_path, const struct skf_delta_opts *opts,

@@ -176,8 +176,14 @@ static void each_failure(int sys)
         }
         bool is_half = access(disk.path[1], F_OK) == 0;
         half += is_half;
-        if (e != SKF_OK && !is_half && strstr(said.text, "half way") == NULL)
-            fix_same("ip", pair.old_bytes.data, pair.old_bytes.len);
+        if (e != SKF_OK && !is_half) { /* whole, one or the other */
+            uint8_t *p;
+            size_t n;
+            fix_read("ip", &p, &n);
+            const struct skf_buf *b = n == pair.old_bytes.len ? &pair.old_bytes : &pair.new_bytes;
+            fix_same("ip", b->data, b->len);
+            skf_free(p);
+        }
         fix_ok(in_place("d", 2, why));
         fix_same("ip", pair.new_bytes.data, pair.new_bytes.len);
         assert_int_equal(fix_left("ip"), 1);
@@ -211,19 +217,25 @@ static void test_allocation(void **unused)
     (void)unlink(fix_path("ip"));
 }
 
-/* A journal that is damaged stops everything: what stands in the file is not known then. */
-static void test_damaged_journal(void **unused)
+static void run_until(unsigned at)
 {
     reset(&pair.old_bytes);
     pid_t child = fork();
     if (child == 0) {
         struct skf_why why = {{0}};
-        fault = (struct fault){.at = 25};
+        fault = (struct fault){.at = at};
         skf_file_hook(step, NULL);
         _exit(in_place("d", 1, &why) == SKF_OK ? 0 : 1);
     }
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(access(disk.path[1], F_OK), 0);
+}
+
+/* A journal that is damaged stops everything: what stands in the file is not known then. */
+static void test_damaged_journal(void **unused)
+{
+    run_until(25);
     uint8_t *j, *half;
     size_t n, len;
     fix_read("ip.skiff-journal", &j, &n);
@@ -237,6 +249,43 @@ static void test_damaged_journal(void **unused)
     fix_ok(in_place("d", 2, why));
     fix_same("ip", pair.new_bytes.data, pair.new_bytes.len);
     skf_free(j);
+    skf_free(half);
+}
+
+/* Half way, somebody brings the source or the result anew, or changes what was done: it is seen before anything is written. */
+static void test_brought_anew(void **unused)
+{
+    const struct skf_buf *brought[] = {&pair.old_bytes, &pair.new_bytes};
+    for (unsigned k = 0; k < SKF_COUNT(brought); k++) {
+        run_until(45);
+        fix_write("ip", brought[k]->data, brought[k]->len);
+        fix_ok(in_place("d", 2, why));
+        fix_same("ip", pair.new_bytes.data, pair.new_bytes.len);
+        assert_int_equal(fix_left("ip"), 1);
+    }
+    uint8_t *early, *half;
+    size_t n, m, at = 0, end = 0;
+    const uint8_t *old = pair.old_bytes.data, *neu = pair.new_bytes.data;
+    unsigned k = 20;
+    for (; at == end; k += 5) { /* until there is something that a batch did */
+        run_until(k);
+        fix_read("ip", &early, &n);
+        end = SKF_MIN(SKF_MIN(pair.old_bytes.len, pair.new_bytes.len), n);
+        for (at = 0; at < end && !(old[at] != neu[at] && early[at] == neu[at]);)
+            at++;
+        skf_free(early);
+        (void)unlink(disk.path[1]);
+    }
+    run_until(k + 10); /* a batch or two later */
+    fix_read("ip", &half, &m);
+    half[at] ^= 1;
+    fix_write("ip", half, m);
+    fix_err(SKF_ERR_STATE, in_place("d", 2, why));
+    fix_same("ip", half, m);
+    half[at] ^= 1;
+    fix_write("ip", half, m);
+    fix_ok(in_place("d", 2, why));
+    fix_same("ip", neu, pair.new_bytes.len);
     skf_free(half);
 }
 
@@ -297,7 +346,8 @@ int main(void)
         cmocka_unit_test(test_killed_forwards), cmocka_unit_test(test_killed_backwards),
         cmocka_unit_test(test_power_forwards),  cmocka_unit_test(test_power_backwards),
         cmocka_unit_test(test_failing_steps),   cmocka_unit_test(test_allocation),
-        cmocka_unit_test(test_damaged_journal), cmocka_unit_test(test_untouched),
+        cmocka_unit_test(test_damaged_journal), cmocka_unit_test(test_brought_anew),
+        cmocka_unit_test(test_untouched),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
