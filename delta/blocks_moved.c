@@ -174,7 +174,7 @@ static enum skf_err put_batch(void *ctx, const struct batch *t)
         for (uint32_t end = e + f->unit; e < end; e++) {
             int d = skf_code_wrap(f, *c++ - want[e]);
             d = (d ^ turn[e]) - turn[e];
-            *sym++ = d > -8 && d < 8 ? (uint8_t)(d << 1 ^ d >> 31) : skf_bucket_put(&k->raw, d);
+            *sym++ = d > -8 && d < 8 ? (uint8_t)(2 * d ^ d >> 31) : skf_bucket_put(&k->raw, d);
         }
     }
     return SKF_OK;
