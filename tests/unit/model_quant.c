@@ -211,6 +211,7 @@ static void survives_what_is_no_number(void **state)
                 assert_int_equal(skf_quantize(vectors[i].type, x, q, 256), SKF_OK);
                 assert_int_equal(skf_dequantize(vectors[i].type, q, back, 256), SKF_OK);
                 assert_int_equal(skf_quantize_weighed(vectors[i].type, x, w, q, 256), SKF_OK);
+                assert_int_equal(skf_quantize_sparse(vectors[i].type, x, w, q, 256), SKF_OK);
             }
         }
     }
