@@ -30,7 +30,7 @@ static double bound_of(const struct requant *r)
     if (r->a->budget >= 0)
         bound = r->perplexity * (1 + r->a->budget);
     if (r->a->gain > 0)
-        bound = fmin(bound, r->base_perplexity - r->a->gain * (r->base_perplexity - r->perplexity));
+        bound = fmin(bound, r->base_perplexity - r->a->gain * (r->base_perplexity - r->goal));
     return bound;
 }
 
@@ -50,7 +50,13 @@ static enum skf_err find(struct requant *r, struct requant_try *best, struct skf
         return skf_fail(why, SKF_ERR_ARG, "%s: a float version is exact unless a bound is given: add --budget or --bytes, and --text",
                         r->a->out);
     unsigned level = r->is_lossy ? REQUANT_LEVELS / 2 : 0; /* a method by name, without a bound: its middle */
-    return requant_try(r, level, level, r->quality != NULL, best, why);
+    SKF_TRY(requant_try(r, level, level, r->quality != NULL, best, why));
+    if (r->is_lossy || !r->quality || !has_drifted(r))
+        return SKF_OK;
+    struct requant_try carried; /* level 0 moves codes by draws, level 1 carries what rounding leaves over */
+    SKF_TRY(requant_try(r, 1, 0, true, &carried, why));
+    *best = carried.perplexity < best->perplexity ? carried : *best;
+    return SKF_OK;
 }
 
 /* ---- the report ------------------------------------------------------------------------------------------------------------------ */

@@ -227,7 +227,6 @@ static enum skf_err look_at(void *ctx, unsigned worker, uint64_t i, struct skf_w
     }
     if (place.n) {
         t->is_drifted = place.apart < DRIFTED * (double)place.n;
-        t->apart = (float)(place.apart / (double)place.n);
         t->moved = (float)((double)place.moved / (double)place.n);
     }
 out:
@@ -259,7 +258,8 @@ static void set_sample(struct requant_tensor *t, unsigned level)
     float n = (float)t->stats.n, old = sqrtf((float)(t->stats.square_old / n)), change = sqrtf((float)(t->stats.square / n));
     /* Half an octave a level, as a share of the root mean square of the tensor's values; and of a cell, what the codes move by. */
     t->how.regrid.step = grown(0.008f, 1.41421356f, level - 1) * old;
-    t->how.regrid.keep = t->is_drifted ? grown(0.25f, 1.25f, level - 1) * t->apart : grown(0.05f, 1.5f, level - 1) * t->moved;
+    t->how.regrid.keep = grown(0.05f, 1.5f, level - 1) * t->moved;
+    t->how.regrid.edge = grown(0.5f, 1.12f, level - 1);
     t->how.regrid.round = (float)FLOAT_ROUND * change;
 }
 
@@ -437,6 +437,14 @@ static enum skf_err take_method(struct requant *r, struct skf_why *why)
     return skf_fail(why, SKF_ERR_ARG, "--method %s is not known; sample, uniform, sign, topk and lowrank are", r->a->method);
 }
 
+bool has_drifted(const struct requant *r)
+{
+    for (size_t i = 0; i < r->n_tensors; i++)
+        if (r->tensors[i].is_drifted)
+            return true;
+    return false;
+}
+
 static enum skf_err measure_bounds(struct requant *r, struct skf_why *why)
 {
     const char *text = r->a->text ? r->a->text : r->a->calibrate;
@@ -446,7 +454,10 @@ static enum skf_err measure_bounds(struct requant *r, struct skf_why *why)
     SKF_TRY(skf_quality_measure(r->quality, r->plain, &r->a->progress, &r->perplexity, why));
     if (r->a->gain <= 0)
         return SKF_OK;
-    return skf_quality_measure(r->quality, r->base, &r->a->progress, &r->base_perplexity, why);
+    SKF_TRY(skf_quality_measure(r->quality, r->base, &r->a->progress, &r->base_perplexity, why));
+    /* Of a change that plain rounding loses, the gain is that of the weights as they are. */
+    r->goal = r->perplexity;
+    return has_drifted(r) ? skf_quality_measure(r->quality, r->in, &r->a->progress, &r->goal, why) : SKF_OK;
 }
 
 enum skf_err requant_open(struct requant *r, const struct quantize_args *a, struct skf_why *why)

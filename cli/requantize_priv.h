@@ -28,7 +28,7 @@ struct requant_try {
 struct requant_tensor {
     const struct skf_tensor *out, *in, *base; /* in the plain file, the new weights, the old version */
     bool is_embedding, is_drifted;
-    float moved, apart; /* share of the codes that lie in another cell now; mean distance from the old values, in steps */
+    float moved; /* share of the codes that lie in another cell now */
     struct skf_lossy_stats stats;
     struct skf_lossy how; /* of the candidate in the making */
     float *factors;       /* way of the first factors: RANK_MOST rows */
@@ -52,7 +52,7 @@ struct requant {
     uint8_t *map;
     uint64_t size;
     struct skf_quality *quality;
-    double perplexity, base_perplexity; /* of the plain file; of the base (0: not measured) */
+    double perplexity, base_perplexity, goal; /* of the plain file; for --gain (otherwise 0) of the base, and what the change would reach */
     struct requant_try tries[REQUANT_TRIES], now;
     size_t n_tries;
     bool has_now; /* the mapping holds `now` */
@@ -61,6 +61,7 @@ struct requant {
 /* Opens everything and measures the plain file and, for --gain, the base. */
 SKF_MUST enum skf_err requant_open(struct requant *r, const struct quantize_args *a, struct skf_why *why);
 void requant_close(struct requant *r);
+bool has_drifted(const struct requant *r); /* some matrices are the base's own values and small changes */
 /* The candidate of these levels, made, with its bytes and, if asked for, its perplexity. */
 SKF_MUST enum skf_err requant_try(struct requant *r, unsigned matrices, unsigned embedding, bool is_measured,
                                   struct requant_try *t, struct skf_why *why);

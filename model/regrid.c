@@ -35,16 +35,24 @@ static int floor_of(float f) /* |f| <= STEPS_MAX */
     return i - (f < (float)i);
 }
 
+/* The same for a small change: what is left over goes on to the next element of the row, as in dithering. */
+static int carried_code(const struct skf_regrid *how, const struct cells *g, int code, float move, float *carry)
+{
+    float want = move + *carry;
+    int by = size_of(want) < how->edge ? 0 : floor_of(want + 0.5f), to = code + by;
+    to = to < g->lowest ? g->lowest : to > g->highest ? g->highest : to;
+    float left = want - (float)(to - code);
+    *carry = left > 1.0f ? 1.0f : left < -1.0f ? -1.0f : left; /* what lies outside the grid for good is not heaped onto neighbours */
+    return to;
+}
+
 /* The code that takes the place of `code` for a value that lies at y, in steps above the lowest code's. */
 static int new_code(const struct skf_regrid *how, const struct cells *g, int code, float y, float coarse, uint64_t at)
 {
     int last = g->highest - g->lowest, was = code - g->lowest, to = floor_of(y + 0.5f);
     float move = y - (float)was;
     to = to < 0 ? 0 : to > last ? last : to;
-    if (how->is_drifted) {
-        if (size_of(move) < how->keep)
-            return code;
-    } else {
+    if (!how->is_drifted) {
         if (to == was || (coarse <= 1.0f && size_of(move) < 0.5f + how->keep))
             return code;
         move = (float)(to - was);
@@ -96,7 +104,7 @@ static float coarseness(const struct skf_regrid *how, const struct cells *g)
 
 /* The codes of one unit; where it has no grid they stay, and false says so when its values are not what it stands for. */
 static bool is_unit_moved(const struct cells *g, int16_t *code, const float *x, float *y, unsigned n, uint64_t at,
-                          const struct skf_regrid *how)
+                          const struct skf_regrid *how, float *carry)
 {
     if (!is_placed(g, x, y, n)) {
         for (unsigned i = 0; i < n; i++) {
@@ -107,12 +115,16 @@ static bool is_unit_moved(const struct cells *g, int16_t *code, const float *x, 
         return true;
     }
     float coarse = coarseness(how, g);
-    for (unsigned i = 0; i < n; i++)
-        code[i] = (int16_t)new_code(how, g, code[i], y[i], coarse, at + i);
+    bool is_carried = how->is_drifted && how->edge > 0.0f && coarse <= 1.0f;
+    for (unsigned i = 0; i < n; i++) {
+        float move = y[i] - (float)(code[i] - g->lowest);
+        code[i] = (int16_t)(is_carried ? carried_code(how, g, code[i], move, carry) : new_code(how, g, code[i], y[i], coarse, at + i));
+    }
     return true;
 }
 
-static void regrid_block(enum skf_type t, const uint8_t *old, uint8_t *block, const float *x, uint64_t at, const struct skf_regrid *how)
+static void regrid_block(enum skf_type t, const uint8_t *old, uint8_t *block, const float *x, uint64_t at, const struct skf_regrid *how,
+                         float *carry)
 {
     const struct skf_type_info *info = skf_type_info((uint32_t)t);
     struct cells cells[REGRID_UNITS];
@@ -121,7 +133,7 @@ static void regrid_block(enum skf_type t, const uint8_t *old, uint8_t *block, co
     unsigned n = info->block, unit = regrid_unit(t);
     regrid_get(t, old, cells, code);
     for (unsigned i = 0; i < n; i += unit)
-        if (!is_unit_moved(&cells[i / unit], code + i, x + i, y + i, unit, at + i, how))
+        if (!is_unit_moved(&cells[i / unit], code + i, x + i, y + i, unit, at + i, how, carry))
             return;
     if (!how->is_drifted && is_refit(t, cells, x, y, block, n))
         return;
@@ -188,10 +200,11 @@ enum skf_err skf_regrid_row(enum skf_type t, const uint8_t *old, uint8_t *row, c
     if (is_plain(t))
         return how->step > 0.0f || how->round > 0.0f ? regrid_floats(t, old, row, x, n, at, how) : SKF_OK;
     const struct skf_type_info *info = skf_type_info((uint32_t)t);
+    float carry = 0.0f;
     if (n % info->block)
         return SKF_ERR_ARG;
     for (uint64_t i = 0; i < n / info->block; i++)
-        regrid_block(t, old + i * info->block_bytes, row + i * info->block_bytes, x + i * info->block, at + i * info->block, how);
+        regrid_block(t, old + i * info->block_bytes, row + i * info->block_bytes, x + i * info->block, at + i * info->block, how, &carry);
     return SKF_OK;
 }
 

@@ -14,8 +14,10 @@
 
 struct skf_regrid {
     float step;      /* changes are multiples of this size where the type is finer; 0: as fine as the type */
-    float keep;      /* of the type's step. A code that moved goes back when its value lies less than this beyond the cell's edge (not
-                        where changes are sampled); drifted, changes smaller than this are none */
+    float keep;      /* a code that moved goes back when its value lies less than this part of a step beyond the cell's edge; not where
+                        changes are sampled */
+    float edge;      /* drifted, and not sampled: what rounding leaves over is carried along the row, and a code moves where that comes to
+                        this many steps (0.5 or more); 0: codes move by draws */
     float round;     /* floats: changes are first rounded to multiples of this; 0: not */
     bool is_drifted; /* x are the old row's values and small changes: codes move by a seeded draw, as none would by rounding */
     uint64_t seed;   /* of the tensor */

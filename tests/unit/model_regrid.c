@@ -152,6 +152,28 @@ static void drift_is_kept(void **state)
     }
 }
 
+/* Carried along the row, changes keep their sum with fewer codes moved; a higher edge moves fewer still. */
+static void drift_is_carried(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < SKF_COUNT(grids); k++) {
+        enum skf_type t = grids[k];
+        struct skf_regrid how = {.is_drifted = true, .edge = 0.5f};
+        make(t, 0, 0);
+        for (size_t i = 0; i < N; i++)
+            new_x[i] = was_x[i] + 0.004f;
+        memcpy(row, old_row, bytes_of(t));
+        assert_int_equal(skf_regrid_row(t, old_row, row, new_x, N, 0, &how), SKF_OK);
+        assert_int_equal(skf_dequantize(t, row, is_x, N), SKF_OK);
+        assert_true(moved() > 0.003 && moved() < 0.005);
+        size_t all = changed(t);
+        how.edge = 2.0f;
+        memcpy(row, old_row, bytes_of(t));
+        assert_int_equal(skf_regrid_row(t, old_row, row, new_x, N, 0, &how), SKF_OK);
+        assert_true(changed(t) < all);
+    }
+}
+
 /* Sampled changes are few and large, and their sum is that of all. */
 static void sampling_keeps_sums(void **state)
 {
@@ -190,7 +212,7 @@ static void floats_are_rounded(void **state)
 /* What a file may hold: scales that are no numbers, values that are none. Nothing is read or written beside the row. */
 static void odd_values(void **state)
 {
-    struct skf_regrid how = {.step = 0.1f, .keep = 0.1f, .seed = 1};
+    struct skf_regrid how = {.step = 0.1f, .keep = 0.1f, .edge = 0.5f, .seed = 1};
     (void)state;
     for (size_t k = 0; k < SKF_COUNT(grids); k++) {
         uint32_t block = block_of(grids[k]);
@@ -225,7 +247,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grid_is_kept),      cmocka_unit_test(same_values_change_nothing), cmocka_unit_test(block_is_refitted),
         cmocka_unit_test(drift_is_kept),     cmocka_unit_test(sampling_keeps_sums),        cmocka_unit_test(floats_are_rounded),
-        cmocka_unit_test(odd_values),
+        cmocka_unit_test(odd_values),    cmocka_unit_test(drift_is_carried),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, NULL);
