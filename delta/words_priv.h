@@ -48,18 +48,16 @@ static inline __attribute__((always_inline)) void word_store(uint8_t *p, uint64_
  * bits, which are 0 in every word of both sides. */
 static inline __attribute__((always_inline)) uint64_t word_in(uint64_t v, unsigned width, bool is_float, unsigned shift)
 {
-    uint64_t top = 1ull << (8 * width - 1), all = top | (top - 1);
-    if (is_float)
-        v = v & top ? ~v & all : v | top;
-    return v >> shift;
+    const uint64_t top = 1ull << (8 * width - 1), all = top | (top - 1);
+    uint64_t turned = v ^ (((0 - (v >> (8 * width - 1))) & all) | top); /* without a branch: signs are random */
+    return (is_float ? turned : v) >> shift;
 }
 static inline __attribute__((always_inline)) uint64_t word_out(uint64_t v, unsigned width, bool is_float, unsigned shift)
 {
-    uint64_t top = 1ull << (8 * width - 1), keep = ~0ull << shift;
+    const uint64_t top = 1ull << (8 * width - 1);
     v <<= shift;
-    if (is_float)
-        v = (v & top ? v ^ top : ~v) & keep;
-    return v;
+    uint64_t turned = v ^ (((v >> (8 * width - 1) & 1) - 1) | top);
+    return is_float ? turned & ~0ull << shift : v;
 }
 
 /* The difference of two such integers, modulo 2^(8 * width - shift), as a signed number. */
