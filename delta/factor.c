@@ -5,17 +5,18 @@
 #include <string.h>
 
 /* Rows that are looked at: first of all, while turning, and in the last turns; turns of each sort. */
-#define ROWS_FIRST 64
-#define ROWS_TURN 512
-#define ROWS_LAST 4096
-#define TURNS 4
-#define LAST_TURNS 2
+#define ROWS_FIRST  64
+#define ROWS_TURN   512
+#define ROWS_LAST   4096
+#define TURNS       4
+#define LAST_TURNS  2
 #define ROWS_CHOICE 128
 /* What the best direction must hold of the change to be worth looking closer; of 64 rows noise may show 1 / 16. */
 #define WORTH 0.06
 /* One element of so many must change. */
 #define FEWEST 32
-/* Bits that a number of v takes, about; and the step of u against the root mean square of what is left to each element. */
+/* Bits that a number of v takes, about; and the step of u against the root mean square of what is left to each element.
+ */
 #define V_BITS 6.5
 #define U_STEP 3.0
 
@@ -24,7 +25,7 @@ bool skf_factors_fit(uint64_t rows, uint64_t columns)
     return rows >= SKF_FACTOR_ROWS && columns >= SKF_FACTOR_ROWS && columns <= SKF_FACTOR_COLUMNS;
 }
 
-/* ---- finding v ---------------------------------------------------------------------------------------------------------------- */
+/* ---- finding v --------------------------------------------------------------------------------------------------- */
 struct search {
     const struct skf_loops *loops;
     uint64_t rows;
@@ -54,7 +55,8 @@ static void orthonormal(const struct search *s, unsigned rank)
     }
 }
 
-/* v := the directions that `rank` rows of v turn to under one multiplication with the square of `of` rows, orthonormal. */
+/* v := the directions that `rank` rows of v turn to under one multiplication with the square of `of` rows, orthonormal.
+ */
 static enum skf_err turn(const struct search *s, uint64_t of, unsigned rank)
 {
     of = SKF_MIN(of, s->rows);
@@ -108,7 +110,8 @@ static double u_bits(double energy, double left, double n)
 }
 
 /* The rank at which the first directions save most. `fixed`: what each costs beyond its u. */
-static unsigned earning(const double *each, double all, unsigned most, double rows, double columns, double gain, double fixed)
+static unsigned earning(const double *each, double all, unsigned most, double rows, double columns, double gain,
+                        double fixed)
 {
     double left = all, best = 0;
     unsigned rank = 0;
@@ -127,9 +130,18 @@ static unsigned earning(const double *each, double all, unsigned most, double ro
     return rank;
 }
 
-static int8_t small(float x) { return (int8_t)(x > 127 ? 127 : x < -127 ? -127 : lrintf(x)); }
-static uint8_t folded(int8_t x) { return (uint8_t)((uint8_t)x << 1 ^ x >> 7); }
-static int8_t unfolded(uint8_t x) { return (int8_t)(x >> 1 ^ -(x & 1)); }
+static int8_t small(float x)
+{
+    return (int8_t)(x > 127 ? 127 : x < -127 ? -127 : lrintf(x));
+}
+static uint8_t folded(int8_t x)
+{
+    return (uint8_t)((uint8_t)x << 1 ^ x >> 7);
+}
+static int8_t unfolded(uint8_t x)
+{
+    return (int8_t)(x >> 1 ^ -(x & 1));
+}
 
 /* v as integers of a common scale. */
 static enum skf_err put_side(struct skf_work *w, const float *v, unsigned rank, uint32_t columns, struct skf_buf *out)
@@ -148,8 +160,8 @@ static enum skf_err put_side(struct skf_work *w, const float *v, unsigned rank, 
     return skf_syms_put(w, &(struct skf_syms){w->sym.p, w->symkey.p, (uint32_t)n}, out);
 }
 
-enum skf_err skf_factors_find(struct skf_work *w, uint64_t rows, uint32_t columns, double gain, skf_row_fn *row, void *ctx,
-                              struct skf_buf *out)
+enum skf_err skf_factors_find(struct skf_work *w, uint64_t rows, uint32_t columns, double gain, skf_row_fn *row,
+                              void *ctx, struct skf_buf *out)
 {
     size_t each = (size_t)columns * SKF_RANK_MAX;
     double energy[SKF_RANK_MAX], all;
@@ -187,8 +199,8 @@ enum skf_err skf_factors_find(struct skf_work *w, uint64_t rows, uint32_t column
     return put_side(w, v, rank, columns, out);
 }
 
-/* ---- a chunk's guess ----------------------------------------------------------------------------------------------------------- */
-/* Areas, and v from the side (kept from chunk to chunk). *has is false where there is nothing to guess by. */
+/* ---- a chunk's guess --------------------------------------------------------------------------------------------- */
+/* Areas, and v from the side (kept from chunk to chunk). *most is 0 where there is nothing to guess by. */
 static enum skf_err open_side(struct skf_work *w, struct skf_factors *f, unsigned *most)
 {
     *most = 0;
@@ -241,7 +253,10 @@ static bool set_unit(struct skf_factors *f, double step)
     return f->shift >= -SKF_SHIFT_MAX && f->shift <= SKF_SHIFT_MAX;
 }
 
-static float unit_of(const struct skf_factors *f) { return ldexpf((float)f->unit, f->shift); }
+static float unit_of(const struct skf_factors *f)
+{
+    return ldexpf((float)f->unit, f->shift);
+}
 
 /* Rows of a chunk that are looked at before its rank is chosen. */
 struct look {
@@ -256,7 +271,8 @@ static uint32_t looked_at(const struct skf_factors *f, const struct look *l, uin
     return (uint32_t)((uint64_t)i * f->rows / l->rows);
 }
 
-static enum skf_err look(const struct skf_factors *f, const struct skf_choice *c, unsigned most, float *d, struct look *l)
+static enum skf_err look(const struct skf_factors *f, const struct skf_choice *c, unsigned most, float *d,
+                         struct look *l)
 {
     const float *v = f->v;
     size_t n = f->columns;

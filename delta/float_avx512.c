@@ -27,8 +27,14 @@ INLINE vi vi_min(vi a, vi b) { return _mm512_min_epi32(a, b); }
 INLINE vi vi_abs(vi a) { return _mm512_abs_epi32(a); }
 INLINE vi vi_shl(vi a, unsigned n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128((int)n)); }
 INLINE vi vi_shr(vi a, unsigned n) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128((int)n)); }
-INLINE vi vi_pick(vi a, vi b, vi x, vi y) { return _mm512_mask_mov_epi32(y, _mm512_cmpeq_epi32_mask(a, b), x); } /* a == b ? x : y */
-INLINE vi vi_halves(const uint8_t *p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
+INLINE vi vi_pick(vi a, vi b, vi x, vi y) /* a == b ? x : y */
+{
+    return _mm512_mask_mov_epi32(y, _mm512_cmpeq_epi32_mask(a, b), x);
+}
+INLINE vi vi_halves(const uint8_t *p)
+{
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
 INLINE void vi_put_halves(uint8_t *p, vi a) { _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(a)); }
 INLINE vf vf_f16(vi a) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)); }
 INLINE vi vf_put_f16(vf a) { return _mm512_cvtepu16_epi32(_mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT)); }

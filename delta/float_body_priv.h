@@ -1,6 +1,6 @@
 /*
- * The loops of float_priv.h in plain C, for the instruction set that the file including this is compiled for; NAME(x) names its
- * functions.  Sums are taken in one order everywhere: in lanes of a fixed number, then those two by two.
+ * The loops of float_priv.h in plain C, for the instruction set that the file including this is compiled for; NAME(x)
+ * names its functions.  Sums are taken in one order everywhere: in lanes of a fixed number, then those two by two.
  */
 #include <endian.h>
 #include <string.h>
@@ -32,12 +32,18 @@ static inline __attribute__((always_inline)) void half_out(uint8_t *p, size_t i,
 }
 static inline __attribute__((always_inline)) float float_of(uint32_t u)
 {
-    union { uint32_t u; float f; } v = {.u = u};
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = u};
     return v.f;
 }
 static inline __attribute__((always_inline)) uint32_t bits_of(float f)
 {
-    union { float f; uint32_t u; } v = {.f = f};
+    union {
+        float f;
+        uint32_t u;
+    } v = {.f = f};
     return v.u;
 }
 /* Bit patterns of floats to integers in the order of the numbers, and back. */
@@ -58,7 +64,8 @@ static inline float sum_of(float *lanes, unsigned n)
     return lanes[0];
 }
 
-static SKF_LOOPS void NAME(keys)(const uint8_t *restrict old, uint8_t *restrict key, uint32_t n, unsigned exponent_at, int at)
+static SKF_LOOPS void NAME(keys)(const uint8_t *restrict old, uint8_t *restrict key, uint32_t n, unsigned exponent_at,
+                                 int at)
 {
     const uint16_t mask = (uint16_t)((1u << (15 - exponent_at)) - 1);
     const int16_t base = (int16_t)at;
@@ -69,19 +76,20 @@ static SKF_LOOPS void NAME(keys)(const uint8_t *restrict old, uint8_t *restrict 
     }
 }
 
-static SKF_LOOPS void NAME(add)(const uint8_t *ref, const uint8_t *restrict sym, uint8_t *neu, uint32_t n, unsigned shift)
+static SKF_LOOPS void NAME(add)(const uint8_t *ref, const uint8_t *restrict sym, uint8_t *neu, uint32_t n,
+                                unsigned shift)
 {
     const uint16_t keep = (uint16_t)(0xffffu << shift);
-    EACH
-    for (uint32_t i = 0; i < n; i++) {
+    EACH for (uint32_t i = 0; i < n; i++)
+    {
         uint16_t d = (uint16_t)((sym[i] >> 1) ^ -(sym[i] & 1));
         uint16_t v = (uint16_t)((ordered16(half_in(ref, i)) >> shift) + d);
         half_out(neu, i, unordered16((uint16_t)(v << shift)) & keep);
     }
 }
 
-static SKF_LOOPS void NAME(sub)(const uint8_t *restrict ref, const uint8_t *restrict neu, uint8_t *restrict sym, uint32_t n,
-                                unsigned shift, unsigned least)
+static SKF_LOOPS void NAME(sub)(const uint8_t *restrict ref, const uint8_t *restrict neu, uint8_t *restrict sym,
+                                uint32_t n, unsigned shift, unsigned least)
 {
     const uint16_t keep = (uint16_t)(0xffffu << shift), end = (uint16_t)least;
     for (uint32_t i = 0; i < n; i++) {
@@ -95,8 +103,8 @@ static SKF_LOOPS void NAME(sub)(const uint8_t *restrict ref, const uint8_t *rest
 /* Each operation rounds to float32, then the sum to the type, ties to even.  A number that is not finite stays. */
 static SKF_LOOPS void NAME(guess_bf16)(const uint8_t *old, const float *restrict guess, uint8_t *ref, uint32_t n)
 {
-    EACH
-    for (uint32_t i = 0; i < n; i++) {
+    EACH for (uint32_t i = 0; i < n; i++)
+    {
         uint32_t w = (uint32_t)half_in(old, i) << 16, u = bits_of(float_of(w) + guess[i]);
         u += 0x7fff + (u >> 16 & 1);
         half_out(ref, i, (uint16_t)(((w & 0x7f800000) == 0x7f800000 ? w : u) >> 16));
@@ -105,8 +113,8 @@ static SKF_LOOPS void NAME(guess_bf16)(const uint8_t *old, const float *restrict
 
 static SKF_LOOPS void NAME(guess_f32)(const uint8_t *old, const float *restrict guess, uint8_t *ref, uint32_t n)
 {
-    EACH
-    for (uint32_t i = 0; i < n; i++) {
+    EACH for (uint32_t i = 0; i < n; i++)
+    {
         uint32_t w, u;
         memcpy(&w, old + 4 * (size_t)i, 4);
         w = le32toh(w);
@@ -116,7 +124,8 @@ static SKF_LOOPS void NAME(guess_f32)(const uint8_t *old, const float *restrict 
     }
 }
 
-/* Halves as floats and back without a branch: what skf_f16_to_f32 and skf_f32_to_f16 do, but that no number stays quiet. */
+/* Halves as floats and back without a branch: what skf_f16_to_f32 and skf_f32_to_f16 do, but that no number stays
+ * quiet. */
 static inline __attribute__((always_inline)) uint32_t wide_of(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = h & 0x7fff;
@@ -138,8 +147,8 @@ static inline __attribute__((always_inline)) uint16_t half_of(uint32_t w)
 
 static SKF_LOOPS void NAME(guess_f16)(const uint8_t *old, const float *restrict guess, uint8_t *ref, uint32_t n)
 {
-    EACH
-    for (uint32_t i = 0; i < n; i++) {
+    EACH for (uint32_t i = 0; i < n; i++)
+    {
         uint16_t a = half_in(old, i), u = half_of(bits_of(float_of(wide_of(a)) + guess[i]));
         half_out(ref, i, (a & 0x7c00) == 0x7c00 ? a : u);
     }
@@ -147,19 +156,16 @@ static SKF_LOOPS void NAME(guess_f16)(const uint8_t *old, const float *restrict 
 
 static SKF_LOOPS void NAME(f16_to_bf16)(const uint8_t *in, uint8_t *out, uint32_t n)
 {
-    EACH
-    for (uint32_t i = 0; i < n; i++)
-        half_out(out, i, (uint16_t)(wide_of(half_in(in, i)) >> 16));
+    EACH for (uint32_t i = 0; i < n; i++) half_out(out, i, (uint16_t)(wide_of(half_in(in, i)) >> 16));
 }
 
 static SKF_LOOPS void NAME(bf16_to_f16)(const uint8_t *in, uint8_t *out, uint32_t n)
 {
-    EACH
-    for (uint32_t i = 0; i < n; i++)
-        half_out(out, i, half_of((uint32_t)half_in(in, i) << 16));
+    EACH for (uint32_t i = 0; i < n; i++) half_out(out, i, half_of((uint32_t)half_in(in, i) << 16));
 }
 
-static SKF_LOOPS void NAME(change_bf16)(const uint8_t *restrict old, const uint8_t *restrict neu, float *restrict out, uint32_t n)
+static SKF_LOOPS void NAME(change_bf16)(const uint8_t *restrict old, const uint8_t *restrict neu, float *restrict out,
+                                        uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         uint32_t a = (uint32_t)half_in(old, i) << 16, b = (uint32_t)half_in(neu, i) << 16;
@@ -168,7 +174,8 @@ static SKF_LOOPS void NAME(change_bf16)(const uint8_t *restrict old, const uint8
     }
 }
 
-static SKF_LOOPS void NAME(change_f16)(const uint8_t *restrict old, const uint8_t *restrict neu, float *restrict out, uint32_t n)
+static SKF_LOOPS void NAME(change_f16)(const uint8_t *restrict old, const uint8_t *restrict neu, float *restrict out,
+                                       uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         uint16_t a = half_in(old, i), b = half_in(neu, i);

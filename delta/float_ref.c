@@ -19,8 +19,8 @@ static void far_ref(const uint8_t *sym, uint64_t *mask, uint32_t n, unsigned lea
     }
 }
 
-static SKF_LOOPS void measure_ref(const uint8_t *ref, const uint8_t *neu, uint32_t n, unsigned exponent_at, unsigned shift,
-                                    float *move, float *size)
+static SKF_LOOPS void measure_ref(const uint8_t *ref, const uint8_t *neu, uint32_t n, unsigned exponent_at,
+                                  unsigned shift, float *move, float *size)
 {
     const uint32_t mask = (1u << (15 - exponent_at)) - 1;
     float moves[STEP] = {0}, sizes[STEP] = {0};
@@ -46,7 +46,7 @@ static SKF_LOOPS void measure_ref(const uint8_t *ref, const uint8_t *neu, uint32
 }
 
 static SKF_LOOPS void guess_ref(const int8_t *u, const float *restrict v, unsigned rank, uint32_t n, float unit,
-                                  float *restrict guess)
+                                float *restrict guess)
 {
     for (uint32_t i = 0; i < n; i += 4 * STEP) {
         float sum[4 * STEP] = {0};
@@ -78,8 +78,9 @@ static SKF_LOOPS float dot_ref(const float *restrict a, const float *restrict b,
 }
 
 const struct skf_loops skf_loops_ref = {
-    keys_ref,      add_ref,         sub_ref,         far_ref, measure_ref,     guess_ref, guess_bf16_ref, guess_f16_ref,
-    guess_f32_ref, f16_to_bf16_ref, bf16_to_f16_ref, change_bf16_ref, change_f16_ref, dot_ref,   add_scaled_ref,
+    keys_ref,        add_ref,         sub_ref,        far_ref,       measure_ref,
+    guess_ref,       guess_bf16_ref,  guess_f16_ref,  guess_f32_ref, f16_to_bf16_ref,
+    bf16_to_f16_ref, change_bf16_ref, change_f16_ref, dot_ref,       add_scaled_ref,
 };
 
 const struct skf_loops *skf_loops_of(enum skf_isa isa)

@@ -1,7 +1,7 @@
 /*
- * The loops that compilers do not turn into vectors by themselves, over sixteen numbers at once.  The file including this has
- * defined them for its instruction set: vf, sixteen float32; vi, sixteen 32-bit integers; and the operations below.  What is left
- * behind the last sixteen goes the plain way, which gives the same.
+ * The loops that compilers do not turn into vectors by themselves, over sixteen numbers at once.  The file including
+ * this has defined them for its instruction set: vf, sixteen float32; vi, sixteen 32-bit integers; and the operations
+ * below.  What is left behind the last sixteen goes the plain way, which gives the same.
  */
 #define WHOLE(n) ((n) & ~15u)
 
@@ -154,10 +154,19 @@ static float NAME(dot_wide)(const float *a, const float *b, uint32_t n)
 }
 
 const struct skf_loops NAME(skf_loops) = {
-    NAME(keys),           NAME(add),       NAME(sub),
+    NAME(keys),
+    NAME(add),
+    NAME(sub),
     NAME(far_wide),
-    NAME(measure_wide),   NAME(guess_wide), NAME(guess_bf16_wide),
-    NAME(guess_f16_wide), NAME(guess_f32), NAME(f16_to_bf16_wide),
-    NAME(bf16_to_f16_wide), NAME(change_bf16_wide), NAME(change_f16_wide), NAME(dot_wide),
+    NAME(measure_wide),
+    NAME(guess_wide),
+    NAME(guess_bf16_wide),
+    NAME(guess_f16_wide),
+    NAME(guess_f32),
+    NAME(f16_to_bf16_wide),
+    NAME(bf16_to_f16_wide),
+    NAME(change_bf16_wide),
+    NAME(change_f16_wide),
+    NAME(dot_wide),
     NAME(add_scaled),
 };

@@ -28,8 +28,10 @@ static enum skf_err row_change(void *ctx, uint64_t i, float *out)
     const uint8_t *old, *neu;
     const struct skf_loops *loops = skf_loops_of(r->w->work.isa);
     uint64_t n = r->neu->dims[0];
-    SKF_TRY(skf_area_view(r->b->neu_source, r->neu->offset + i * r->neu->row_bytes, r->neu->row_bytes, &r->w->neu, &neu));
-    SKF_TRY(skf_area_view(r->b->old_source, r->old->offset + i * r->neu->row_bytes, r->neu->row_bytes, &r->w->old, &old));
+    SKF_TRY(
+        skf_area_view(r->b->neu_source, r->neu->offset + i * r->neu->row_bytes, r->neu->row_bytes, &r->w->neu, &neu));
+    SKF_TRY(
+        skf_area_view(r->b->old_source, r->old->offset + i * r->neu->row_bytes, r->neu->row_bytes, &r->w->old, &old));
     if (r->neu->type == SKF_T_BF16) {
         loops->change_bf16(old, neu, out, (uint32_t)n);
     } else if (r->neu->type == SKF_T_F16) {

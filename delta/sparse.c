@@ -1,28 +1,28 @@
 /*
  * Words of which few change: where those lie, and by how much they changed.
  *
- * Contexts that change about as often make a run, and in each run the elements between two changes are counted: a gap is a Golomb
- * code, whose parameter fits the run, so a change costs what its place says at the entropy and what stays costs nothing.  A run
- * whose elements nearly all change lists them all; one in which none does is left out.
+ * Contexts that change about as often make a run, and in each run the elements between two changes are counted: a gap
+ * is a Golomb code, whose parameter fits the run, so a change costs what its place says at the entropy and what stays
+ * costs nothing.  A run whose elements nearly all change lists them all; one in which none does is left out.
  *
- *   u8 runs - 1 (at most RUNS_MAX - 1), then for each run
- *     u8 last context, above that of the run before; the last run's is SKF_CONTEXTS - 1
- *     varint m: 0 none of them changes, 1 all are listed, otherwise the Golomb parameter is m - 1, and varint changes (at least 1)
- *     and a string of gaps follow
- *   u8 how: 0 every difference is 1 or -1, a string of n bits says which are negative; 1 symbols, then a raw string
+ *   u8 runs - 1 (at most RUNS_MAX - 1), then for each run:
+ *     u8 last context, above that of the run before; the last run's is SKF_CONTEXTS - 1;
+ *     varint m: 0 none of them changes, 1 all are listed, otherwise the Golomb parameter is m - 1, and
+ *     varint changes (at least 1) and a string of gaps follow.
+ *   u8 how: 0 every difference is 1 or -1, and a string of bits says which are negative; 1 symbols, then a raw string.
  */
 #include <math.h>
 
 #include "delta/words_priv.h"
 
 #define RUNS_MAX 8
-#define RUN_BITS 40   /* about what a run takes in front of its gaps */
+#define RUN_BITS 40 /* about what a run takes in front of its gaps */
 /* Beyond that, what symbols of few and of all words take by their states and tables; 6 in a hundred are for speed. */
-#define SPARSE_BITS 300
-#define DENSE_BITS 1200
-#define LISTED_BITS 0.03 /* what an element that is listed must earn, for the time that it takes */
+#define SPARSE_BITS   300
+#define DENSE_BITS    1200
+#define LISTED_BITS   0.03 /* what an element that is listed must earn, for the time that it takes */
 #define PARAMETER_MAX (1u << 20)
-#define LISTED_SHARE 4 /* at most n / LISTED_SHARE elements are listed: what a reader makes room for */
+#define LISTED_SHARE  4 /* at most n / LISTED_SHARE elements are listed: what a reader makes room for */
 
 enum { HOW_SIGNS, HOW_SYMBOLS, HOW_COUNT };
 
@@ -30,15 +30,15 @@ struct run {
     unsigned last;     /* its highest context */
     uint32_t m, count; /* as in the payload */
     struct word_bits gaps;
-    uint64_t next;     /* which of its elements changes next; UINT64_MAX: none */
-    uint64_t seen;     /* its elements so far */
+    uint64_t next; /* which of its elements changes next; UINT64_MAX: none */
+    uint64_t seen; /* its elements so far */
 };
 struct sparse {
     struct run run[RUNS_MAX];
     unsigned n;
 };
 
-/* ---- Golomb codes ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Golomb codes ------------------------------------------------------------------------------------------------ */
 /* The quotient in ones and a zero; the rest in as many bits as it needs, one less where it is below `short_of`. */
 struct golomb {
     uint32_t m, short_of;
@@ -94,13 +94,16 @@ static bool golomb_get(struct word_bits *b, struct golomb g, uint64_t *v)
     return true;
 }
 
-/* ---- choosing runs ----------------------------------------------------------------------------------------------------------------- */
+/* ---- choosing runs ----------------------------------------------------------------------------------------------- */
 struct counts {
     uint32_t all[SKF_CONTEXTS], set[SKF_CONTEXTS];
     uint32_t sym[256]; /* of all that changes */
 };
 
-static double log2_of(double a, double b) { return a > 0 && b > 0 ? a * log2(b / a) : 0; }
+static double log2_of(double a, double b)
+{
+    return a > 0 && b > 0 ? a * log2(b / a) : 0;
+}
 
 /* What is best for the contexts first..last as one run, in bits; and its parameter. */
 static double run_cost(const struct counts *c, unsigned first, unsigned last, uint32_t *m)
@@ -212,7 +215,7 @@ enum skf_err skf_sparse_pays(struct skf_work *w, uint32_t n, double raw, bool *p
     return SKF_OK;
 }
 
-/* ---- coding --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- coding ------------------------------------------------------------------------------------------------------ */
 /* Bits set; without an instruction for it the compiler would call a function. */
 static inline unsigned ones_of(uint64_t m)
 {
@@ -292,9 +295,11 @@ static enum skf_err put_gaps(struct skf_work *w, const struct sparse *s, unsigne
 
 static inline int64_t diff_of(const struct skf_words *o, uint32_t i)
 {
-    uint64_t a = word_load(o->old + (size_t)i * o->width, o->width), b = word_load(o->neu + (size_t)i * o->width, o->width);
+    uint64_t a = word_load(o->old + (size_t)i * o->width, o->width),
+             b = word_load(o->neu + (size_t)i * o->width, o->width);
     bool is_float = o->exponent_at != 0;
-    return word_diff(word_in(a, o->width, is_float, o->shift), word_in(b, o->width, is_float, o->shift), o->width, o->shift);
+    return word_diff(word_in(a, o->width, is_float, o->shift), word_in(b, o->width, is_float, o->shift), o->width,
+                     o->shift);
 }
 
 static enum skf_err put_signs(struct skf_work *w, uint32_t n, uint32_t listed, struct skf_buf *out)
@@ -348,7 +353,7 @@ enum skf_err skf_sparse_put(struct skf_work *w, const struct skf_words *o, struc
     return skf_raw_put(w, &raw, out);
 }
 
-/* ---- decoding ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- decoding ---------------------------------------------------------------------------------------------------- */
 static enum skf_err get_runs(struct skf_reader *r, uint32_t n, struct sparse *s)
 {
     uint8_t runs, last;

@@ -1,9 +1,9 @@
 /*
- * Plain types: differences of words, for floats of integers in the order of the numbers, in the context of the old value's
- * exponent and the level of its row.  Row, column and neighbours say nothing more; the exponent says most.
+ * Plain types: differences of words, for floats of integers in the order of the numbers, in the context of the old
+ * value's exponent and the level of its row.  Row, column and neighbours say nothing more; the exponent says most.
  *
- * Words that could be narrower are: halves and floats that all came from bfloats are coded as those, and lowest bits that are 0
- * everywhere are left out.
+ * Words that could be narrower are: halves and floats that all came from bfloats are coded as those, and lowest bits
+ * that are 0 everywhere are left out.
  */
 #include <math.h>
 
@@ -12,12 +12,12 @@
 
 /* Rows of fewer elements are no stripes; and where the contexts' middle stands: few elements lie far above the mean. */
 #define STRIPE_MIN 64
-#define MIDDLE 34
+#define MIDDLE     34
 /* Elements that are worked on at a time: they stay in the first cache. */
 #define BLOCK 8192u
 /* The first byte: how many lowest bits are left out, and that the words are those of bfloats. */
 #define FORM_SHIFT 63
-#define FORM_BF16 64
+#define FORM_BF16  64
 
 enum { MODE_DENSE, MODE_SPARSE, MODE_DENSE_WIDE, MODE_COUNT };
 
@@ -31,7 +31,7 @@ enum skf_err skf_word_bits(struct skf_reader *r, struct word_bits *b)
     return SKF_OK;
 }
 
-/* ---- narrower words --------------------------------------------------------------------------------------------------------- */
+/* ---- narrower words ---------------------------------------------------------------------------------------------- */
 /* The bits that are set in any of n words. */
 static SKF_LOOPS uint64_t any_of(const uint8_t *p, size_t bytes, unsigned width)
 {
@@ -87,7 +87,10 @@ static bool is_bf16(const struct skf_loops *loops, enum skf_type t, const uint8_
     return true;
 }
 
-static bool may_be_bf16(enum skf_type t) { return t == SKF_T_F16 || t == SKF_T_F32; }
+static bool may_be_bf16(enum skf_type t)
+{
+    return t == SKF_T_F16 || t == SKF_T_F32;
+}
 
 static void make_bf16(struct skf_words *o)
 {
@@ -118,8 +121,11 @@ static enum skf_err narrow(struct skf_work *w, struct skf_words *o, uint8_t *for
     return SKF_OK;
 }
 
-/* ---- contexts ----------------------------------------------------------------------------------------------------------------- */
-static bool is_halves(const struct skf_words *o) { return o->width == 2 && o->exponent_at; }
+/* ---- contexts ---------------------------------------------------------------------------------------------------- */
+static bool is_halves(const struct skf_words *o)
+{
+    return o->width == 2 && o->exponent_at;
+}
 
 static void open_levels(const struct skf_words *o, struct skf_levels *l)
 {
@@ -127,15 +133,16 @@ static void open_levels(const struct skf_words *o, struct skf_levels *l)
     *l = (struct skf_levels){.stripe = stripe, .n = (o->n + stripe - 1) / stripe, .step = 1};
 }
 
-static inline __attribute__((always_inline)) void make_keys(const uint8_t *old, unsigned width, unsigned exponent_at, int at,
-                                                            uint8_t *key, uint32_t n)
+static inline __attribute__((always_inline)) void make_keys(const uint8_t *old, unsigned width, unsigned exponent_at,
+                                                            int at, uint8_t *key, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         key[i] = skf_context(word_scale(word_load(old + (size_t)i * width, width), width, exponent_at), at);
 }
 
 /* Contexts of n elements of a stripe, of which `old` is the first. */
-static void keys_of(const struct skf_loops *loops, const struct skf_words *o, const uint8_t *old, int at, uint8_t *key, uint32_t n)
+static void keys_of(const struct skf_loops *loops, const struct skf_words *o, const uint8_t *old, int at, uint8_t *key,
+                    uint32_t n)
 {
     if (is_halves(o)) {
         loops->keys(old, key, n, o->exponent_at, at);
@@ -156,28 +163,35 @@ static enum skf_err keys(struct skf_work *w, const struct skf_words *o, const st
     return SKF_OK;
 }
 
-/* ---- guesses ---------------------------------------------------------------------------------------------------------------- */
-static bool is_guessed(enum skf_type t) { return t == SKF_T_BF16 || t == SKF_T_F16 || t == SKF_T_F32; }
+/* ---- guesses ----------------------------------------------------------------------------------------------------- */
+static bool is_guessed(enum skf_type t)
+{
+    return t == SKF_T_BF16 || t == SKF_T_F16 || t == SKF_T_F32;
+}
 
 static struct skf_factors factors_of(const struct skf_words *o, const struct skf_levels *l)
 {
     bool has = is_guessed(o->type);
-    return (struct skf_factors){.rows = l->n, .columns = l->stripe, .side = has ? o->side : NULL, .side_n = has ? o->side_n : 0};
+    return (struct skf_factors){
+        .rows = l->n, .columns = l->stripe, .side = has ? o->side : NULL, .side_n = has ? o->side_n : 0};
 }
 
 static inline float number(uint32_t u)
 {
-    union { uint32_t u; float f; } v = {.u = u};
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = u};
     return (u >> 23 & 255) == 255 ? 0 : v.f;
 }
 
 struct guessing { /* what is known while the rank is chosen */
     const struct skf_words *o;
     const struct skf_loops *loops;
-    int at;                          /* so that the first row's contexts are about the middle */
-    uint8_t *row;                    /* room for one, its symbols and contexts */
+    int at;       /* so that the first row's contexts are about the middle */
+    uint8_t *row; /* room for one, its symbols and contexts */
     uint32_t count[SKF_CONTEXTS][2 << WORD_TOP_WIDE];
-    double far;                      /* bits of differences that are not small, beside their symbol */
+    double far; /* bits of differences that are not small, beside their symbol */
 };
 
 static enum skf_err row_change(void *ctx, uint64_t row, float *out)
@@ -197,7 +211,8 @@ static enum skf_err row_change(void *ctx, uint64_t row, float *out)
 }
 
 /* Row i as it is guessed; ref may be old. */
-static void guess_row(const struct skf_factors *f, enum skf_type t, uint32_t i, const uint8_t *old, uint8_t *ref, uint32_t n)
+static void guess_row(const struct skf_factors *f, enum skf_type t, uint32_t i, const uint8_t *old, uint8_t *ref,
+                      uint32_t n)
 {
     skf_factors_row(f, i);
     if (t == SKF_T_BF16)
@@ -279,7 +294,7 @@ static enum skf_err begin_from_guess(struct skf_work *w, const struct skf_factor
     return SKF_OK;
 }
 
-/* ---- coding ------------------------------------------------------------------------------------------------------------------- */
+/* ---- coding ------------------------------------------------------------------------------------------------------ */
 static inline __attribute__((always_inline)) int64_t diff_at(const struct skf_words *o, unsigned width, uint32_t i)
 {
     const bool is_float = o->exponent_at != 0;
@@ -294,8 +309,7 @@ static void syms_of_halves(struct skf_work *w, const struct skf_words *o, unsign
     uint64_t mask[BLOCK / 64];
     for (uint32_t i = 0, m; i < o->n; i += m) {
         m = SKF_MIN(o->n - i, BLOCK);
-        loops->sub(o->old + 2 * (size_t)i, o->neu + 2 * (size_t)i, sym + i, m, o->shift,
-                   word_small(top));
+        loops->sub(o->old + 2 * (size_t)i, o->neu + 2 * (size_t)i, sym + i, m, o->shift, word_small(top));
         loops->far(sym + i, mask, m, word_small(top));
         for (uint32_t k = 0; k < m; k += 64)
             for (uint64_t far = mask[k / 64]; far; far &= far - 1) {
@@ -367,7 +381,8 @@ static void set_base(const struct skf_words *o, struct skf_levels *l)
 
 /* What the symbols of some stripes take in the contexts of l, in bits; keys and symbols of these in w->part, *seen of
  * them. */
-static enum skf_err look(struct skf_work *w, const struct skf_words *o, const struct skf_levels *l, uint32_t *seen, double *bits)
+static enum skf_err look(struct skf_work *w, const struct skf_words *o, const struct skf_levels *l, uint32_t *seen,
+                         double *bits)
 {
     const struct skf_loops *loops = skf_loops_of(w->isa);
     uint32_t some = 0;
@@ -462,19 +477,20 @@ enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *given, st
     return skf_raw_put(w, &raw, out);
 }
 
-/* ---- decoding ----------------------------------------------------------------------------------------------------------------- */
+/* ---- decoding ---------------------------------------------------------------------------------------------------- */
 struct decoding {
     const struct skf_words *given; /* as the chunk lies */
     struct skf_words o;            /* as words of the form: o.neu is where they come to stand */
     const struct skf_loops *loops;
     struct skf_levels l;
     struct skf_factors f;
-    unsigned top;                  /* of the buckets */
-    const uint8_t *base;           /* what differences count from: the old words, or o.neu */
-    uint32_t done;                 /* elements whose base and contexts are there */
+    unsigned top;        /* of the buckets */
+    const uint8_t *base; /* what differences count from: the old words, or o.neu */
+    uint32_t done;       /* elements whose base and contexts are there */
 };
 
-/* The next elements of one stripe, at most BLOCK: what their differences count from, and their contexts. Returns how many. */
+/* The next elements of one stripe, at most BLOCK: what their differences count from, and their contexts. Returns how
+ * many. */
 static uint32_t begin(struct decoding *c, uint8_t *key)
 {
     struct skf_words *o = &c->o;
@@ -501,20 +517,21 @@ static void finish(const struct decoding *c, uint32_t at, uint32_t n)
 }
 
 /* First as if every symbol were the whole difference, all alike and so in vectors; then those that are not. */
-static inline __attribute__((always_inline)) void add_small(const struct skf_words *o, unsigned width, const uint8_t *base,
-                                                            const uint8_t *sym, uint8_t *neu, uint32_t n)
+static inline __attribute__((always_inline)) void
+add_small(const struct skf_words *o, unsigned width, const uint8_t *base, const uint8_t *sym, uint8_t *neu, uint32_t n)
 {
     const bool is_float = o->exponent_at != 0;
     const unsigned shift = o->shift;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t a = word_in(word_load(base + (size_t)i * width, width), width, is_float, shift);
-        word_store(neu + (size_t)i * width, word_out(a + (uint64_t)skf_unzigzag(sym[i]), width, is_float, shift), width);
+        word_store(neu + (size_t)i * width, word_out(a + (uint64_t)skf_unzigzag(sym[i]), width, is_float, shift),
+                   width);
     }
 }
 
 static inline __attribute__((always_inline)) bool add_far(const struct skf_words *o, unsigned width, unsigned top,
-                                                          const uint64_t *mask, const uint8_t *sym, uint8_t *neu, uint32_t n,
-                                                          struct word_bits *raw)
+                                                          const uint64_t *mask, const uint8_t *sym, uint8_t *neu,
+                                                          uint32_t n, struct word_bits *raw)
 {
     const bool is_float = o->exponent_at != 0;
     const unsigned shift = o->shift;
@@ -525,19 +542,21 @@ static inline __attribute__((always_inline)) bool add_far(const struct skf_words
             int64_t d;
             if (!word_far(raw, sym[i], width, top, &d))
                 return false;
-            uint64_t a = word_in(word_load(p, width), width, is_float, shift); /* the old number may be gone: this is beside it */
+            uint64_t a = word_in(word_load(p, width), width, is_float,
+                                 shift); /* the old number may be gone: this is beside it */
             word_store(p, word_out(a - (uint64_t)skf_unzigzag(sym[i]) + (uint64_t)d, width, is_float, shift), width);
         }
     return true;
 }
 
-static bool add(const struct decoding *c, const uint8_t *base, const uint8_t *sym, uint8_t *neu, uint32_t n, struct word_bits *raw)
+static bool add(const struct decoding *c, const uint8_t *base, const uint8_t *sym, uint8_t *neu, uint32_t n,
+                struct word_bits *raw)
 {
     uint64_t mask[2 * BLOCK / 64];
     bool is_whole = false;
     c->loops->far(sym, mask, n, word_small(c->top));
 #define ADD_SMALL(wd) add_small(&c->o, wd, base, sym, neu, n)
-#define ADD_FAR(wd) is_whole = add_far(&c->o, wd, c->top, mask, sym, neu, n, raw)
+#define ADD_FAR(wd)   is_whole = add_far(&c->o, wd, c->top, mask, sym, neu, n, raw)
     if (is_halves(&c->o))
         c->loops->add(base, sym, neu, n, c->o.shift);
     else

@@ -44,15 +44,16 @@ static inline __attribute__((always_inline)) void word_store(uint8_t *p, uint64_
         memcpy(p, &d, 8);
 }
 
-/* A word as the integer whose differences are coded, and back: floats in the order of the numbers, without the `shift` lowest
- * bits, which are 0 in every word of both sides. */
+/* A word as the integer whose differences are coded, and back: floats in the order of the numbers, without the `shift`
+ * lowest bits, which are 0 in every word of both sides. */
 static inline __attribute__((always_inline)) uint64_t word_in(uint64_t v, unsigned width, bool is_float, unsigned shift)
 {
     const uint64_t top = 1ull << (8 * width - 1), all = top | (top - 1);
     uint64_t turned = v ^ (((0 - (v >> (8 * width - 1))) & all) | top); /* without a branch: signs are random */
     return (is_float ? turned : v) >> shift;
 }
-static inline __attribute__((always_inline)) uint64_t word_out(uint64_t v, unsigned width, bool is_float, unsigned shift)
+static inline __attribute__((always_inline)) uint64_t word_out(uint64_t v, unsigned width, bool is_float,
+                                                               unsigned shift)
 {
     const uint64_t top = 1ull << (8 * width - 1);
     v <<= shift;
@@ -97,7 +98,8 @@ struct word_bits {
     const uint8_t *p;
     uint64_t at, end; /* in bits */
 };
-static inline __attribute__((always_inline)) uint64_t word_peek(const struct word_bits *b) /* 57 bits at least, 0 behind the end */
+static inline __attribute__((always_inline)) uint64_t
+word_peek(const struct word_bits *b) /* 57 bits at least, 0 behind the end */
 {
     uint64_t v = 0, byte = b->at >> 3;
     if (byte + 8 <= b->end >> 3)
@@ -117,13 +119,19 @@ static inline __attribute__((always_inline)) bool word_take(struct word_bits *b,
 }
 /* The string's length and bytes from a payload; and whether all of it was read, its padding 0. */
 SKF_MUST enum skf_err skf_word_bits(struct skf_reader *r, struct word_bits *b);
-static inline bool word_is_done(const struct word_bits *b) { return b->end - b->at < 8 && word_peek(b) == 0; }
+static inline bool word_is_done(const struct word_bits *b)
+{
+    return b->end - b->at < 8 && word_peek(b) == 0;
+}
 
-/* Buckets: magnitudes below 2^top are their zigzags; others, whose highest bit k is at least `top`, share a symbol with all that have
- * it and the bit below. top is 3, or 5 where that is less. */
-#define WORD_TOP 3u
+/* Buckets: magnitudes below 2^top are their zigzags; others, whose highest bit k is at least `top`, share a symbol with
+ * all that have it and the bit below. top is 3, or 5 where that is less. */
+#define WORD_TOP      3u
 #define WORD_TOP_WIDE 5u
-static inline unsigned word_small(unsigned top) { return (2u << top) - 1; } /* symbols below are zigzags */
+static inline unsigned word_small(unsigned top)
+{
+    return (2u << top) - 1;
+} /* symbols below are zigzags */
 
 /* The symbol of d; what it leaves open goes to b. */
 static inline uint8_t word_put(struct skf_bits_out *b, int64_t d, unsigned top)
@@ -140,8 +148,8 @@ static inline uint8_t word_put(struct skf_bits_out *b, int64_t d, unsigned top)
     return (uint8_t)(word_small(top) + 2 * (k - top) + (m >> (k - 1) & 1));
 }
 /* The difference that a symbol from word_small() on begins. */
-static inline __attribute__((always_inline)) bool word_far(struct word_bits *b, uint8_t sym, unsigned width, unsigned top,
-                                                           int64_t *d)
+static inline __attribute__((always_inline)) bool word_far(struct word_bits *b, uint8_t sym, unsigned width,
+                                                           unsigned top, int64_t *d)
 {
     unsigned over = sym - word_small(top), k = top + over / 2u, left = k - 1;
     uint64_t m = 2 | (over & 1u), low, high = 0;
@@ -153,9 +161,9 @@ static inline __attribute__((always_inline)) bool word_far(struct word_bits *b, 
     return true;
 }
 
-/* ---- sparse changes (sparse.c) ---------------------------------------------------------------------------------------------- */
-/* Whether gaps are cheaper than a symbol for every word and `raw` bits beside them; w->sym and w->key hold symbols and contexts
- * of all. */
+/* ---- sparse changes (sparse.c) ----------------------------------------------------------------------------------- */
+/* Whether gaps are cheaper than a symbol for every word and `raw` bits beside them; w->sym and w->key hold symbols and
+ * contexts of all. */
 SKF_MUST enum skf_err skf_sparse_pays(struct skf_work *w, uint32_t n, double raw, bool *pays);
 /* Appends the changes, with what skf_sparse_pays left in w. */
 SKF_MUST enum skf_err skf_sparse_put(struct skf_work *w, const struct skf_words *o, struct skf_buf *out);

@@ -1,6 +1,7 @@
 /*
- * Plain types: every instruction set's loops give what plain C gives; words that could be narrower are; sparse changes cost about
- * their entropy; noise costs no more than itself; guesses pay; and no payload, however broken, does more than fail.
+ * Plain types: every instruction set's loops give what plain C gives; words that could be narrower are; sparse changes
+ * cost about their entropy; noise costs no more than itself; guesses pay; and no payload, however broken, does more
+ * than fail.
  */
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,9 +23,12 @@ static uint64_t next(void) /* xorshift64 */
     state ^= state >> 7;
     return state ^= state << 17;
 }
-static float uniform(void) { return (float)(int32_t)next() / 2147483648.0f; }
+static float uniform(void)
+{
+    return (float)(int32_t)next() / 2147483648.0f;
+}
 
-/* ---- loops -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- loops ------------------------------------------------------------------------------------------------------- */
 #define MOST 1000
 static uint8_t a[4 * MOST], b[4 * MOST];
 static _Alignas(8) uint8_t want[4 * MOST + 1], got[4 * MOST + 1];
@@ -33,23 +37,25 @@ static float guess[MOST], v[SKF_RANK_MAX * MOST], fwant[MOST], fgot[MOST];
 /* Any bit pattern, but now and then one at a border. */
 static void fill(uint8_t *p, size_t n)
 {
-    static const uint16_t odd[] = {0, 0x8000, 1, 0x7c00, 0xfc00, 0x7c01, 0x7d00, 0x7e00, 0x7f80, 0xff80, 0x7f81, 0x7fff, 0x3ff, 0x400};
+    static const uint16_t odd[] = {0,      0x8000, 1,      0x7c00, 0xfc00, 0x7c01, 0x7d00,
+                                   0x7e00, 0x7f80, 0xff80, 0x7f81, 0x7fff, 0x3ff,  0x400};
     for (size_t i = 0; i + 2 <= n; i += 2)
         skf_put_le16(p + i, next() % 8 ? (uint16_t)next() : odd[next() % SKF_COUNT(odd)]);
 }
 
-#define SAME(call_want, call_got, bytes)                                                                                \
-    memset(want, 0xa5, sizeof want);                                                                                    \
-    memset(got, 0xa5, sizeof got);                                                                                      \
-    call_want;                                                                                                          \
-    call_got;                                                                                                           \
-    assert_memory_equal(want, got, sizeof want);                                                                        \
+#define SAME(call_want, call_got, bytes)                                                                               \
+    memset(want, 0xa5, sizeof want);                                                                                   \
+    memset(got, 0xa5, sizeof got);                                                                                     \
+    call_want;                                                                                                         \
+    call_got;                                                                                                          \
+    assert_memory_equal(want, got, sizeof want);                                                                       \
     assert_int_equal(got[bytes], 0xa5)
 
 static void same_loops(const struct skf_loops *x, uint32_t n)
 {
     const struct skf_loops *r = &skf_loops_ref;
-    unsigned shift = (unsigned)(next() % 3), exponent_at = next() & 1 ? 7 : 10, rank = 1 + (unsigned)(next() % SKF_RANK_MAX);
+    unsigned shift = (unsigned)(next() % 3), exponent_at = next() & 1 ? 7 : 10,
+             rank = 1 + (unsigned)(next() % SKF_RANK_MAX);
     unsigned least = next() & 1 ? 15 : 63;
     int at = (int)(next() % 400) - 300;
     int8_t u[SKF_RANK_MAX];
@@ -63,7 +69,8 @@ static void same_loops(const struct skf_loops *x, uint32_t n)
     SAME(r->add(a, b, want, n, shift), x->add(a, b, got, n, shift), 2 * (size_t)n);
     SAME(r->f16_to_bf16(a, want, n), x->f16_to_bf16(a, got, n), 2 * (size_t)n);
     SAME(r->bf16_to_f16(a, want, n), x->bf16_to_f16(a, got, n), 2 * (size_t)n);
-    SAME(r->far(a, (uint64_t *)(void *)want, n, least), x->far(a, (uint64_t *)(void *)got, n, least), (n + 63) / 64 * 8);
+    SAME(r->far(a, (uint64_t *)(void *)want, n, least), x->far(a, (uint64_t *)(void *)got, n, least),
+         (n + 63) / 64 * 8);
     for (unsigned k = 0; k < rank; k++)
         u[k] = (int8_t)(next() % 255 - 127);
     for (size_t i = 0; i < (size_t)rank * n; i++)
@@ -122,7 +129,10 @@ static void test_halves(void **unused)
 {
     for (uint32_t h = 0; h < 65536; h++) {
         uint8_t in[2], out[2];
-        union { float f; uint32_t u; } w = {.f = skf_f16_to_f32((uint16_t)h)};
+        union {
+            float f;
+            uint32_t u;
+        } w = {.f = skf_f16_to_f32((uint16_t)h)};
         skf_put_le16(in, (uint16_t)h);
         skf_loops_ref.f16_to_bf16(in, out, 1);
         bool is_none = (h & 0x7c00) == 0x7c00 && (h & 0x3ff);
@@ -133,12 +143,15 @@ static void test_halves(void **unused)
     }
 }
 
-/* ---- chunks ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- chunks ------------------------------------------------------------------------------------------------------ */
 #define ELEMENTS (64 * 1024u)
 static uint8_t old[8 * ELEMENTS], neu[8 * ELEMENTS], back[8 * ELEMENTS];
 static struct skf_work work;
 
-static int open_work(void **unused) { return skf_work_init(&work) == SKF_OK ? 0 : -1; }
+static int open_work(void **unused)
+{
+    return skf_work_init(&work) == SKF_OK ? 0 : -1;
+}
 static int close_work(void **unused)
 {
     skf_work_free(&work);
@@ -226,14 +239,20 @@ static void test_narrow(void **unused)
 }
 
 /* What a byte string of bits set with probability p costs at least, each bit with its sign. */
-static double entropy(double n, double p) { return n * (-p * log2(p) - (1 - p) * log2(1 - p) + p); }
+static double entropy(double n, double p)
+{
+    return n * (-p * log2(p) - (1 - p) * log2(1 - p) + p);
+}
 
 /* Changes of one step in few words, all alike or where the exponent is small, cost about their entropy. */
 static void test_sparse(void **unused)
 {
-    static const struct { enum skf_type t; unsigned width, per_100000, by_exponent; } cases[] = {
-        {SKF_T_BF16, 2, 1000, 0}, {SKF_T_BF16, 2, 100, 0},  {SKF_T_BF16, 2, 1000, 1}, {SKF_T_F16, 2, 1000, 0},
-        {SKF_T_F32, 4, 1000, 0},  {SKF_T_F32, 4, 100, 0},   {SKF_T_F64, 8, 300, 0},   {SKF_T_U8, 1, 1000, 0},
+    static const struct {
+        enum skf_type t;
+        unsigned width, per_100000, by_exponent;
+    } cases[] = {
+        {SKF_T_BF16, 2, 1000, 0},   {SKF_T_BF16, 2, 100, 0},  {SKF_T_BF16, 2, 1000, 1}, {SKF_T_F16, 2, 1000, 0},
+        {SKF_T_F32, 4, 1000, 0},    {SKF_T_F32, 4, 100, 0},   {SKF_T_F64, 8, 300, 0},   {SKF_T_U8, 1, 1000, 0},
         {SKF_T_F8_E4M3, 1, 500, 0}, {SKF_T_BF16, 2, 6000, 0},
     };
     struct skf_buf out = SKF_BUF_INIT(1 << 24);
@@ -261,7 +280,8 @@ static void test_sparse(void **unused)
             print_message("# case %zu: %zu bytes, entropy %.0f\n", c, n, least);
         assert_true((double)n < least * 1.03 + 80);
         for (size_t cut = 0; cut < out.len; cut += 1 + out.len / 40)
-            assert_int_not_equal(skf_int_get(&work, cases[c].t, ELEMENTS / 8 * w, NULL, 0, out.data, cut, old, back, (size_t)ELEMENTS * w),
+            assert_int_not_equal(skf_int_get(&work, cases[c].t, ELEMENTS / 8 * w, NULL, 0, out.data, cut, old, back,
+                                             (size_t)ELEMENTS * w),
                                  SKF_OK);
     }
     skf_buf_free(&out);
@@ -270,8 +290,11 @@ static void test_sparse(void **unused)
 /* Noise costs its own bits and a table; nothing at all when nothing changes. */
 static void test_ends(void **unused)
 {
-    static const struct { enum skf_type t; unsigned width; } cases[] = {
-        {SKF_T_BF16, 2}, {SKF_T_F16, 2}, {SKF_T_F32, 4}, {SKF_T_F64, 8}, {SKF_T_I8, 1}, {SKF_T_I64, 8}, {SKF_T_F8_E5M2, 1}};
+    static const struct {
+        enum skf_type t;
+        unsigned width;
+    } cases[] = {{SKF_T_BF16, 2}, {SKF_T_F16, 2}, {SKF_T_F32, 4},    {SKF_T_F64, 8},
+                 {SKF_T_I8, 1},   {SKF_T_I64, 8}, {SKF_T_F8_E5M2, 1}};
     struct skf_buf out = SKF_BUF_INIT(1 << 24);
     for (size_t c = 0; c < SKF_COUNT(cases); c++) {
         size_t n = (size_t)ELEMENTS * cases[c].width;
@@ -294,7 +317,7 @@ static void test_ends(void **unused)
     skf_buf_free(&out);
 }
 
-/* ---- guesses ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- guesses ----------------------------------------------------------------------------------------------------- */
 struct matrix {
     const float *from, *to;
     uint32_t columns;
@@ -321,7 +344,8 @@ static void test_guesses(void **unused)
             for (unsigned j = 0; j < 256; j++) {
                 unsigned at = i * 256 + j;
                 from[at] = uniform();
-                to[at] = from[at] + (float)((int)(i % 7) - 3) * (float)((int)(j % 11) - 5) * (info->block_bytes < 32 ? 0.02f : 0.004f);
+                to[at] = from[at] + (float)((int)(i % 7) - 3) * (float)((int)(j % 11) - 5) *
+                                        (info->block_bytes < 32 ? 0.02f : 0.004f);
             }
         from[5] = to[5] = to[77] = info->block > 1 ? 1 : INFINITY;
         from[99] = info->block > 1 ? 1 : NAN;
@@ -329,26 +353,30 @@ static void test_guesses(void **unused)
         assert_int_equal(skf_quantize(guessed[t], to, neu, 256 * 256), SKF_OK);
         size_t row = 256 / info->block * info->block_bytes, n = 256 * row;
         struct skf_buf plain = SKF_BUF_INIT(1 << 20), out = SKF_BUF_INIT(1 << 20), side = SKF_BUF_INIT(1 << 20);
-        assert_int_equal(skf_factors_find(&work, 256, 256, 0.09, row_of, &(struct matrix){from, to, 256}, &side), SKF_OK);
+        assert_int_equal(skf_factors_find(&work, 256, 256, 0.09, row_of, &(struct matrix){from, to, 256}, &side),
+                         SKF_OK);
         assert_true(side.len > 0 && side.len < 4096 && side.data[0] <= SKF_RANK_MAX);
         assert_int_equal(skf_int_put(&work, guessed[t], row, NULL, 0, old, neu, n, &plain), SKF_OK);
         assert_int_equal(skf_int_put(&work, guessed[t], row, side.data, side.len, old, neu, n, &out), SKF_OK);
         assert_true(out.len + side.len < plain.len - plain.len / 10);
         for (unsigned k = 0; k < 2; k++) { /* the second time with v as it was kept */
             memset(back, 0, n);
-            assert_int_equal(skf_int_get(&work, guessed[t], row, side.data, side.len, out.data, out.len, old, back, n), SKF_OK);
+            assert_int_equal(skf_int_get(&work, guessed[t], row, side.data, side.len, out.data, out.len, old, back, n),
+                             SKF_OK);
             assert_memory_equal(back, neu, n);
         }
         work.isa = SKF_ISA_REF;
         memset(back, 0, n);
-        assert_int_equal(skf_int_get(&work, guessed[t], row, side.data, side.len, out.data, out.len, old, back, n), SKF_OK);
+        assert_int_equal(skf_int_get(&work, guessed[t], row, side.data, side.len, out.data, out.len, old, back, n),
+                         SKF_OK);
         assert_memory_equal(back, neu, n);
         /* Other rows than those it was made for, another side, none: never more than wrong bytes. */
         enum skf_err e = skf_int_get(&work, guessed[t], row * 2, side.data, side.len, out.data, out.len, old, back, n);
         assert_true(e == SKF_OK || e == SKF_ERR_FORMAT);
         e = skf_int_get(&work, guessed[t], row, NULL, 0, out.data, out.len, old, back, n);
         assert_true(e == SKF_OK || e == SKF_ERR_FORMAT);
-        assert_int_equal(skf_int_get(&work, guessed[t], row, side.data, side.len - 1, out.data, out.len, old, back, n), SKF_ERR_FORMAT);
+        assert_int_equal(skf_int_get(&work, guessed[t], row, side.data, side.len - 1, out.data, out.len, old, back, n),
+                         SKF_ERR_FORMAT);
         for (unsigned k = 0; k < 600; k++) {
             uint8_t *at = k & 1 ? &out.data[next() % 40] : &side.data[next() % side.len], was = *at;
             *at = (uint8_t)next();
@@ -362,8 +390,9 @@ static void test_guesses(void **unused)
                 uint8_t was[3];
                 memcpy(was, out.data + 1, 3);
                 memcpy(out.data + 1, bad[k], 3);
-                assert_int_equal(skf_int_get(&work, guessed[t], row, side.data, side.len, out.data, out.len, old, back, n),
-                                 SKF_ERR_FORMAT);
+                assert_int_equal(
+                    skf_int_get(&work, guessed[t], row, side.data, side.len, out.data, out.len, old, back, n),
+                    SKF_ERR_FORMAT);
                 memcpy(out.data + 1, was, 3);
             }
         }
@@ -380,13 +409,15 @@ static void test_no_guess(void **unused)
     static float from[256 * 256], to[256 * 256];
     struct skf_buf side = SKF_BUF_INIT(1 << 20);
     make_floats(from, to, 256 * 256, 500);
-    assert_int_equal(skf_factors_find(&work, 256, 256, SKF_GAIN_FLOATS, row_of, &(struct matrix){from, to, 256}, &side), SKF_OK);
+    assert_int_equal(skf_factors_find(&work, 256, 256, SKF_GAIN_FLOATS, row_of, &(struct matrix){from, to, 256}, &side),
+                     SKF_OK);
     assert_int_equal(side.len, 0);
-    assert_int_equal(skf_factors_find(&work, 256, 256, SKF_GAIN_FLOATS, row_of, &(struct matrix){from, from, 256}, &side), SKF_OK);
+    assert_int_equal(
+        skf_factors_find(&work, 256, 256, SKF_GAIN_FLOATS, row_of, &(struct matrix){from, from, 256}, &side), SKF_OK);
     assert_int_equal(side.len, 0);
 }
 
-/* ---- broken payloads ---------------------------------------------------------------------------------------------------------------- */
+/* ---- broken payloads --------------------------------------------------------------------------------------------- */
 static void test_broken(void **unused)
 {
     static const enum skf_type some[] = {SKF_T_BF16, SKF_T_F16, SKF_T_F32, SKF_T_F64, SKF_T_I8};
@@ -419,8 +450,8 @@ static void test_broken(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_loops), cmocka_unit_test(test_halves),  cmocka_unit_test(test_narrow),
-        cmocka_unit_test(test_sparse),     cmocka_unit_test(test_ends),    cmocka_unit_test(test_guesses),
+        cmocka_unit_test(test_same_loops), cmocka_unit_test(test_halves), cmocka_unit_test(test_narrow),
+        cmocka_unit_test(test_sparse),     cmocka_unit_test(test_ends),   cmocka_unit_test(test_guesses),
         cmocka_unit_test(test_no_guess),   cmocka_unit_test(test_broken),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
