@@ -18,6 +18,7 @@ struct point {
     unsigned k;
     bool is_scale_fixed;
     uint64_t bytes;
+    uint64_t changed;   /* codes and scales */
     double error, gain; /* gain: of the quality; NAN when it was not measured */
     double perplexity;
 };
@@ -118,6 +119,8 @@ static enum skf_err try_price(struct search *s, unsigned k, bool is_scale_fixed,
     SKF_TRY(skf_delta_build(s->c->base, s->c->made, NULL, &o, &stats, why));
     p.bytes = stats.bytes;
     p.error = calibrate_error(s->c);
+    for (size_t i = 0; i < s->c->n_tensors; i++)
+        p.changed += s->c->tensors[i].codes + s->c->tensors[i].scales + !s->c->tensors[i].is_fitted;
     if (is_measured)
         SKF_TRY(measure_gain(s, &p, why));
     s->now = p;
@@ -126,11 +129,11 @@ static enum skf_err try_price(struct search *s, unsigned k, bool is_scale_fixed,
     return calibrate_tell(s->c, 2, why);
 }
 
-/* Whether the point keeps to what was asked for. */
+/* Whether the point is an update and keeps to what was asked for. */
 static bool is_within(const struct search *s, const struct point *p)
 {
     const struct calibrate_ask *a = s->c->ask;
-    return (!a->bytes || p->bytes <= a->bytes) && (a->gain <= 0 || p->gain >= a->gain);
+    return p->changed && (!a->bytes || p->bytes <= a->bytes) && (a->gain <= 0 || p->gain >= a->gain);
 }
 
 static void take_best(struct search *s, const struct point *p)
@@ -186,7 +189,7 @@ static enum skf_err search(struct search *s, struct skf_why *why)
         if (!s->has_best || s->best.k < DEAR) /* few changes: scales, which bring tables with them, may not pay at all */
             SKF_TRY(bisect(s, true, why));
     }
-    if (!s->has_best || s->best.error >= 1)
+    if (!s->has_best)
         return skf_fail(why, SKF_ERR_REFUSED, "%s: %s", a->out,
                         a->gain > 0 ? "no update keeps so much of the gain (within --bytes, if that was given); ask for less"
                                     : "no update that is worth anything has so few bytes; allow more with --bytes");

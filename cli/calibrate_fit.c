@@ -9,9 +9,10 @@ enum { PIECE = 64 }; /* rows of a task, a multiple of SKF_REFIT_ROWS */
 #define TENSOR_BITS 2500
 #define CODE_BITS   10
 #define SCALE_BITS  10
+#define REACH       2.0f /* more helps little, and only where few changes are made */
 
 struct piece { /* what a task found out */
-    double before, after;
+    double before, after, saved;
     uint64_t codes, scales;
 };
 struct worker {
@@ -45,6 +46,7 @@ static enum skf_err fit_few(const struct fitting *f, const struct worker *w, uin
                                   .price = (float)((double)f->price->bit / t->weight),
                                   .code_bits = CODE_BITS,
                                   .scale_bits = SCALE_BITS,
+                                  .reach = REACH,
                                   .is_code_fixed = f->price->is_code_fixed,
                                   .is_scale_fixed = f->price->is_scale_fixed};
     SKF_TRY(f->c->neu->rows(f->c->neu->ctx, t->base, first, count, w->want, why));
@@ -55,6 +57,7 @@ static enum skf_err fit_few(const struct fitting *f, const struct worker *w, uin
     for (uint32_t k = 0; k < count; k++) {
         sum->before += r[k].before;
         sum->after += r[k].after;
+        sum->saved += r[k].saved;
         sum->codes += r[k].codes;
         sum->scales += r[k].scales;
     }
@@ -94,14 +97,16 @@ static enum skf_err fit_tensor(struct fitting *f, struct skf_why *why)
         return write_floats(f->c, t, why);
     SKF_TRY(skf_par_for(f->c->ask->jobs, n, fit_piece, f, why));
     t->before = t->after = 0;
+    double saved = 0;
     t->codes = t->scales = 0;
     for (uint64_t i = 0; i < n; i++) {
         t->before += f->pieces[i].before;
         t->after += f->pieces[i].after;
+        saved += f->pieces[i].saved;
         t->codes += f->pieces[i].codes;
         t->scales += f->pieces[i].scales;
     }
-    if ((t->before - t->after) * t->weight > (double)f->price->bit * TENSOR_BITS)
+    if (SKF_MAX(saved, t->before - t->after) * t->weight > (double)f->price->bit * TENSOR_BITS)
         return SKF_OK;
     t->after = t->before;
     t->codes = t->scales = 0;

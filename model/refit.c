@@ -2,7 +2,7 @@
 #include "model/refit.h"
 
 #include <float.h>
-#include <math.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/util.h"
@@ -20,7 +20,7 @@ struct block {
     bool is_stale;   /* a12 and a22 are of other codes */
 };
 struct lane { /* a row */
-    float *g, *step; /* H (w - x); what one up is worth */
+    float *g, *g0, *x, *step; /* H (w - x), with x further off once the row reaches; H (old - new); w - new; what one up is worth */
     int16_t *code, *moved;
     struct block *blocks;
 };
@@ -28,13 +28,13 @@ struct skf_refit_work {
     const struct skf_refit_loops *loops;
     uint32_t columns;
     struct lane lanes[LANES];
-    float *x, *score, *diagonal; /* x: [LANES][columns] */
+    float *score, *diagonal;
     double *a11; /* ones H ones, a block */
     void *memory;
 };
-/* A change under consideration; what it takes off the row's error, and off error and bits together. */
+/* A change under consideration; what it takes off error and bits together. */
 struct change {
-    double gain, off;
+    double gain;
     uint32_t at; /* column or block */
     int by;      /* of a code; 0: scales */
     struct refit_scales to;
@@ -50,9 +50,9 @@ enum skf_err skf_refit_work_new(uint32_t columns, struct skf_refit_work **out)
     if (columns == 0 || columns > SKF_REFIT_COLUMNS || columns % B)
         return SKF_ERR_ARG;
     const size_t n = columns, blocks = n / B;
-    const size_t lane = blocks * sizeof(struct block) + n * (2 * sizeof(float) + 2 * sizeof(int16_t));
+    const size_t lane = blocks * sizeof(struct block) + n * (4 * sizeof(float) + 2 * sizeof(int16_t));
     struct skf_refit_work *w = skf_calloc(1, sizeof *w);
-    uint8_t *p = w ? skf_aligned(64, blocks * sizeof(double) + LANES * lane + (LANES + 2) * n * sizeof(float)) : NULL;
+    uint8_t *p = w ? skf_aligned(64, blocks * sizeof(double) + LANES * lane + 2 * n * sizeof(float)) : NULL;
     if (!p) {
         skf_free(w);
         return SKF_ERR_NOMEM;
@@ -65,12 +65,13 @@ enum skf_err skf_refit_work_new(uint32_t columns, struct skf_refit_work **out)
     for (unsigned k = 0; k < LANES; k++, p += blocks * sizeof(struct block))
         w->lanes[k].blocks = (struct block *)(void *)p;
     float *f = (float *)(void *)p;
-    for (unsigned k = 0; k < LANES; k++, f += 2 * n) {
+    for (unsigned k = 0; k < LANES; k++, f += 4 * n) {
         w->lanes[k].g = f;
-        w->lanes[k].step = f + n;
+        w->lanes[k].g0 = f + n;
+        w->lanes[k].x = f + 2 * n;
+        w->lanes[k].step = f + 3 * n;
     }
-    w->x = f;
-    w->score = f + LANES * n;
+    w->score = f;
     w->diagonal = w->score + n;
     int16_t *i = (int16_t *)(void *)(w->diagonal + n);
     for (unsigned k = 0; k < LANES; k++, i += 2 * n) {
@@ -100,9 +101,10 @@ static void set_scales(struct lane *l, uint32_t k, struct refit_scales to)
         l->step[k * B + i] = b->d;
 }
 
-/* The lane as the row stands; x gets its error. */
-static enum skf_err open_lane(const struct skf_refit *f, struct lane *l, const uint8_t *row, const float *want, float *x)
+/* The lane as the row stands. */
+static enum skf_err open_lane(const struct skf_refit *f, struct lane *l, const uint8_t *row, const float *want)
 {
+    float *x = l->x;
     const uint32_t bytes = refit_kind_of(f->type).bytes;
     for (uint32_t k = 0; k < f->columns / B; k++) {
         struct block *b = &l->blocks[k];
@@ -121,7 +123,7 @@ static enum skf_err open_lane(const struct skf_refit *f, struct lane *l, const u
 }
 
 /* g = H x for every lane: columns in order. */
-static void spread(const struct skf_refit *f, struct skf_refit_work *w, const float *x, uint32_t n)
+static void spread(const struct skf_refit *f, struct skf_refit_work *w, uint32_t n)
 {
     float *g[LANES];
     for (unsigned k = 0; k < LANES; k++)
@@ -131,7 +133,7 @@ static void spread(const struct skf_refit *f, struct skf_refit_work *w, const fl
         float e[LANES];
         bool is_any = false;
         for (unsigned k = 0; k < LANES; k++) {
-            e[k] = k < n ? x[(size_t)k * w->columns + i] : 0;
+            e[k] = k < n ? w->lanes[k].x[i] : 0;
             is_any |= e[k] != 0;
         }
         if (is_any && n == LANES)
@@ -193,7 +195,7 @@ static void try_scales(const struct skf_refit *f, const struct skf_refit_work *w
                  move_bits(f, b->old.m, b->now.m);
     double gain = off - (double)f->price * (double)bits;
     if (gain > best->gain)
-        *best = (struct change){.gain = gain, .off = off, .at = k, .to = to};
+        *best = (struct change){.gain = gain, .at = k, .to = to};
 }
 
 /* Whether even the best real numbers for the block's scales could not pay. */
@@ -247,7 +249,7 @@ static void best_code(const struct skf_refit *f, struct skf_refit_work *w, const
         int by = l->g[i] * l->step[i] > 0 ? -1 : 1, moved = l->moved[i];
         float gain = off - (moved == 0 ? first : moved + by == 0 ? -first : moved * by > 0 ? again : -again);
         if ((double)gain > best->gain && l->code[i] + by >= kind.lowest && l->code[i] + by <= kind.highest)
-            *best = (struct change){.gain = (double)gain, .off = (double)off, .at = i, .by = by};
+            *best = (struct change){.gain = (double)gain, .at = i, .by = by};
     }
 }
 
@@ -255,6 +257,7 @@ static void make(const struct skf_refit *f, struct skf_refit_work *w, struct lan
 {
     if (c->by) {
         l->code[c->at] = (int16_t)(l->code[c->at] + c->by);
+        l->x[c->at] += (float)c->by * l->step[c->at];
         l->moved[c->at] = (int16_t)(l->moved[c->at] + c->by);
         l->blocks[c->at / B].is_stale = true;
         w->loops->add(l->g, f->inputs + (size_t)c->at * f->columns, (float)c->by * l->step[c->at], f->columns);
@@ -263,15 +266,18 @@ static void make(const struct skf_refit *f, struct skf_refit_work *w, struct lan
     struct block *b = &l->blocks[c->at];
     float d = skf_f16_to_f32(c->to.d) - b->d, m = skf_f16_to_f32(c->to.m) - b->m;
     set_scales(l, c->at, c->to);
-    for (uint32_t i = c->at * B; i < (c->at + 1) * B; i++)
-        w->loops->add(l->g, f->inputs + (size_t)i * f->columns, d * (float)l->code[i] + m, f->columns);
+    for (uint32_t i = c->at * B; i < (c->at + 1) * B; i++) {
+        float by = d * (float)l->code[i] + m;
+        l->x[i] += by;
+        w->loops->add(l->g, f->inputs + (size_t)i * f->columns, by, f->columns);
+    }
 }
 
-static void fit(const struct skf_refit *f, struct skf_refit_work *w, struct lane *l, struct skf_refit_result *r)
+/* The best changes, until none pays. */
+static void descend(const struct skf_refit *f, struct skf_refit_work *w, struct lane *l, double before)
 {
-    r->after = r->before;
     for (uint32_t moves = 0; moves < MOVES * f->columns; moves++) {
-        struct change best = {.gain = 1e-12 * r->before};
+        struct change best = {.gain = 1e-12 * before};
         if (!f->is_code_fixed)
             best_code(f, w, l, &best);
         for (uint32_t k = 0; k < f->columns / B && !f->is_scale_fixed; k++)
@@ -279,8 +285,36 @@ static void fit(const struct skf_refit *f, struct skf_refit_work *w, struct lane
         if (!best.by && !best.to.d)
             break;
         make(f, w, l, &best);
-        r->after -= best.off;
     }
+}
+
+static double dot(const float *a, const float *b, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+static void fit(const struct skf_refit *f, struct skf_refit_work *w, struct lane *l, struct skf_refit_result *r)
+{
+    const uint32_t n = f->columns;
+    r->before = r->after = dot(l->x, l->g, n);
+    r->saved = 0;
+    if ((f->is_code_fixed && f->is_scale_fixed) || !(r->before > 0))
+        return;
+    memcpy(l->g0, l->g, n * sizeof *l->g);
+    descend(f, w, l, r->before);
+    r->after = dot(l->x, l->g, n);
+    r->saved = r->before - r->after;
+    if (!(f->reach > 1))
+        return;
+    double left = r->after / r->before, most = (double)f->reach;
+    float further = (float)((left < 1 - 1 / most ? 1 / (1 - (left > 0 ? left : 0)) : most) - 1);
+    w->loops->add(l->g, l->g0, further, n);
+    descend(f, w, l, r->before);
+    w->loops->add(l->g, l->g0, -further, n);
+    r->after = dot(l->x, l->g, n);
 }
 
 static void close_lane(const struct skf_refit *f, const struct lane *l, uint8_t *row, struct skf_refit_result *r)
@@ -321,13 +355,9 @@ enum skf_err skf_refit_rows(const struct skf_refit *f, struct skf_refit_work *w,
         return SKF_ERR_ARG;
     open_inputs(f, w);
     for (uint32_t k = 0; k < n; k++)
-        SKF_TRY(open_lane(f, &w->lanes[k], rows + k * row_bytes, want + (size_t)k * f->columns, w->x + (size_t)k * w->columns));
-    spread(f, w, w->x, n);
+        SKF_TRY(open_lane(f, &w->lanes[k], rows + k * row_bytes, want + (size_t)k * f->columns));
+    spread(f, w, n);
     for (uint32_t k = 0; k < n; k++) {
-        const float *x = w->x + (size_t)k * w->columns, *g = w->lanes[k].g;
-        results[k].before = 0;
-        for (uint32_t i = 0; i < f->columns; i++)
-            results[k].before += (double)x[i] * (double)g[i];
         fit(f, w, &w->lanes[k], &results[k]);
         close_lane(f, &w->lanes[k], rows + k * row_bytes, &results[k]);
     }

@@ -8,6 +8,10 @@
  * is orthogonal matching pursuit on a grid; the feedback of errors is that of GPTQ, Frantar et al. 2022.)  With a price of nothing this
  * is the best fit that single changes reach.
  *
+ * What a grid and a price cannot express is missing from every row, and layers that each fall short fall short together: the whole model
+ * stays nearer to the old one than the rows' errors say.  So a row may reach further: where the share e of its error is left, it
+ * is fitted on to old + (new - old) / (1 - e), at most `reach` times the way.
+ *
  * float32 and double in a fixed order throughout: the same on every machine.
  */
 #ifndef SKF_MODEL_REFIT_H
@@ -25,10 +29,12 @@ struct skf_refit {
     const float *inputs;           /* H, [columns][columns], symmetric, with a positive diagonal */
     float price;                   /* what a bit must take off the error */
     float code_bits, scale_bits;   /* what the first change of a code, and of a scale or minimum (its size apart), costs */
+    float reach;                   /* 1: no further than what is wanted */
     bool is_code_fixed, is_scale_fixed;
 };
 struct skf_refit_result { /* of a row */
     double before, after;   /* the error */
+    double saved;           /* what came off it before the row reached further */
     uint32_t codes, scales; /* that differ from the old row's */
 };
 

@@ -70,7 +70,7 @@ static double error_of(const struct problem *p, enum skf_type t, const uint8_t *
 
 static struct skf_refit how(const struct problem *p, enum skf_type t, float price)
 {
-    return (struct skf_refit){.type = t, .columns = N, .inputs = p->h, .price = price, .code_bits = 9, .scale_bits = 9};
+    return (struct skf_refit){.type = t, .columns = N, .inputs = p->h, .price = price, .code_bits = 9, .scale_bits = 9, .reach = 1};
 }
 
 static void fit(struct problem *p, const struct skf_refit *f, struct skf_refit_result *r)
@@ -176,6 +176,45 @@ static void test_no_better_neighbour(void **state)
     }
 }
 
+/* How much of the way from `old` to what is wanted a row has gone, as the inputs see it. */
+static double way(const struct problem *p, const struct problem *old, enum skf_type t, int r)
+{
+    float is[N], was[N];
+    double done = 0, all = 0;
+    assert_int_equal(skf_dequantize(t, p->rows + r * p->row_bytes, is, N), SKF_OK);
+    assert_int_equal(skf_dequantize(t, old->rows + r * p->row_bytes, was, N), SKF_OK);
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++) {
+            double to = ((double)p->want[r * N + j] - was[j]) * (double)p->h[i * N + j];
+            done += ((double)is[i] - was[i]) * to;
+            all += ((double)p->want[r * N + i] - was[i]) * to;
+        }
+    return done / all;
+}
+
+static void test_reach(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < SKF_COUNT(types); k++) {
+        struct problem old, near, far;
+        struct skf_refit_result a[ROWS], b[ROWS];
+        double before = 0, after = 0;
+        make(&old, types[k], 50 + k);
+        near = far = old;
+        struct skf_refit f = how(&old, types[k], 2e-3f);
+        fit(&near, &f, a);
+        f.reach = 2;
+        fit(&far, &f, b);
+        for (int r = 0; r < ROWS; r++) {
+            before += way(&near, &old, types[k], r);
+            after += way(&far, &old, types[k], r);
+            assert_true(fabs(b[r].saved - (a[r].before - a[r].after)) < 1e-3 * a[r].before);
+            assert_true(fabs(error_of(&far, types[k], far.rows + r * far.row_bytes, far.want + r * N) - b[r].after) < 2e-3 * b[r].before);
+        }
+        assert_true(after > before && after < 1.5 * ROWS);
+    }
+}
+
 static void test_refusals(void **state)
 {
     struct problem p;
@@ -233,7 +272,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocks),         cmocka_unit_test(test_errors_are_those_of_the_bytes),
         cmocka_unit_test(test_nothing_pays),   cmocka_unit_test(test_no_better_neighbour),
-        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_vectors),
+        cmocka_unit_test(test_reach),          cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_vectors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
