@@ -9,6 +9,7 @@
 #define ROWS_TURN   512
 #define ROWS_LAST   4096
 #define TURNS       4
+#define EARLY 1 /* the turn after which hopeless searches end */
 #define LAST_TURNS  2
 #define ROWS_CHOICE 128
 /* What the best direction must hold of the change to be worth looking closer; of 64 rows noise may show 1 / 16. */
@@ -185,10 +186,16 @@ enum skf_err skf_factors_find(struct skf_work *w, uint64_t rows, uint32_t column
     if (!(all > 0 && all < 1e30) || energy[0] < all * WORTH)
         return SKF_OK;
     unsigned most = SKF_MIN(SKF_RANK_MAX, columns / 4);
-    for (unsigned k = 0; k < TURNS; k++)
-        SKF_TRY(turn(&s, ROWS_TURN, most));
     double seen = (double)SKF_MIN(rows, (uint64_t)ROWS_TURN), share = seen / (double)rows;
     unsigned rank = 0;
+    for (unsigned k = 0; k < TURNS; k++) {
+        SKF_TRY(turn(&s, ROWS_TURN, most));
+        if (k != EARLY)
+            continue;
+        SKF_TRY(held(&s, ROWS_TURN, most, energy, &all)); /* of the rows turned by: more than there is elsewhere */
+        if (!earning(energy, all, most, seen, columns, gain, V_BITS * columns * share))
+            return SKF_OK;
+    }
     for (unsigned k = 0; k < LAST_TURNS; k++) {
         SKF_TRY(held(&s, ROWS_TURN, most, energy, &all));
         rank = earning(energy, all, most, seen, columns, gain, V_BITS * columns * share);

@@ -164,24 +164,26 @@ static SKF_LOOPS void NAME(bf16_to_f16)(const uint8_t *in, uint8_t *out, uint32_
     EACH for (uint32_t i = 0; i < n; i++) half_out(out, i, half_of((uint32_t)half_in(in, i) << 16));
 }
 
+/* Changes beyond it, and what is no number, count as none: sums of squares stay numbers. */
+#define CHANGE_MAX 0x58635fa9 /* 1e15f */
+static inline __attribute__((always_inline)) float change_of(uint32_t a, uint32_t b)
+{
+    float d = float_of(b) - float_of(a);
+    return (bits_of(d) & 0x7fffffff) <= CHANGE_MAX ? d : 0;
+}
+
 static SKF_LOOPS void NAME(change_bf16)(const uint8_t *restrict old, const uint8_t *restrict neu, float *restrict out,
                                         uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t a = (uint32_t)half_in(old, i) << 16, b = (uint32_t)half_in(neu, i) << 16;
-        bool is_finite = (a & 0x7f800000) != 0x7f800000 && (b & 0x7f800000) != 0x7f800000;
-        out[i] = is_finite ? float_of(b) - float_of(a) : 0;
-    }
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = change_of((uint32_t)half_in(old, i) << 16, (uint32_t)half_in(neu, i) << 16);
 }
 
 static SKF_LOOPS void NAME(change_f16)(const uint8_t *restrict old, const uint8_t *restrict neu, float *restrict out,
                                        uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        uint16_t a = half_in(old, i), b = half_in(neu, i);
-        bool is_finite = (a & 0x7c00) != 0x7c00 && (b & 0x7c00) != 0x7c00;
-        out[i] = is_finite ? float_of(wide_of(b)) - float_of(wide_of(a)) : 0;
-    }
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = change_of(wide_of(half_in(old, i)), wide_of(half_in(neu, i)));
 }
 
 static SKF_LOOPS void NAME(add_scaled)(float *restrict a, const float *restrict b, float by, uint32_t n)

@@ -34,7 +34,7 @@ struct skf_loops {
     /* Halves to bfloats (what has more digits loses them) and back (rounded); out may be in. */
     void (*f16_to_bf16)(const uint8_t *in, uint8_t *out, uint32_t n);
     void (*bf16_to_f16)(const uint8_t *in, uint8_t *out, uint32_t n);
-    /* How n bfloats or halves changed, as numbers; what is not finite as 0. */
+    /* How n bfloats or halves changed, as numbers; by more than 1e15, or to or from what is none, as 0. */
     void (*change_bf16)(const uint8_t *old, const uint8_t *neu, float *out, uint32_t n);
     void (*change_f16)(const uint8_t *old, const uint8_t *neu, float *out, uint32_t n);
     float (*dot)(const float *a, const float *b, uint32_t n);

@@ -80,10 +80,9 @@ static void NAME(bf16_to_f16_wide)(const uint8_t *in, uint8_t *out, uint32_t n)
 
 INLINE vf change_wide(vf a, vf b)
 {
-    const vi infinite = vi_set(0x7f800000);
     vi d = vi_of(vf_add(b, vf_of(vi_xor(vi_of(a), vi_set((int)0x80000000u))))); /* b - a */
-    d = vi_pick(vi_and(vi_of(a), infinite), infinite, vi_set(0), d);
-    return vf_of(vi_pick(vi_and(vi_of(b), infinite), infinite, vi_set(0), d));
+    vi size = vi_and(d, vi_set(0x7fffffff));
+    return vf_of(vi_pick(vi_min(size, vi_set(CHANGE_MAX)), size, d, vi_set(0)));
 }
 
 static void NAME(change_bf16_wide)(const uint8_t *old, const uint8_t *neu, float *out, uint32_t n)

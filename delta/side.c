@@ -1,5 +1,4 @@
 /* What the chunks of a tensor share: the factors that its rows move along (factor_priv.h). */
-#include <math.h>
 #include <string.h>
 
 #include "delta/build_priv.h"
@@ -12,15 +11,6 @@ struct rows {
     const struct skf_tensor *old, *neu;
     float *was; /* a row of the source */
 };
-
-/* Sums of their squares stay numbers. */
-static SKF_LOOPS void held_back(float *d, uint64_t n)
-{
-    for (uint64_t j = 0; j < n; j++) {
-        float x = d[j] > 1e15f ? 0 : d[j];
-        d[j] = x < -1e15f ? 0 : x;
-    }
-}
 
 static enum skf_err row_change(void *ctx, uint64_t i, float *out)
 {
@@ -41,10 +31,9 @@ static enum skf_err row_change(void *ctx, uint64_t i, float *out)
         SKF_TRY(skf_dequantize(r->neu->type, old, r->was, n));
         for (uint64_t j = 0; j < n; j++) {
             float d = out[j] - r->was[j];
-            out[j] = isfinite(d) ? d : 0;
+            out[j] = d > -1e15f && d < 1e15f ? d : 0;
         }
     }
-    held_back(out, n);
     return SKF_OK;
 }
 
