@@ -4,6 +4,7 @@
 #include "delta/build_priv.h"
 #include "delta/factor_priv.h"
 #include "model/adapter.h"
+#include "model/quant.h"
 
 struct rows {
     const struct build *b;
@@ -43,7 +44,7 @@ static double gain_of(enum skf_type t)
     const struct skf_type_info *info = skf_type_info(t);
     if (t == SKF_T_BF16 || t == SKF_T_F16 || t == SKF_T_F32)
         return SKF_GAIN_FLOATS;
-    return info && info->block > 1 && skf_int_grain(t) ? SKF_GAIN_BLOCKS : 0;
+    return info && info->block > 1 && skf_int_grain(t) && is_dequantizable(t) ? SKF_GAIN_BLOCKS : 0;
 }
 
 /* Rows that are coded to see whether the side pays. */
