@@ -74,7 +74,7 @@ enum skf_err skf_zenc_chunk(struct skf_zenc *z, const uint8_t *p, size_t n, cons
     (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_windowLog, log2_above(n + prefix_n));
     bool is_best = level >= 16; /* levels that search trees: the chunk with all of its prefix should stand in one */
     (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_hashLog, is_best ? 19 : 18);
-    (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_chainLog, is_best ? 21 : 19);
+    (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_chainLog, is_best ? 20 : 19);
     if (prefix_n) { /* which these tables cannot cover: a second, sparse one finds what is long */
         (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_enableLongDistanceMatching, 1);
         (void)ZSTD_CCtx_setParameter(z->ctx, ZSTD_c_ldmHashLog, 18);
