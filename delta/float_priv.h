@@ -2,8 +2,8 @@
  * Loops over the numbers of a chunk, one set a vector width; all of them give the same bytes.
  *
  * They are written once, in plain C (float_body_priv.h), and compiled for each instruction set; those that compilers do
- * not turn into vectors, a second time over sixteen numbers at once (float_wide_priv.h).  What they compute is integers,
- * or single float32 operations in a fixed order, so that a receiver comes to the encoder's numbers on any machine.
+ * not turn into vectors, a second time over sixteen numbers at once (float_wide_priv.h).  What they compute is
+ * integers, or single float32 operations in a fixed order, so that a receiver comes to the encoder's numbers on any machine.
  */
 #ifndef SKF_DELTA_FLOAT_PRIV_H
 #define SKF_DELTA_FLOAT_PRIV_H
