@@ -7,9 +7,8 @@
 
 #include "delta/blocks_priv.h"
 
-/* Rows of fewer elements are no stripes; where the contexts' middle stands. */
+/* Rows of fewer elements are no stripes. */
 #define STRIPE_MIN 128
-#define MIDDLE 22
 
 static bool open_blocks(enum skf_type t, uint64_t row_bytes, const uint8_t *old, uint8_t *neu, size_t n, struct skf_blocks *b)
 {

@@ -182,7 +182,7 @@ struct skf_plan {
 };
 /* Which units of a block moved, bit by bit; the steps are not looked at where a block that did not move is asked for. */
 uint32_t skf_moved_set(const struct skf_plan *p, bool is_moved, const struct skf_step *was, const struct skf_step *is);
-/* The codes of the units that moved. What p->same points at is lost. */
+/* The codes of the units that moved. */
 SKF_MUST enum skf_err skf_moved_put(struct skf_work *w, const struct skf_blocks *b, const struct skf_plan *p,
                                     struct skf_buf *out);
 SKF_MUST enum skf_err skf_moved_get(struct skf_work *w, struct skf_reader *r, const struct skf_blocks *b,
