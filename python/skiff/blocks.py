@@ -2,11 +2,12 @@
 import numpy as np
 
 from .integer import guess
-from .rans import CONTEXTS, FormatError, differences, raw_string, symbols
+from .rans import CONTEXTS, FormatError, differences, raw_string, symbols, unzigzag
 
 K4 = "K4"
 # ggml's number: bytes of a block, places of halves, fields: codes, codes in a unit, bits, bias, planes (byte, bits, run), step and offset.
 D, DM, NONE, TWO, ONE, DC, DC_MC, DC_MC16, DC32 = range(9)
+Q8_0 = 8
 TYPES = {
     2: (18, (0,), ((32, 32, 4, 8, ((2, 4, 16),), D),)),
     3: (20, (0, 2), ((32, 32, 4, 0, ((4, 4, 16),), DM),)),
@@ -191,6 +192,17 @@ def moved_codes(r, old, key, bits, grids, g):
     return np.where(new > 127, new - 256, new) if bits == 8 else new
 
 
+def wide_buckets(r, key):
+    """Differences of halves."""
+    sym = symbols(r, key).astype(np.int64)
+    raw, d, large = raw_string(r), unzigzag(sym), sym >= 95
+    if (sym == 95).any():
+        raise FormatError("a wide bucket that nothing falls in")
+    d[large] = differences(sym[large] - 76, raw, 2)
+    raw.end()
+    return d
+
+
 class Chunk:
     def __init__(self, r, kind, row_bytes, old, side):
         self.r, (size, self.halves, self.fields) = r, TYPES[kind]
@@ -214,6 +226,24 @@ class Chunk:
             raise FormatError("a base out of bounds")
         return np.clip((bits_of(step) >> 21 & 1023) - 448 - 2 * self.level[stripe] + self.base + base, 0, CONTEXTS - 1)
 
+    def move(self, which, at, d):
+        """Adds d to the halves of some blocks."""
+        old = self.old[which][:, at:at + 2].copy().view("<u2").ravel().astype(np.int64)
+        self.new[which, at:at + 2] = (old + d & 0xFFFF).astype("<u2").view(np.uint8).reshape(-1, 2)
+
+    def guessed_halves(self, key):
+        """Differences of the halves of all blocks of Q8_0, in the context of how far the guess goes at their largest code."""
+        codes = get_codes(self.old, 32, 8, self.fields[0][4])
+        is_peak = np.abs(codes) >= 127
+        peak, every = is_peak.argmax(1), np.arange(len(codes))
+        g = np.where(is_peak.any(1), self.g[every, peak], np.float32(0)).astype(np.float32)
+        e = (bits_of(np.float32(127) * half(self.old, self.halves[0])[:, 0]) >> 23 & 255) - 127
+        w = np.ldexp(np.ones(len(codes)), np.maximum(e, -113) - 12)
+        reach = np.searchsorted([3, 6, 10, 14, 22], np.abs(g.astype(np.float64)) / w, side="right")
+        c = np.searchsorted([17, 19, 21, 23, 25, 28], key, side="right")
+        d = wide_buckets(self.r, 6 * c + np.where(e < -114, 0, reach))
+        return np.where((g != 0) & ((g < 0) != (codes[every, peak] < 0)), -d, d)
+
     def do_halves(self):
         """New halves; which blocks have one that differs."""
         n, r = len(self.old), self.r
@@ -221,6 +251,10 @@ class Chunk:
         if not self.halves or r.u8() == 0:
             return changed
         key = self.contexts(half(self.old, self.halves[0])[:, 0], r.svarint(), self.stripe)
+        if self.g is not None and self.fields is TYPES[Q8_0][2]:
+            d = self.guessed_halves(key)
+            self.move(np.ones(n, bool), self.halves[0], d)
+            return d != 0
         mask = symbols(r, key[::4]).astype(np.int64)
         bits = (mask[:, None] >> np.arange(4) & 1).ravel()
         if (mask >> 4).any() or bits[n:].any():
@@ -228,12 +262,8 @@ class Chunk:
         changed = bits[:n].astype(bool)
         before = np.zeros(int(changed.sum()), bool)
         for at in self.halves:
-            sym = symbols(r, key[changed] // 2 + np.where(before, 24, 0))
-            raw = raw_string(r)
-            d = differences(sym, raw, 2)
-            raw.end()
-            old = self.old[changed][:, at:at + 2].copy().view("<u2").ravel().astype(np.int64)
-            self.new[changed, at:at + 2] = (old + d & 0xFFFF).astype("<u2").view(np.uint8).reshape(-1, 2)
+            d = wide_buckets(r, key[changed] // 2 + np.where(before, 24, 0))
+            self.move(changed, at, d)
             before = d != 0
         return changed
 
