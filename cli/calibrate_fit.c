@@ -6,10 +6,10 @@
 
 enum { PIECE = 64 }; /* rows of a task, a multiple of SKF_REFIT_ROWS */
 /* Bits of a tensor that changes at all, in the delta: digests, tables; and of the first change of a code and a scale. */
-#define TENSOR_BITS 2500
+#define TENSOR_BITS 1200
 #define CODE_BITS   10
 #define SCALE_BITS  10
-#define REACH       2.0f /* more helps little, and only where few changes are made */
+#define REACH       1.5f /* twice is as good in large updates, and worse in small ones */
 
 struct piece { /* what a task found out */
     double before, after, saved;
