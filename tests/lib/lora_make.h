@@ -25,7 +25,7 @@ LORA void lora_fill(float *x, size_t n, uint32_t seed, float scale)
     }
 }
 
-enum { LONG = 2600 }; /* rows of a tensor of several chunks */
+enum { LONG = 2100 }; /* rows of a tensor of several chunks */
 
 LORA void lora_put(struct skf_gguf_out *w, enum skf_type type, uint64_t n, uint32_t seed, float scale)
 {
