@@ -10,7 +10,6 @@ ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 .DELETE_ON_ERROR:
-.SECONDARY:
 SHELL := /bin/bash
 
 ARCH    ?= native
