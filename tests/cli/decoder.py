@@ -1,5 +1,8 @@
 """The decoder in Python, written from docs/formats.md alone, makes the same bytes of a delta as `skiff apply`: every element type, every
-coding, and the deltas kept in tests/vectors, so that the page, the program and what was written before stay one format."""
+coding, and the deltas kept in tests/vectors/skd, so that the page, the program and what was written before stay one format.
+
+With SKF_KEEP=FOLDER small deltas of this build are written there: that is how tests/vectors/skd was made, and is made anew with a new codec
+version alone."""
 import glob
 import os
 import random
@@ -139,6 +142,45 @@ for name, (old, new) in files.items():
         with open(at(path), "wb") as f:
             f.write(data)
     both_ways(name, at("old"), at("new"))
+
+# ---- deltas that were written before
+def keep(name, old, new, *args):
+    """FOLDER/name.old and name.skd of two files."""
+    with open(os.path.join(KEEP, name + ".old"), "wb") as f:
+        f.write(read(old))
+    subprocess.run([SKIFF, "diff", old, new, "-o", os.path.join(KEEP, name + ".skd"), *args], check=True, timeout=120 * SLOW)
+
+
+def keep_all():
+    few = np.random.RandomState(11)
+    for kind in (QT.F32, QT.F16, QT.BF16, QT.Q8_0, QT.Q4_0, QT.Q4_1, QT.Q5_1, QT.Q4_K, QT.Q6_K):
+        made = scrambled(kind, few) if kind in RANDOM else fitted(kind, few)
+        for i, side in enumerate(("old", "new")):
+            write_gguf(at(side), {n: (kind, pair[i][:16]) for n, pair in made.items() if n in ("few", "small", "factors", "bf16 small")})
+        keep(kind.name.lower(), at("old"), at("new"))
+    tiny_model.write(at("old"), type="q4_1", seed=1)
+    tiny_model.write_lora(at("lora"), seed=2)
+    subprocess.run([SKIFF, "merge", at("old"), at("lora"), "-o", at("new")], check=True, capture_output=True, timeout=120 * SLOW)
+    keep("adapter", at("old"), at("new"), "--adapter", at("lora"))
+    for name, (old, new) in {"text": (text[:9000], text[:3000] + b"more" + text[3000:9000]),
+                             "mixed": (b"header" + x[:4000].tobytes() + b"tail", b"another" + y[:4000].tobytes() + b"tails")}.items():
+        for path, data in (("old", old), ("new", new)):
+            with open(at(path), "wb") as f:
+                f.write(data)
+        keep(name, at("old"), at("new"))
+
+
+KEEP = os.environ.get("SKF_KEEP")
+if KEEP:
+    keep_all()
+for path in sorted(glob.glob(os.path.join(ROOT, "tests", "vectors", "skd", "*.skd"))):
+    old, name = path[:-3] + "old", os.path.basename(path)[:-4]
+    s = subprocess.run([SKIFF, "apply", old, path, "-o", at("made")], capture_output=True, text=True, timeout=120 * SLOW)
+    try:
+        mine = skd.apply(read(old), read(path))
+    except Exception as e:
+        mine = repr(e)
+    check(s.returncode == 0 and mine == read(at("made")), f"{name}, as it was written", s.stderr, mine if isinstance(mine, str) else None)
 
 check(seen >= {0, 1, 2, 3, 4, 5, 6, ("side", 4), ("side", 5)}, "every coding was met", seen)
 
