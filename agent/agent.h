@@ -21,6 +21,7 @@ struct skf_agent_opts {
     const char *const *tags; /* for the inventory: "channel=beta" */
     size_t n_tags;
     unsigned threads;       /* of a worker; 0: its own choice */
+    unsigned share;         /* percent of a processor's time that installing takes from inference; 0: all it can */
     unsigned watch_seconds; /* a new version serves this long before it is confirmed */
     /* Called once the local API listens, with its address. May be NULL. */
     void (*listening)(void *ctx, const char *address);

@@ -97,7 +97,7 @@ struct skf_install {
     const char *tuf_dir, *cache_dir;
     struct skf_link link;
     struct skf_assign assign;
-    unsigned jobs;
+    unsigned jobs, share; /* share: percent of each thread's time that decoding may take; 0: all */
     const atomic_bool *cancel;
     struct skf_install_progress *progress;
 };

@@ -182,6 +182,7 @@ static void start_job(struct skf_box *b, uint64_t now)
                                  .link = skf_session_link(a->session),
                                  .assign = b->rec.assign,
                                  .jobs = SKF_MIN(skf_cpu_count(), 4u),
+                                 .share = a->o->share,
                                  .cancel = &j->cancel,
                                  .progress = &j->progress};
     if (pthread_create(&j->thread, NULL, install, j) != 0) {

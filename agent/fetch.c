@@ -99,7 +99,10 @@ static enum skf_err decode(void *ctx, unsigned worker, uint64_t i, struct skf_wh
     (void)why;
     struct fetch *f = ctx;
     struct item *it = &f->batch[i];
+    const struct skf_progress pace = {.share = f->in->share};
+    uint64_t begun = skf_now_ns();
     it->err = skf_skd_decode(f->skd, it->number, it->payload, f->source, f->scratch[worker], it->out, &it->why);
+    skf_progress_rest(&pace, begun);
     return SKF_OK; /* each is judged by itself */
 }
 

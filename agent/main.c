@@ -22,6 +22,7 @@ static const char usage[] =
     "  --name NAME          this box's name in the fleet, for enrolment (the host name)\n"
     "  --tag TAG            for the inventory, as channel=beta; may be given again\n"
     "  --threads N          of each worker\n"
+    "  --share PERCENT      of a thread's time that decoding an update may take from inference (100)\n"
     "  --watch SECONDS      a new version serves this long before it is confirmed (10)\n"
     "  --check-store DIR    hash everything in the store of the agent's folder DIR, print versions and slots as JSON\n"
     "  --help, --version\n";
@@ -78,13 +79,25 @@ static int check(const char *dir)
     return fflush(stdout) == 0 ? EXIT_DONE : EXIT_FAILED;
 }
 
+/* The option whose value is none, or NULL. */
+static const char *take_number(int c, struct skf_agent_opts *o)
+{
+    switch (c) {
+    case 'j': return is_number(optarg, 1024, &o->threads) ? NULL : "--threads";
+    case 'p': return is_number(optarg, 100, &o->share) && o->share ? NULL : "--share";
+    default: return is_number(optarg, 86400, &o->watch_seconds) ? NULL : "--watch";
+    }
+}
+
 static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *tags[TAGS_MAX], const char **check_dir)
 {
     static const struct option options[] = {
         {"dir", 1, NULL, 'd'},     {"centre", 1, NULL, 'c'},     {"listen", 1, NULL, 'l'}, {"enrol", 1, NULL, 'e'},
         {"name", 1, NULL, 'n'},    {"token-file", 1, NULL, 't'}, {"tag", 1, NULL, 'g'},    {"threads", 1, NULL, 'j'},
+        {"share", 1, NULL, 'p'},
         {"watch", 1, NULL, 'w'},   {"check-store", 1, NULL, 's'}, {"help", 0, NULL, 'h'},  {"version", 0, NULL, 'v'},
         {NULL, 0, NULL, 0}};
+    const char *wrong;
     int c;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -102,12 +115,10 @@ static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *ta
             tags[o->n_tags++] = optarg;
             break;
         case 'j':
-            if (!is_number(optarg, 1024, &o->threads))
-                return bad_usage("--threads", optarg);
-            break;
+        case 'p':
         case 'w':
-            if (!is_number(optarg, 86400, &o->watch_seconds))
-                return bad_usage("--watch", optarg);
+            if ((wrong = take_number(c, o)) != NULL)
+                return bad_usage(wrong, optarg);
             break;
         case 'h': (void)fputs(usage, stdout); return EXIT_DONE;
         case 'v': (void)printf("skiff-agent %s\n", SKF_VERSION); return EXIT_DONE;

@@ -39,6 +39,8 @@ def usage():
     says(run("--dir", "x", "y"), 2, "y", "one argument too many")
     for bad in ("-1", "x", "3s", "99999999999999999999"):
         says(run("--dir", folder("u"), "--watch", bad), 2, bad, f"--watch {bad}")
+    for bad in ("0", "101", "x"):
+        says(run("--dir", folder("u"), "--share", bad), 2, bad, f"--share {bad}")
     check(not os.path.exists(folder("u")), "wrong usage writes nothing")
 
 
