@@ -80,6 +80,8 @@ static const char *take_value(const struct skf_opt *o, const char *value)
     } else if (o->number) {
         if (!is_number(value, o->number))
             return "not a number";
+        if (o->is_positive && *o->number == 0)
+            return "at least 1";
     } else if (o->real) {
         if (!is_real(value, o->real))
             return "not a number";

@@ -25,6 +25,7 @@ struct skf_opt {
     bool *flag;
     const char **text;
     uint64_t *number;     /* takes 100, 64K, 2M, 1G */
+    bool is_positive;     /* a number that is not 0: a bound of nothing would be none */
     double *real;
     const char **list;    /* may be given up to list_max times; *list_n counts */
     size_t list_max, *list_n;
@@ -39,6 +40,10 @@ struct skf_usage {
 /* Parses argv (argv[0] is the verb). 0: go on; otherwise *status is what the verb must return: --help printed on stdout (0), or one
  * line on stderr (2). Options may stand anywhere; "--" ends them; --opt=value works. */
 bool is_cli_parsed(const struct skf_usage *u, int argc, char **argv, int *status);
+
+/* False, and one line on stderr, when `out` is one of these sources under any name, or is there and not a regular file: to be asked
+ * before work that takes long. NULL, as `out` or a source, is none. */
+bool is_cli_output_free(const char *verb, const char *out, const char *const *sources, size_t n);
 
 /* Prints `skiff: <what>` on stderr and returns SKF_EXIT_FAILED; the text of `why`, or the error's name when it is empty. */
 int skf_cli_fail(enum skf_err e, const struct skf_why *why);

@@ -132,7 +132,7 @@ static void print_done(const struct plain *p)
         (void)printf("%.2f %% of the weights of pruned tensors are zero\n", 100.0 * (double)p->stats.zeroed / (double)p->stats.pruned);
 }
 
-/* What an operator should know before trusting the result; on stderr, the work goes on. */
+/* What an operator should know before trusting the result; on stderr. */
 static void warn(const struct plain *p)
 {
     size_t uneven = 0;
@@ -150,18 +150,9 @@ static void warn(const struct plain *p)
 }
 
 /* ---- the work ----------------------------------------------------------------------------------------------------------------- */
-/* Whether both names are one file: the source would be gone before it is known that the result is any good. */
-static bool is_same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 static enum skf_err prepare(struct plain *p, struct skf_why *why)
 {
     const struct quantize_args *a = p->a;
-    if (!a->is_plan && is_same_file(a->in, a->out))
-        return skf_fail(why, SKF_ERR_ARG, "%s: it is the source itself; write to another file", a->out);
     SKF_TRY(skf_model_open(a->in, &p->m, why));
     if (a->imatrix)
         SKF_TRY(skf_imatrix_open(a->imatrix, &p->imatrix, why));
@@ -184,12 +175,11 @@ enum skf_err skf_cli_quantize_plain(const struct quantize_args *a, skf_json *rep
     enum skf_err e = prepare(&p, why);
     if (e != SKF_OK)
         goto out;
-    warn(&p);
     if (!a->is_plan) {
         SKF_GO(e, skf_quantize_write(p.m, a->in, &p.plan, &p.opts, a->out, &p.stats, why));
         p.bytes = stat(a->out, &st) == 0 ? (uint64_t)st.st_size : 0;
     }
-    skf_cli_progress_end();
+    warn(&p); /* of a result that is there: what failed says one line, why */
     if (a->is_json)
         e = put_report(&p, report);
     else if (a->is_plan)

@@ -1,21 +1,12 @@
 /* skiff quantize --base: the new weights on the old version's grid, within a budget (quantize.h). */
 #include <math.h>
-#include <sys/stat.h>
 
 #include "cli/cli.h"
 #include "cli/requantize_priv.h"
 
-static bool is_same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 static enum skf_err check(const struct quantize_args *a, struct skf_why *why)
 {
     bool is_bounded = a->budget >= 0 || a->bytes || a->gain > 0;
-    if (is_same_file(a->in, a->out) || is_same_file(a->base, a->out))
-        return skf_fail(why, SKF_ERR_ARG, "%s: it is one of the sources; write to another file", a->out);
     if (is_bounded && !a->text && !a->calibrate)
         return skf_fail(why, SKF_ERR_ARG, "%s needs a text to measure quality on: add --text FILE",
                         a->bytes ? "--bytes" : a->gain > 0 ? "--gain" : "--budget");

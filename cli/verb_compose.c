@@ -53,7 +53,8 @@ int skf_verb_compose(int argc, char **argv)
     const struct skf_opt opts[] = {
         {.name = "--output", .letter = 'o', .value = "FILE.skd", .help = "where the delta from BASE to the last version goes", .text = &out},
         {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &jobs},
-        {.name = "--level", .value = "N", .help = "zstd level of bytes that are no tensors, 1 to 19 (9)", .number = &level},
+        {.name = "--level", .value = "N", .help = "zstd level of bytes that are no tensors, 1 to 19 (9)", .number = &level,
+         .is_positive = true},
         {.name = "--json", .help = "one JSON object on standard output", .flag = &is_json},
     };
     const struct skf_usage u = {.verb = "compose",

@@ -170,7 +170,8 @@ int skf_verb_diff(int argc, char **argv)
         {.name = "--adapter", .value = "LORA.gguf", .help = "NEW is OLD with this adapter merged, where it is", .text = &w.adapter},
         {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &w.jobs},
         {.name = "--share", .value = "PERCENT", .help = "of each processor's time, at most (100)", .number = &w.share},
-        {.name = "--level", .value = "N", .help = "zstd level, 1 to 19 (19 for bytes that are no tensors)", .number = &w.level},
+        {.name = "--level", .value = "N", .help = "zstd level, 1 to 19 (19 for bytes that are no tensors)", .number = &w.level,
+         .is_positive = true},
         {.name = "--plan", .help = "only tell what this and other ways would cost, and why; writes no delta", .flag = &w.is_plan},
         {.name = "--explain", .help = "a table of what each tensor costs", .flag = &w.is_explained},
         {.name = "--sort", .value = "BY", .help = "its order: file, sent, bytes, bits or name", .text = &w.sort},
@@ -198,8 +199,8 @@ int skf_verb_diff(int argc, char **argv)
         wrong = "--share: 1 to 100";
     else if (w.level > 19 || w.jobs > 1024)
         wrong = w.level > 19 ? "--level: 1 to 19" : "--jobs: at most 1024";
-    else if (w.out && (is_same_file(w.out, files[0]) || is_same_file(w.out, files[1])))
-        wrong = "the delta would overwrite one of the models";
+    else if (w.out && (is_same_file(w.out, files[0]) || is_same_file(w.out, files[1]) || (w.adapter && is_same_file(w.out, w.adapter))))
+        wrong = "the delta would overwrite what it is made of";
     if (wrong) {
         (void)fprintf(stderr, "skiff: diff: %s\n", wrong);
         return SKF_EXIT_USAGE;

@@ -114,7 +114,7 @@ int skf_verb_merge(int argc, char **argv)
     const struct skf_opt opts[] = {
         {.name = "--output", .letter = 'o', .value = "OUT.gguf", .help = "the file to write", .text = &q.out},
         {.name = "--calibrate", .value = "TEXT", .help = "keep what matters on this text, in few changes", .text = &q.calibrate},
-        {.name = "--bytes", .value = "N", .help = "with --calibrate: the delta's most bytes", .number = &q.bytes},
+        {.name = "--bytes", .value = "N", .help = "with --calibrate: the delta's most bytes", .number = &q.bytes, .is_positive = true},
         {.name = "--gain", .value = "SHARE", .help = "with --calibrate: how much of the gain must be kept (90%)", .text = &q.gain},
         {.name = "--text", .value = "FILE", .help = "with --calibrate: the text on which quality is measured", .text = &q.text},
         {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (default: one a processor)", .number = &q.jobs},
@@ -137,5 +137,8 @@ int skf_verb_merge(int argc, char **argv)
         (void)fprintf(stderr, "skiff: merge: %s; `skiff merge --help` tells more\n", wrong);
         return SKF_EXIT_USAGE;
     }
+    const char *const sources[] = {q.files[0], q.files[1], q.calibrate, q.text};
+    if (!is_cli_output_free("merge", q.out, sources, SKF_COUNT(sources)))
+        return SKF_EXIT_USAGE;
     return q.calibrate ? merge_calibrated(&q) : merge(&q);
 }

@@ -107,7 +107,7 @@ static const char *take_shares(struct asked *q, const char **what)
     *what = "not a share such as 0.2%";
     if (q->budget && !is_share(q->budget, &a->budget))
         return "--budget";
-    if (q->gain && !is_share(q->gain, &a->gain))
+    if (q->gain && (!is_share(q->gain, &a->gain) || a->gain == 0))
         return "--gain";
     *what = "not a share such as 50%, nor such as 2:4";
     if (q->prune && !is_pruning(q->prune, q->is_global, &q->pruning))
@@ -168,9 +168,23 @@ static const char *take(struct asked *q, const char **what)
     return misplaced(q, what);
 }
 
+/* Neither of the files that are written is one that is read, nor both one. */
+static bool has_free_outputs(const struct quantize_args *a)
+{
+    const char *const sources[] = {a->in, a->base, a->imatrix, a->calibrate, a->text, a->is_plan ? NULL : a->out};
+    if (a->out && a->save_imatrix && strcmp(a->out, a->save_imatrix) == 0) {
+        (void)usage("--save-imatrix", "is where the model goes too");
+        return false;
+    }
+    return (a->is_plan || is_cli_output_free("quantize", a->out, sources, SKF_COUNT(sources) - 1)) &&
+           is_cli_output_free("quantize", a->save_imatrix, sources, SKF_COUNT(sources));
+}
+
 static int run(const struct quantize_args *a)
 {
     struct skf_why why = {{0}};
+    if (!has_free_outputs(a))
+        return SKF_EXIT_USAGE;
     skf_json *report = skf_json_obj();
     enum skf_err e = SKF_ERR_NOMEM;
     if (report && !a->base)
@@ -204,7 +218,7 @@ static bool is_parsed(struct asked *q, int argc, char **argv, int *status)
         {.name = "--plan", .help = "only tell what each tensor would become", .flag = &a->is_plan},
         {.name = "--base", .value = "OLD", .help = "write on this version's grid, so that the delta is small", .text = &a->base},
         {.name = "--budget", .value = "SHARE", .help = "with --base: how much worse than plainly quantized (0.2%)", .text = &q->budget},
-        {.name = "--bytes", .value = "N", .help = "with --base: the delta's most bytes", .number = &a->bytes},
+        {.name = "--bytes", .value = "N", .help = "with --base: the delta's most bytes", .number = &a->bytes, .is_positive = true},
         {.name = "--gain", .value = "SHARE", .help = "with --base: how much of the change's gain must be kept (90%)", .text = &q->gain},
         {.name = "--method", .value = "M", .help = "with --base, of float files: sample, uniform, sign, topk, lowrank", .text = &a->method},
         {.name = "--text", .value = "FILE", .help = "with --base: the text on which quality is measured", .text = &a->text},

@@ -151,6 +151,11 @@ w.write_tensors_to_file()
 w.close()
 refused("a factor alone", ["lone.gguf", "counterpart"], q4, at("lone.gguf"))
 check(run("merge", q4, lora).returncode == 2, "without -o it is wrong usage")
+before = sha256(q4)
+for what, out in (("the base", q4), ("the adapter", lora)):
+    r = run("merge", q4, lora, "-o", out)
+    check(r.returncode == 2 and "one of the sources" in r.stderr and sha256(q4) == before, f"{what} as output", r.stderr)
+check(run("merge", q4, lora, "-o", at("never.gguf"), "--calibrate", HELDOUT, "--bytes", "0").returncode == 2, "a bound of no bytes is wrong usage")
 
 # ---- the real one --------------------------------------------------------------------------------------------------------------
 merged = at("merged.gguf")
