@@ -319,7 +319,14 @@ static bool is_draft_of(const char *file, const char *name)
     size_t n = strlen(file), k = strlen(name), end = sizeof SUFFIX - 1;
     if (n <= k + 1 + end || memcmp(file, name, k) != 0 || file[k] != '.' || strcmp(file + n - end, SUFFIX) != 0)
         return false;
-    return strspn(file + k + 1, "0123456789abcdef.") >= n - end - k - 1;
+    const char *p = file + k + 1, *last = file + n - end;
+    while (p < last) { /* a draft's own draft has the suffix twice */
+        p += strspn(p, "0123456789abcdef.");
+        if (p < last && strncmp(p, SUFFIX + 1, end - 1) != 0)
+            return false;
+        p += p < last ? end - 1 : 0;
+    }
+    return true;
 }
 
 void skf_draft_sweep_of(const char *path, const char *keep)

@@ -102,7 +102,7 @@ static enum skf_err add_point(skf_json *curve, const struct point *p)
 
 static enum skf_err measure_gain(struct search *s, struct point *p, struct skf_why *why)
 {
-    SKF_TRY(skf_quality_measure(s->quality, s->c->made, &s->c->ask->progress, &p->perplexity, why));
+    SKF_TRY(skf_quality_measure(s->quality, s->c->made, s->c->ask->out, &s->c->ask->progress, &p->perplexity, why));
     p->gain = (s->from - p->perplexity) / (s->from - s->to);
     return calibrate_tell(s->c, 2, why);
 }
@@ -169,9 +169,9 @@ static enum skf_err open_quality(struct search *s, struct skf_why *why)
     if (!a->text && !(a->gain > 0))
         return SKF_OK;
     SKF_TRY(skf_quality_open(s->c->base, a->text ? a->text : a->calibrate, a->jobs, &s->quality, why));
-    SKF_TRY(skf_quality_measure(s->quality, s->c->base, &a->progress, &s->from, why));
+    SKF_TRY(skf_quality_measure(s->quality, s->c->base, a->base, &a->progress, &s->from, why));
     SKF_TRY(s->c->neu->target(s->c->neu->ctx, &target, why));
-    SKF_TRY(skf_quality_measure(s->quality, target, &a->progress, &s->to, why));
+    SKF_TRY(skf_quality_measure(s->quality, target, "the new weights unquantized", &a->progress, &s->to, why));
     if (!(s->to < s->from))
         return skf_fail(why, SKF_ERR_REFUSED, "%s: the new weights are no better than the old ones on it (perplexity %.4f, was %.4f)",
                         a->text ? a->text : a->calibrate, s->to, s->from);

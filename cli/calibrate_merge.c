@@ -119,7 +119,7 @@ static enum skf_err target(void *ctx, const struct skf_model **out, struct skf_w
     const struct skf_gguf *g = skf_model_gguf(m->base);
     struct skf_gguf_out *w = NULL;
     char path[PATH_SPACE];
-    int n = snprintf(path, sizeof path, "%s.%ld.target.part", m->ask->out, (long)getpid());
+    int n = snprintf(path, sizeof path, "%s.%ld.part", m->ask->out, (long)getpid());
     if (n < 0 || (size_t)n >= sizeof path)
         return skf_fail(why, SKF_ERR_LIMIT, "%s: the name is too long", m->ask->out);
     enum skf_err e = skf_gguf_out_new(g->alignment, &w);

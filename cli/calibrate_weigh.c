@@ -30,7 +30,7 @@ static enum skf_err run(const struct weighing *w, double *out, struct skf_why *w
         e = skf_engine_logprobs(engine, c->ids + which * c->window, c->window, out + (size_t)i * (c->window - 1), why);
     }
     skf_engine_close(engine);
-    return e == SKF_OK ? calibrate_tell(w->c, 2, why) : e;
+    return e == SKF_OK ? calibrate_tell(w->c, 2, why) : skf_fail_prefix(why, e, "%s", c->ask->base);
 }
 
 static uint8_t *image_of(const struct calibrate *c, size_t i) { return (uint8_t *)c->image.p + c->tensors[i].base->offset; }

@@ -1,4 +1,5 @@
 /* `skiff`: finds the verb and calls it. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,6 +27,7 @@ static void usage(FILE *to)
 int main(int argc, char **argv)
 {
     skf_log_open("skiff", SKF_LOG_WARN);
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file over `ulimit -f` is an error to tell and to clean up after, not an end */
     if (argc < 2) {
         usage(stderr);
         return SKF_EXIT_USAGE;

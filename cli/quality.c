@@ -79,8 +79,8 @@ void skf_quality_close(struct skf_quality *q)
 
 uint64_t skf_quality_tokens(const struct skf_quality *q) { return (uint64_t)q->n_windows * (q->window - 1); }
 
-enum skf_err skf_quality_measure(const struct skf_quality *q, const struct skf_model *m, const struct skf_progress *progress,
-                                 double *perplexity, struct skf_why *why)
+enum skf_err skf_quality_measure(const struct skf_quality *q, const struct skf_model *m, const char *name,
+                                 const struct skf_progress *progress, double *perplexity, struct skf_why *why)
 {
     const struct skf_engine_opts o = {.threads = q->jobs, .context = (unsigned)q->window, .slots = 1};
     struct skf_engine *engine = NULL;
@@ -99,5 +99,5 @@ enum skf_err skf_quality_measure(const struct skf_quality *q, const struct skf_m
     *perplexity = exp(-sum / (double)skf_quality_tokens(q));
     skf_engine_close(engine);
     skf_free(logprobs);
-    return e;
+    return e == SKF_OK || e == SKF_ERR_CANCELLED ? e : skf_fail_prefix(why, e, "%s", name);
 }

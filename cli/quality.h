@@ -14,9 +14,9 @@ struct skf_quality;
 SKF_MUST enum skf_err skf_quality_open(const struct skf_model *m, const char *text, unsigned jobs, struct skf_quality **q,
                                        struct skf_why *why);
 void skf_quality_close(struct skf_quality *q); /* NULL is fine */
-/* Perplexity of a model with the same vocabulary. `progress` is only asked whether to stop (SKF_ERR_CANCELLED). The value does not
+/* Perplexity of a model with the same vocabulary; `name` is for what goes wrong. `progress` is only asked whether to stop (SKF_ERR_CANCELLED). The value does not
  * depend on the number of threads. */
-SKF_MUST enum skf_err skf_quality_measure(const struct skf_quality *q, const struct skf_model *m,
+SKF_MUST enum skf_err skf_quality_measure(const struct skf_quality *q, const struct skf_model *m, const char *name,
                                           const struct skf_progress *progress, double *perplexity, struct skf_why *why);
 uint64_t skf_quality_tokens(const struct skf_quality *q); /* how many are scored */
 

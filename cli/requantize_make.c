@@ -90,7 +90,7 @@ static enum skf_err make_plain(struct requant *r, struct skf_why *why)
     char path[PATH_SPACE];
     struct skf_gguf_kv mark = lossy_mark(raw, names[r->method]);
     struct skf_quantize_opts o = {.kind = r->a->kind, .jobs = r->a->jobs, .progress = &r->a->progress};
-    int n = snprintf(path, sizeof path, "%s.plain-%ld.part", r->a->out, (long)getpid());
+    int n = snprintf(path, sizeof path, "%s.%ld.part", r->a->out, (long)getpid());
     if (n < 0 || (size_t)n >= sizeof path)
         return skf_fail(why, SKF_ERR_LIMIT, "%s: the name is too long", r->a->out);
     const struct skf_quantize_kind *old = kind_of_base(r);
@@ -359,7 +359,7 @@ enum skf_err requant_try(struct requant *r, unsigned matrices, unsigned embeddin
         k->bytes = stats.bytes;
     }
     if (is_measured && k->perplexity == 0)
-        SKF_TRY(skf_quality_measure(r->quality, r->made, &r->a->progress, &k->perplexity, why));
+        SKF_TRY(skf_quality_measure(r->quality, r->made, r->a->out, &r->a->progress, &k->perplexity, why));
     *t = *k;
     skf_progress_tell(&r->a->progress, r->n_tries, REQUANT_TRIES); /* how long it takes is not known: that it goes on is shown */
     return SKF_OK;
@@ -451,13 +451,13 @@ static enum skf_err measure_bounds(struct requant *r, struct skf_why *why)
     if (!text)
         return SKF_OK;
     SKF_TRY(skf_quality_open(r->plain, text, r->a->jobs, &r->quality, why));
-    SKF_TRY(skf_quality_measure(r->quality, r->plain, &r->a->progress, &r->perplexity, why));
+    SKF_TRY(skf_quality_measure(r->quality, r->plain, r->a->in, &r->a->progress, &r->perplexity, why));
     if (r->a->gain <= 0)
         return SKF_OK;
-    SKF_TRY(skf_quality_measure(r->quality, r->base, &r->a->progress, &r->base_perplexity, why));
+    SKF_TRY(skf_quality_measure(r->quality, r->base, r->a->base, &r->a->progress, &r->base_perplexity, why));
     /* Of a change that plain rounding loses, the gain is that of the weights as they are. */
     r->goal = r->perplexity;
-    return has_drifted(r) ? skf_quality_measure(r->quality, r->in, &r->a->progress, &r->goal, why) : SKF_OK;
+    return has_drifted(r) ? skf_quality_measure(r->quality, r->in, r->a->in, &r->a->progress, &r->goal, why) : SKF_OK;
 }
 
 enum skf_err requant_open(struct requant *r, const struct quantize_args *a, struct skf_why *why)

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/file.h"
 #include "cli/cli.h"
 #include "delta/delta.h"
 
@@ -83,6 +84,7 @@ int skf_verb_compose(int argc, char **argv)
     struct skf_why why = {{0}};
     struct skf_delta_stats stats;
     struct skf_delta_opts o = {.jobs = (unsigned)jobs, .level = (int)level, .progress = skf_cli_progress("compose")};
+    skf_draft_sweep_of(out, NULL); /* versions between, of a run that was killed */
     enum skf_err e = skf_delta_compose(files[0], files + 1, n - 1, out, &o, &stats, &why);
     if (e != SKF_OK)
         return skf_cli_fail(e, &why);

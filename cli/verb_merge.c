@@ -1,6 +1,7 @@
 /* skiff merge: a LoRA adapter merged into new weights. */
 #include <stdlib.h>
 
+#include "base/file.h"
 #include "cli/calibrate_merge.h"
 #include "cli/cli.h"
 #include "model/merge.h"
@@ -140,5 +141,6 @@ int skf_verb_merge(int argc, char **argv)
     const char *const sources[] = {q.files[0], q.files[1], q.calibrate, q.text};
     if (!is_cli_output_free("merge", q.out, sources, SKF_COUNT(sources)))
         return SKF_EXIT_USAGE;
+    skf_draft_sweep_of(q.out, NULL); /* as large as a model, each */
     return q.calibrate ? merge_calibrated(&q) : merge(&q);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/file.h"
 #include "cli/cli.h"
 #include "cli/quantize.h"
 
@@ -185,6 +186,8 @@ static int run(const struct quantize_args *a)
     struct skf_why why = {{0}};
     if (!has_free_outputs(a))
         return SKF_EXIT_USAGE;
+    if (!a->is_plan)
+        skf_draft_sweep_of(a->out, NULL); /* as large as a model, each */
     skf_json *report = skf_json_obj();
     enum skf_err e = SKF_ERR_NOMEM;
     if (report && !a->base)

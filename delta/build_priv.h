@@ -17,6 +17,7 @@
 struct build_spool {
     int fd; /* -1: nothing is kept, only counted */
     atomic_uint_fast64_t end;
+    const char *beside; /* what it will be, for what goes wrong; kept by reference */
 };
 SKF_MUST enum skf_err build_spool_open(struct build_spool *s, const char *beside, struct skf_why *why);
 void build_spool_close(struct build_spool *s);

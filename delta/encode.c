@@ -109,6 +109,8 @@ enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct sk
     enum skf_err e = skf_area_view(b->neu_source, r->result_offset, n, &w->neu, &neu);
     if (e == SKF_OK)
         e = choose(b, worker, i, neu, n, &c, why);
+    if (e != SKF_OK && why && why->text[0])
+        return e; /* such as what is wrong with the adapter */
     if (e != SKF_OK)
         return skf_fail(why, e, "chunk %llu cannot be coded: %s", (unsigned long long)i, skf_err_name(e));
     const uint8_t *payload = c.coding == SKF_CODE_RAW ? neu : w->best.p;

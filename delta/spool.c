@@ -19,6 +19,7 @@ enum skf_err build_spool_open(struct build_spool *s, const char *beside, struct 
                   : snprintf(dir, sizeof dir, ".");
     if (n < 0 || (size_t)n >= sizeof dir || skf_path(name, sizeof name, dir, ".skd.XXXXXX") != SKF_OK)
         return skf_fail(why, SKF_ERR_LIMIT, "%s: path too long", beside);
+    s->beside = beside;
     s->fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (s->fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
         s->fd = mkostemp(name, O_CLOEXEC);
@@ -44,7 +45,7 @@ enum skf_err build_spool_put(struct build_spool *s, const void *p, size_t n, uin
         if (put < 0 && errno == EINTR)
             continue;
         if (put < 0)
-            return skf_fail_errno(why, errno, "no room for the delta's payloads");
+            return skf_fail_errno(why, errno, "%s: no room for the delta's payloads", s->beside);
         from += put;
         to += (uint64_t)put;
         n -= (size_t)put;
