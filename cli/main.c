@@ -1,7 +1,9 @@
 /* `skiff`: finds the verb and calls it. */
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -24,8 +26,27 @@ static void usage(FILE *to)
     (void)fprintf(to, "\n\n`skiff VERB --help` describes one. Exit status: 0 done, 1 failed, 2 wrong usage.\n");
 }
 
+/* Where no guard stands (base/file.h): one line, as for any other failure. What it leaves the next run sweeps. */
+static void on_bus(int sig, siginfo_t *info, void *context)
+{
+    static const char line[] = "skiff: a file became shorter while it was read, or its disk fails\n";
+    (void)context;
+    static atomic_flag is_told = ATOMIC_FLAG_INIT;
+    if (info->si_code > 0) { /* by a read, not by kill() */
+        while (atomic_flag_test_and_set(&is_told))
+            (void)pause(); /* another thread says it, and ends all */
+        ssize_t put = write(STDERR_FILENO, line, sizeof line - 1);
+        (void)put;
+        _exit(SKF_EXIT_FAILED);
+    }
+    (void)signal(sig, SIG_DFL);
+    (void)raise(sig);
+}
+
 int main(int argc, char **argv)
 {
+    struct sigaction bus = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
+    (void)sigaction(SIGBUS, &bus, NULL);
     skf_log_open("skiff", SKF_LOG_WARN);
     (void)signal(SIGXFSZ, SIG_IGN); /* a file over `ulimit -f` is an error to tell and to clean up after, not an end */
     if (argc < 2) {
