@@ -41,6 +41,8 @@ struct skf_usage {
  * line on stderr (2). Options may stand anywhere; "--" ends them; --opt=value works. */
 bool is_cli_parsed(const struct skf_usage *u, int argc, char **argv, int *status);
 
+/* Two names of one file that is there: writing the one would destroy the other. */
+bool is_cli_same_file(const char *a, const char *b);
 /* False, and one line on stderr, when `out` is one of these sources under any name, or is there and not a regular file: to be asked
  * before work that takes long. NULL, as `out` or a source, is none. */
 bool is_cli_output_free(const char *verb, const char *out, const char *const *sources, size_t n);

@@ -13,9 +13,15 @@ static bool is_refused(const char *verb, const char *out, const char *what)
     return false;
 }
 
+bool is_cli_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 bool is_cli_output_free(const char *verb, const char *out, const char *const *sources, size_t n)
 {
-    struct stat o, s;
+    struct stat o;
     if (!out)
         return true;
     if (!out[0])
@@ -23,7 +29,7 @@ bool is_cli_output_free(const char *verb, const char *out, const char *const *so
     if (stat(out, &o) != 0)
         return true; /* new, or told by whoever makes it */
     for (size_t i = 0; i < n; i++)
-        if (sources[i] && stat(sources[i], &s) == 0 && s.st_dev == o.st_dev && s.st_ino == o.st_ino)
+        if (sources[i] && is_cli_same_file(sources[i], out))
             return is_refused(verb, out, "it is one of the sources; write to another file");
     return S_ISREG(o.st_mode) || is_refused(verb, out, "is there and not a regular file; it is not overwritten");
 }

@@ -117,7 +117,7 @@ static void print_report(const struct requant *r, const struct requant_try *best
 
 enum skf_err skf_cli_requantize(const struct quantize_args *a, skf_json *report, struct skf_why *why)
 {
-    struct requant r = {.fd = -1};
+    struct requant r = {0};
     struct requant_try best;
     enum skf_err e = check(a, why);
     if (e != SKF_OK)

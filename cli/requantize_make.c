@@ -1,9 +1,6 @@
 /* Candidates of `skiff quantize --base` (requantize_priv.h). */
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +12,8 @@
 #include "delta/delta.h"
 
 enum { PIECE = 1 << 20, PATH_SPACE = 4096, RANK_MOST = 16 };
+
+static const char *const methods[] = {"sample", "uniform", "sign", "topk", "lowrank"}; /* by enum requant_method */
 /* Below this distance from the old values, in steps, the new weights are taken for the old ones and small changes. */
 #define DRIFTED 0.15
 /* Changes of floats are first rounded to this many times their root mean square: what is smaller is mostly noise of the training. */
@@ -84,11 +83,10 @@ static enum skf_err write_plain(struct requant *r, const struct skf_quantize_opt
 
 static enum skf_err make_plain(struct requant *r, struct skf_why *why)
 {
-    static const char *const names[] = {"sample", "uniform", "sign", "topk", "lowrank"};
     struct skf_quantize_rule *rules = NULL;
     uint8_t raw[24];
     char path[PATH_SPACE];
-    struct skf_gguf_kv mark = lossy_mark(raw, names[r->method]);
+    struct skf_gguf_kv mark = lossy_mark(raw, methods[r->method]);
     struct skf_quantize_opts o = {.kind = r->a->kind, .jobs = r->a->jobs, .progress = &r->a->progress};
     int n = snprintf(path, sizeof path, "%s.%ld.part", r->a->out, (long)getpid());
     if (n < 0 || (size_t)n >= sizeof path)
@@ -401,33 +399,19 @@ static enum skf_err find_factors(void *ctx, unsigned worker, uint64_t i, struct 
     return e == SKF_OK ? e : skf_fail(why, e, "tensor '%s': its factors cannot be found (%s)", t->out->name, skf_err_name(e));
 }
 
-/* A file without a name beside the output: as large as the model, and not in memory. */
+/* Room for a candidate, as large as the model: beside the output, not in memory. */
 static enum skf_err open_map(struct requant *r, struct skf_why *why)
 {
-    char path[PATH_SPACE];
-    int n = snprintf(path, sizeof path, "%s.XXXXXX", r->a->out);
-    if (n < 0 || (size_t)n >= sizeof path)
-        return skf_fail(why, SKF_ERR_LIMIT, "%s: the name is too long", r->a->out);
     r->size = skf_model_source(r->plain)->size;
-    r->fd = mkstemp(path);
-    if (r->fd < 0)
-        return skf_fail_errno(why, errno, "%s", r->a->out);
-    (void)unlink(path);
-    int wrong = posix_fallocate(r->fd, 0, (off_t)r->size);
-    if (wrong)
-        return skf_fail_errno(why, wrong, "%s", r->a->out);
-    void *map = mmap(NULL, r->size, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, 0);
-    if (map == MAP_FAILED)
-        return skf_fail_errno(why, errno, "%s", r->a->out);
-    r->map = map;
+    SKF_TRY(skf_scratch_open(r->a->out, r->size, &r->scratch, why));
+    r->map = r->scratch.p;
     return skf_source_read(skf_model_source(r->plain), 0, r->map, r->size);
 }
 
 static enum skf_err take_method(struct requant *r, struct skf_why *why)
 {
-    static const char *const names[] = {"sample", "uniform", "sign", "topk", "lowrank"};
-    for (unsigned i = 0; i < SKF_COUNT(names); i++) {
-        if (r->a->method && strcmp(r->a->method, names[i]) == 0) {
+    for (unsigned i = 0; i < SKF_COUNT(methods); i++) {
+        if (r->a->method && strcmp(r->a->method, methods[i]) == 0) {
             r->method = (enum requant_method)i;
             return SKF_OK;
         }
@@ -462,7 +446,7 @@ static enum skf_err measure_bounds(struct requant *r, struct skf_why *why)
 
 enum skf_err requant_open(struct requant *r, const struct quantize_args *a, struct skf_why *why)
 {
-    *r = (struct requant){.a = a, .fd = -1};
+    *r = (struct requant){.a = a};
     SKF_TRY(take_method(r, why));
     SKF_TRY(skf_model_open(a->in, &r->in, why));
     SKF_TRY(skf_model_open(a->base, &r->base, why));
@@ -483,10 +467,7 @@ void requant_close(struct requant *r)
 {
     skf_quality_close(r->quality);
     skf_model_close(r->made);
-    if (r->map)
-        (void)munmap(r->map, r->size);
-    if (r->fd >= 0)
-        (void)close(r->fd);
+    skf_scratch_close(&r->scratch);
     for (size_t i = 0; i < r->n_tensors; i++)
         skf_free(r->tensors[i].factors);
     skf_free(r->tensors);

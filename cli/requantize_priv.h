@@ -11,6 +11,7 @@
 
 #include "cli/quality.h"
 #include "cli/quantize.h"
+#include "cli/scratch.h"
 #include "model/lossy.h"
 #include "model/model.h"
 
@@ -48,7 +49,7 @@ struct requant {
     size_t n_tensors;
     struct requant_piece *pieces;
     size_t n_pieces;
-    int fd;
+    struct skf_scratch scratch;
     uint8_t *map;
     uint64_t size;
     struct skf_quality *quality;

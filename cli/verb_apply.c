@@ -1,15 +1,8 @@
 /* skiff apply: the new model from the old one and a delta, whole or not at all. */
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "cli/cli.h"
 #include "delta/delta.h"
-
-static bool is_same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
 
 static int print_json(const struct skf_delta_stats *s)
 {
@@ -49,8 +42,8 @@ static const char *wrong_with(const struct want *w)
     if (w->share < 1 || w->share > 100)
         return "--share: 1 to 100";
     if (w->is_in_place)
-        return is_same_file(w->files[0], w->files[1]) ? "the delta would overwrite itself" : NULL;
-    return is_same_file(w->out, w->files[0]) || is_same_file(w->out, w->files[1])
+        return is_cli_same_file(w->files[0], w->files[1]) ? "the delta would overwrite itself" : NULL;
+    return is_cli_same_file(w->out, w->files[0]) || is_cli_same_file(w->out, w->files[1])
                ? "the new model would overwrite the old one or the delta (--in-place replaces the old one)"
                : NULL;
 }

@@ -10,13 +10,6 @@
 #include "cli/diff.h"
 #include "model/adapter.h"
 
-/* Two names of one file: writing the output would destroy the input. */
-static bool is_same_file(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 struct want {
     const char *out, *adapter, *sort;
     uint64_t jobs, level, share;
@@ -199,7 +192,7 @@ int skf_verb_diff(int argc, char **argv)
         wrong = "--share: 1 to 100";
     else if (w.level > 19 || w.jobs > 1024)
         wrong = w.level > 19 ? "--level: 1 to 19" : "--jobs: at most 1024";
-    else if (w.out && (is_same_file(w.out, files[0]) || is_same_file(w.out, files[1]) || (w.adapter && is_same_file(w.out, w.adapter))))
+    else if (w.out && (is_cli_same_file(w.out, files[0]) || is_cli_same_file(w.out, files[1]) || (w.adapter && is_cli_same_file(w.out, w.adapter))))
         wrong = "the delta would overwrite what it is made of";
     if (wrong) {
         (void)fprintf(stderr, "skiff: diff: %s\n", wrong);

@@ -32,7 +32,7 @@ def numbers(r, n):
 def matrix_a(r, inputs):
     rank = r.varint()
     scale = np.frombuffer(r.take(4), "<f4")[0]
-    if not 1 <= rank <= 512 or rank * inputs > 1 << 20 or not abs(scale) <= 1e30:
+    if not 1 <= rank <= 256 or rank * inputs > 1 << 20 or not abs(scale) <= 1e30:
         raise FormatError("factors out of bounds")
     return scale, numbers(r, rank * inputs).reshape(rank, inputs)
 

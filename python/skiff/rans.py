@@ -1,6 +1,6 @@
 """Symbols in contexts, coded by interleaved static rANS (docs/formats.md, "Symbols"), and the strings of bits around them.
 
-Written from the format's page alone: it shares nothing with the C code that it checks.
+It follows the format's page and shares nothing with the C code that it checks.
 """
 import numpy as np
 

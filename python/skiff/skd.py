@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An independent decoder of `.skd` deltas: slow, small, and written from docs/formats.md alone, so that the format is what the page says
+"""An independent decoder of `.skd` deltas: slow, small, and made after docs/formats.md, so that the format is what the page says
 and not what one program does.
 
 usage: python -m skiff.skd OLD FILE.skd NEW

@@ -1,4 +1,4 @@
-"""The decoder in Python, written from docs/formats.md alone, makes the same bytes of a delta as `skiff apply`: every element type, every
+"""The decoder in Python, made after docs/formats.md, makes the same bytes of a delta as `skiff apply`: every element type, every
 coding, and the deltas kept in tests/vectors/skd, so that the page, the program and what was written before stay one format.
 
 With SKF_KEEP=FOLDER small deltas of this build are written there: that is how tests/vectors/skd was made, and is made anew with a new codec
