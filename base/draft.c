@@ -107,6 +107,8 @@ static enum skf_err draft_new(const char *path, struct skf_draft **d, struct skf
     enum skf_err e = SKF_OK;
     if (a < 0 || (size_t)a >= sizeof n->path)
         e = skf_fail(why, SKF_ERR_LIMIT, "%s: path too long", path);
+    else if (!path[0])
+        e = skf_fail(why, SKF_ERR_ARG, "'': a file needs a name");
     else if (!is_replaceable(path))
         e = skf_fail(why, SKF_ERR_ARG, "%s: is there and not a regular file; it is not overwritten", path);
     if (e != SKF_OK)
@@ -221,7 +223,7 @@ enum skf_err skf_draft_write_at(struct skf_draft *d, uint64_t off, const void *p
     }
     if (is_many) /* a hint: what fails here fails again when it matters */
         (void)sync_file_range(d->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-    return sys ? skf_fail_errno(why, sys, "%s: cannot be written", d->path) : SKF_OK;
+    return sys ? file_write_failed(d->path, sys, p, why) : SKF_OK;
 }
 
 bool skf_draft_read_at(const struct skf_draft *d, uint64_t off, void *p, size_t n)

@@ -99,6 +99,9 @@ enum skf_err skf_fail_prefix(struct skf_why *why, enum skf_err e, const char *fm
     put(why, fmt, ap);
     va_end(ap);
     size_t at = strlen(why->text);
-    (void)snprintf(why->text + at, sizeof why->text - at, ": %s", rest[0] ? rest : skf_err_name(e));
+    if (strncmp(rest, why->text, at) == 0 && rest[at] == ':') /* whoever failed knew the name already */
+        memcpy(why->text, rest, sizeof rest);
+    else
+        (void)snprintf(why->text + at, sizeof why->text - at, ": %s", rest[0] ? rest : skf_err_name(e));
     return e;
 }

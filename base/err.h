@@ -59,7 +59,7 @@ enum skf_err skf_fail(struct skf_why *why, enum skf_err e, const char *fmt, ...)
  * ENOMEM SKF_ERR_NOMEM, EADDRINUSE SKF_ERR_BUSY, ENOENT SKF_ERR_NOT_FOUND, everything else SKF_ERR_IO. */
 enum skf_err skf_fail_errno(struct skf_why *why, int sys, const char *fmt, ...) SKF_PRINTF(3, 4);
 
-/* Puts "fmt: " in front of what `why` says already; returns `e`. For callers that know the name of the file. */
+/* Puts "fmt: " in front of what `why` says already, unless it begins so; returns `e`. For callers that know the name of the file. */
 enum skf_err skf_fail_prefix(struct skf_why *why, enum skf_err e, const char *fmt, ...) SKF_PRINTF(3, 4);
 
 #define SKF_TRY(expr)                                                                                                  \

@@ -1,22 +1,15 @@
-/* Mapped files, small files read whole, folders (file.h). */
+/* Small files read whole, folders (file.h). */
 #include "base/file_priv.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
-
-/* Not held up by a named pipe that nobody writes to: what is no regular file is refused once it is open. */
-#define FOR_READING (O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-
-#define HOLES_MAX 4096       /* each is a mapping of its own, of which a process may have 65,530 */
-#define HOLE_MIN (1u << 20)
 
 static int (*hook_fn)(void *ctx, const char *step, const char *path);
 static void *hook_ctx;
@@ -28,58 +21,6 @@ void skf_file_hook(int (*fn)(void *ctx, const char *step, const char *path), voi
 }
 
 int file_hooked(const char *step, const char *path) { return hook_fn ? hook_fn(hook_ctx, step, path) : 0; }
-
-/* Holes of a sparse file are mapped as the zeros that they are: read through the file they would fill memory with pages of zeros.
- * Where that does not work out they stay as they are. */
-static void map_holes(int fd, uint8_t *p, uint64_t size)
-{
-    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), at = 0;
-    for (unsigned n = 0; n < HOLES_MAX && at < size; n++) {
-        off_t hole = lseek(fd, (off_t)at, SEEK_HOLE), end;
-        if (hole < 0 || (uint64_t)hole >= size)
-            return;
-        end = lseek(fd, hole, SEEK_DATA);
-        uint64_t from = ((uint64_t)hole + page - 1) / page * page, to = end < 0 ? size : (uint64_t)end;
-        if (end < 0 && errno != ENXIO)
-            return;
-        if (to >= from + HOLE_MIN &&
-            mmap(p + from, to / page * page - from, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
-            return;
-        at = to;
-    }
-}
-
-enum skf_err skf_map_open(const char *path, struct skf_map *m, struct skf_why *why)
-{
-    *m = (struct skf_map){NULL, 0};
-    int fd = open(path, FOR_READING);
-    if (fd < 0)
-        return skf_fail_errno(why, errno, "%s", path);
-    struct stat st;
-    enum skf_err e = SKF_OK;
-    if (fstat(fd, &st) != 0) {
-        e = skf_fail_errno(why, errno, "%s", path);
-    } else if (!S_ISREG(st.st_mode)) {
-        e = skf_fail(why, SKF_ERR_ARG, "%s: not a regular file", path);
-    } else if (st.st_size > 0) {
-        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (p == MAP_FAILED)
-            e = skf_fail_errno(why, errno, "%s: cannot be mapped", path);
-        else
-            *m = (struct skf_map){p, (uint64_t)st.st_size};
-        if (m->data && st.st_blocks < st.st_size / 512)
-            map_holes(fd, p, m->size);
-    }
-    (void)close(fd);
-    return e;
-}
-
-void skf_map_close(struct skf_map *m)
-{
-    if (m->data)
-        (void)munmap((void *)(uintptr_t)m->data, m->size);
-    *m = (struct skf_map){NULL, 0};
-}
 
 static enum skf_err read_all(int fd, const char *path, uint8_t *p, size_t n, struct skf_why *why)
 {
@@ -98,9 +39,9 @@ static enum skf_err read_all(int fd, const char *path, uint8_t *p, size_t n, str
 
 enum skf_err skf_file_read(const char *path, size_t limit, uint8_t **data, size_t *len, struct skf_why *why)
 {
-    int fd = open(path, FOR_READING);
+    int fd = open(path, FILE_READING);
     if (fd < 0)
-        return skf_fail_errno(why, errno, "%s", path);
+        return skf_fail_errno(why, errno, "%s", file_shown(path));
     enum skf_err e;
     uint8_t *p = NULL;
     struct stat st;
@@ -149,7 +90,9 @@ enum skf_err skf_mkdirs(const char *path, unsigned mode, struct skf_why *why)
             continue;
         memcpy(part, path, i);
         part[i] = 0;
-        if (mkdir(part, (mode_t)mode) != 0 && errno != EEXIST)
+        if (mkdir(part, (mode_t)mode) == 0)
+            SKF_TRY(skf_sync_folder(part, why)); /* what is written in it lasts no longer than its own name */
+        else if (errno != EEXIST)
             return skf_fail_errno(why, errno, "%s: cannot be made", part);
     }
     struct stat st;

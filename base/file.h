@@ -17,9 +17,12 @@ struct skf_map {
 SKF_MUST enum skf_err skf_map_open(const char *path, struct skf_map *m, struct skf_why *why);
 void skf_map_close(struct skf_map *m); /* a zeroed or closed map is fine */
 /* Calls fn(ctx). When a mapped file became shorter, or its disk fails, under a read of this thread, fn is left where it stands and
- * SKF_ERR_IO comes back, where otherwise the process would end by SIGBUS. So fn must hold no lock while it reads maps, and ctx must
+ * SKF_ERR_IO comes back, naming the file, where otherwise the process would end by SIGBUS. So fn must hold no lock while it reads maps, and ctx must
  * own what it allocates. Calls nest. Any thread. */
 SKF_MUST enum skf_err skf_map_guard(enum skf_err (*fn)(void *ctx, struct skf_why *why), void *ctx, struct skf_why *why);
+/* The name of the file whose map `p` lies in, as it was opened, cut to `cap` bytes; false when it lies in none (or in one of more than 64,
+ * which are not remembered). For lines of error; safe in a signal handler. */
+bool has_map_name(const void *p, char *name, size_t cap);
 /* The file has fewer bytes by now than the map of it. */
 bool is_map_cut(const char *path, const struct skf_map *m);
 /* Bytes of the map that will be read soon: a hint. */
@@ -77,7 +80,7 @@ SKF_MUST enum skf_err skf_rw_size(const struct skf_rw *f, uint64_t *size, struct
 SKF_MUST enum skf_err skf_rw_resize(struct skf_rw *f, uint64_t size, struct skf_why *why);
 SKF_MUST enum skf_err skf_rw_remove(struct skf_rw *take_f, struct skf_why *why); /* closes it too, whatever it returns */
 
-/* Makes a folder and its parents (existing ones are fine). */
+/* Makes a folder and its parents, each to last (existing ones are fine). */
 SKF_MUST enum skf_err skf_mkdirs(const char *path, unsigned mode, struct skf_why *why);
 /* Joins with one slash; SKF_ERR_LIMIT when it does not fit. */
 SKF_MUST enum skf_err skf_path(char *out, size_t cap, const char *dir, const char *name);

@@ -15,12 +15,15 @@
 #include "base/util.h"
 
 static _Thread_local sigjmp_buf *inmost; /* where this thread goes on, when it is inside a guard */
+static _Thread_local const void *unread; /* what it could not read */
 static struct sigaction before;
 
 static void on_bus(int sig, siginfo_t *info, void *context)
 {
-    if (inmost && info->si_code > 0) /* by a read, not by kill() */
+    if (inmost && info->si_code > 0) { /* by a read, not by kill() */
+        unread = info->si_addr;
         siglongjmp(*inmost, 1);
+    }
     (void)sigaction(sig, &before, NULL);
     if (info->si_code <= 0)
         (void)raise(sig); /* a read comes back by itself */
@@ -38,8 +41,11 @@ enum skf_err skf_map_guard(enum skf_err (*fn)(void *ctx, struct skf_why *why), v
     sigjmp_buf here, *const outer = inmost;
     (void)pthread_once(&once, install);
     if (sigsetjmp(here, 0) != 0) {
+        char name[256];
         inmost = outer;
-        return skf_fail(why, SKF_ERR_IO, "a file became shorter while it was read, or its disk fails");
+        if (!has_map_name(unread, name, sizeof name))
+            return skf_fail(why, SKF_ERR_IO, "a file became shorter while it was read, or its disk fails");
+        return skf_fail(why, SKF_ERR_IO, "%s: became shorter while it was read, or its disk fails", name);
     }
     inmost = &here;
     enum skf_err e = fn(ctx, why);

@@ -64,7 +64,7 @@ enum skf_err skf_rw_write_at(struct skf_rw *f, uint64_t off, const void *p, size
         off += (uint64_t)put;
         n -= (size_t)put;
     }
-    return sys ? skf_fail_errno(why, sys, "%s: cannot be written", f->path) : SKF_OK;
+    return sys ? file_write_failed(f->path, sys, p, why) : SKF_OK;
 }
 
 enum skf_err skf_rw_read_at(const struct skf_rw *f, uint64_t off, void *p, size_t n, struct skf_why *why)

@@ -183,9 +183,86 @@ static void test_map_cut_short_is_an_error(void **state)
     assert_int_equal(truncate(at("m"), 100), 0);
     assert_true(is_map_cut(at("m"), &m));
     assert_int_equal(skf_map_guard(read_guarded, &m, &why), SKF_ERR_IO);
-    assert_non_null(strstr(why.text, "shorter"));
+    assert_non_null(strstr(why.text, "/m: became shorter"));
+    assert_int_equal(skf_fail_prefix(&why, SKF_ERR_IO, "%s", at("m")), SKF_ERR_IO);
+    assert_null(strstr(strstr(why.text, "/m: ") + 1, "/m: ")); /* a name once */
+    struct skf_draft *d; /* a write of what cannot be read is no failure of the file written */
+    assert_int_equal(skf_draft_open(at("w"), 0, 0600, &d, NULL), SKF_OK);
+    assert_int_equal(skf_draft_write_at(d, 0, m.data + (1 << 19), 1 << 19, &why), SKF_ERR_IO);
+    assert_non_null(strstr(why.text, "/m: became shorter"));
+    skf_draft_abort(d);
     skf_map_close(&m);
     assert_int_equal(unlink(at("m")), 0);
+}
+
+/* Names are told of what lies in a map, of more maps than are remembered the first, and of closed ones nothing. */
+static void test_maps_have_names(void **state)
+{
+    struct skf_map m[70];
+    char name[24], is[300];
+    size_t known = 0;
+    for (size_t i = 0; i < SKF_COUNT(m); i++) {
+        (void)snprintf(name, sizeof name, "n%zu", i);
+        assert_int_equal(skf_file_write(at(name), "12345", 5, 0600, NULL), SKF_OK);
+        assert_int_equal(skf_map_open(at(name), &m[i], NULL), SKF_OK);
+    }
+    for (size_t i = 0; i < SKF_COUNT(m); i++) {
+        (void)snprintf(name, sizeof name, "n%zu", i);
+        if (has_map_name(m[i].data + 4000, is, sizeof is)) { /* the page behind its end is cut off with it */
+            assert_string_equal(is, at(name));
+            known++;
+        }
+        assert_int_equal(unlink(at(name)), 0);
+    }
+    assert_int_equal(known, 64);
+    assert_true(has_map_name(m[0].data, is, 4));
+    assert_int_equal(strlen(is), 3);
+    assert_false(has_map_name(&m, is, sizeof is));
+    for (size_t i = 0; i < SKF_COUNT(m); i++) {
+        const uint8_t *p = m[i].data;
+        skf_map_close(&m[i]);
+        assert_false(has_map_name(p, is, sizeof is));
+    }
+}
+
+static char synced[8][80];
+static int note_sync(void *ctx, const char *step, const char *path)
+{
+    size_t *n = ctx;
+    if (strcmp(step, "dirsync") == 0 && *n < SKF_COUNT(synced))
+        (void)snprintf(synced[(*n)++], sizeof synced[0], "%.79s", path);
+    return 0;
+}
+
+/* A folder lasts when the folder that it stands in was synced behind it; one that was there is left alone. */
+static void test_folders_last(void **state)
+{
+    size_t n = 0;
+    char deep[100];
+    (void)snprintf(deep, sizeof deep, "%s/deep/er", dir);
+    skf_file_hook(note_sync, &n);
+    assert_int_equal(skf_mkdirs(deep, 0700, NULL), SKF_OK);
+    assert_int_equal(n, 2);
+    assert_int_equal(skf_mkdirs(deep, 0700, NULL), SKF_OK);
+    skf_file_hook(NULL, NULL);
+    assert_int_equal(n, 2);
+    assert_int_equal(rmdir(deep), 0);
+    assert_int_equal(rmdir(at("deep")), 0);
+}
+
+static void test_no_name_is_seen(void **state)
+{
+    struct skf_map m;
+    struct skf_draft *d;
+    uint8_t *p;
+    size_t n;
+    struct skf_why why = {{0}};
+    assert_int_equal(skf_map_open("", &m, &why), SKF_ERR_NOT_FOUND);
+    assert_int_equal(strncmp(why.text, "'': ", 4), 0);
+    assert_int_equal(skf_file_read("", 1, &p, &n, &why), SKF_ERR_NOT_FOUND);
+    assert_int_equal(strncmp(why.text, "'': ", 4), 0);
+    assert_int_equal(skf_draft_open("", 0, 0600, &d, &why), SKF_ERR_ARG);
+    assert_int_equal(strncmp(why.text, "'': ", 4), 0);
 }
 
 static void test_rest_is_as_long_as_asked(void **state)
@@ -219,6 +296,8 @@ int main(void)
         cmocka_unit_test(test_draft_is_no_trap),         cmocka_unit_test(test_sweep_spares_the_living),
         cmocka_unit_test(test_holes),
         cmocka_unit_test(test_map_cut_short_is_an_error), cmocka_unit_test(test_rest_is_as_long_as_asked),
+        cmocka_unit_test(test_maps_have_names),          cmocka_unit_test(test_folders_last),
+        cmocka_unit_test(test_no_name_is_seen),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
