@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "delta/delta.h"
+#include "distributor/adapters.h"
 #include "distributor/assign.h"
 #include "distributor/manifest.h"
 
@@ -88,8 +89,20 @@ out:
     return e;
 }
 
+static bool is_by_adapter(const struct skf_skd *skd)
+{
+    struct skf_skd_chunk c;
+    for (uint64_t i = 0; i < skf_skd_info(skd)->n_chunks; i++) {
+        skf_skd_chunk(skd, i, &c);
+        if (c.coding == SKF_CODE_ADAPTER)
+            return true;
+    }
+    return false;
+}
+
 /* Length and digest of the signed part of a .skd, which must be the delta of this pair. */
-static enum skf_err inspect(const char *path, const struct pair *p, struct skf_reg_delta *d, struct skf_why *why)
+static enum skf_err inspect(const char *path, const struct pair *p, struct skf_reg_delta *d, bool *has_adapter,
+                            struct skf_why *why)
 {
     struct skf_map m;
     struct skf_skd *skd = NULL;
@@ -113,26 +126,57 @@ static enum skf_err inspect(const char *path, const struct pair *p, struct skf_r
     memcpy(d->to, p->to, SKF_DIGEST);
     d->bytes = m.size;
     skf_sha256(m.data, d->index_size, d->sha256);
+    *has_adapter = is_by_adapter(skd);
 out:
     skf_skd_free(skd);
     skf_map_close(&m);
     return e;
 }
 
-static enum skf_err make(struct skf_builder *b, const struct pair *p, const char *path, struct skf_why *why)
+/* `adapter` NULL for none; otherwise `said` tells why it was not used, unless it was. */
+static enum skf_err make(struct skf_builder *b, const struct pair *p, const struct skf_reg_adapter *adapter,
+                         const char *path, char said[SKF_ADAPTER_SAID], struct skf_why *why)
 {
     struct skf_progress progress = {.fn = tell, .ctx = b, .cancel = &b->cancel};
     struct skf_delta_opts opts = {.jobs = b->o.jobs, .progress = progress};
     struct skf_delta_stats stats;
     struct skf_model *old = NULL, *neu = NULL;
+    bool is_made = false;
     enum skf_err e;
     SKF_GO(e, open_content(b, p->from, &progress, &old, why));
     SKF_GO(e, open_content(b, p->to, &progress, &neu, why));
-    e = skf_delta_build(old, neu, path, &opts, &stats, why);
+    if (adapter)
+        SKF_GO(e, skf_adapters_try(b->o.chunks, adapter, old, neu, path, &opts, said, &is_made, why));
+    if (!is_made)
+        e = skf_delta_build(old, neu, path, &opts, &stats, why);
 out:
     skf_model_close(old);
     skf_model_close(neu);
     return e;
+}
+
+/* The pair's file, whole, and what an adapter had to do with it. */
+static enum skf_err provide(struct skf_builder *b, const struct pair *p, const char *path, struct skf_reg_delta *d,
+                            struct skf_why *why)
+{
+    struct skf_reg_adapter adapter;
+    char said[SKF_ADAPTER_SAID] = "not used";
+    bool has_adapter = false;
+    enum skf_err e = skf_registry_adapter(b->o.registry, p->from, p->to, &adapter, why);
+    bool is_given = e == SKF_OK;
+    if (e == SKF_ERR_NOT_FOUND)
+        e = SKF_OK;
+    if (e == SKF_OK && inspect(path, p, d, &has_adapter, NULL) != SKF_OK) { /* otherwise the process ended before it was signed */
+        e = make(b, p, is_given ? &adapter : NULL, path, said, why);
+        if (e == SKF_OK)
+            e = inspect(path, p, d, &has_adapter, why);
+    }
+    skf_reg_adapter_clear(&adapter);
+    if (e != SKF_OK || !is_given)
+        return e;
+    if (!has_adapter)
+        skf_log(SKF_LOG_WARN, "%s: built without its adapter: %s", path, said);
+    return skf_registry_adapter_said(b->o.registry, p->from, p->to, has_adapter ? "used" : said, why);
 }
 
 static enum skf_err build(struct skf_builder *b, const struct pair *p, struct skf_why *why)
@@ -142,10 +186,7 @@ static enum skf_err build(struct skf_builder *b, const struct pair *p, struct sk
     if (skf_registry_delta(b->o.registry, p->from, p->to, &d, NULL) == SKF_OK)
         return SKF_OK;
     SKF_TRY(skf_delta_file(b->dir, p->from, p->to, path, sizeof path));
-    if (inspect(path, p, &d, NULL) != SKF_OK) { /* built before, but the process ended before it was signed */
-        SKF_TRY(make(b, p, path, why));
-        SKF_TRY(inspect(path, p, &d, why));
-    }
+    SKF_TRY(provide(b, p, path, &d, why));
     skf_delta_path(p->from, p->to, target);
     struct skf_tuf_target t = {.length = d.index_size};
     memcpy(t.sha256, d.sha256, SKF_DIGEST);

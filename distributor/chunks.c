@@ -138,20 +138,28 @@ static enum skf_err assemble(struct skf_chunks *c, const struct skf_chunk_list *
     return e;
 }
 
+enum skf_err skf_chunks_file(struct skf_chunks *c, const struct skf_chunk_list *l, const struct skf_progress *progress,
+                             char path[PATH_MAX], struct skf_why *why)
+{
+    char hex[SKF_HEX];
+    struct stat st;
+    skf_hex(l->root, SKF_DIGEST, hex);
+    SKF_TRY(skf_path(path, PATH_MAX, c->content_dir, hex));
+    if (stat(path, &st) != 0 || (uint64_t)st.st_size != l->size)
+        SKF_TRY(assemble(c, l, progress, path, why));
+    (void)utimensat(AT_FDCWD, path, NULL, 0); /* newest for _trim */
+    return SKF_OK;
+}
+
 enum skf_err skf_chunks_content(struct skf_chunks *c, const struct skf_chunk_list *l,
                                 const struct skf_progress *progress, struct skf_model **m, struct skf_why *why)
 {
-    char hex[SKF_HEX], path[PATH_MAX];
-    struct stat st;
+    char path[PATH_MAX];
     if (l->n == 0) {
         struct skf_source none = skf_source_of(NULL, 0);
         return skf_model_open_source(&none, "the empty content", m, why);
     }
-    skf_hex(l->root, SKF_DIGEST, hex);
-    SKF_TRY(skf_path(path, sizeof path, c->content_dir, hex));
-    if (stat(path, &st) != 0 || (uint64_t)st.st_size != l->size)
-        SKF_TRY(assemble(c, l, progress, path, why));
-    (void)utimensat(AT_FDCWD, path, NULL, 0); /* newest for _trim */
+    SKF_TRY(skf_chunks_file(c, l, progress, path, why));
     return skf_model_open(path, m, why);
 }
 

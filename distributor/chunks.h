@@ -8,6 +8,8 @@
 #ifndef SKF_DISTRIBUTOR_CHUNKS_H
 #define SKF_DISTRIBUTOR_CHUNKS_H
 
+#include <limits.h>
+
 #include "base/digest.h"
 #include "base/util.h"
 #include "model/model.h"
@@ -39,6 +41,9 @@ SKF_MUST enum skf_err skf_chunk_list_check(const struct skf_chunk_list *l, struc
 SKF_MUST enum skf_err skf_chunks_content(struct skf_chunks *c, const struct skf_chunk_list *l,
                                          const struct skf_progress *progress, struct skf_model **m,
                                          struct skf_why *why);
+/* Puts the bytes together in a file as they are, and gives its name; it stays until _trim. */
+SKF_MUST enum skf_err skf_chunks_file(struct skf_chunks *c, const struct skf_chunk_list *l,
+                                      const struct skf_progress *progress, char path[PATH_MAX], struct skf_why *why);
 /* Leaves the `keep` newest contents, removes the others. */
 void skf_chunks_trim(struct skf_chunks *c, size_t keep);
 

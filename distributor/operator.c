@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/util.h"
+#include "distributor/adapters.h"
 #include "distributor/centre_priv.h"
 #include "proto/msg.h"
 #include "trust/cert.h"
@@ -63,7 +64,7 @@ struct version_row {
     struct skf_reg_version v;
     char channel[CHANNELS_MAX][SKF_REG_NAME], *channels[CHANNELS_MAX];
     Skiff__V1__DeltaInfo delta[DELTAS_MAX], *deltas[DELTAS_MAX];
-    char from[DELTAS_MAX][SKF_REG_NAME];
+    char from[DELTAS_MAX][SKF_REG_NAME], adapter[DELTAS_MAX][SKF_ADAPTER_SAID];
 };
 struct version_list {
     struct skf_centre *c;
@@ -103,6 +104,8 @@ static enum skf_err list_delta(void *ctx, const struct skf_reg_delta *d)
     r->delta[at].from_version = r->from[at];
     r->delta[at].to_version = r->v.version;
     r->delta[at].bytes = d->bytes;
+    skf_adapters_said(l->c->registry, d, r->adapter[at]);
+    r->delta[at].adapter = r->adapter[at];
     r->deltas[at] = &r->delta[at];
     r->info.deltas = r->deltas;
     r->info.n_deltas++;

@@ -4,11 +4,15 @@
  * Nothing of a version is visible before Finish; chunks that came stay, so that a broken upload goes on where it was.
  * Finish makes the version whole in this order: targets metadata, then registry with the channel.  A crash in between
  * leaves metadata that lists a version nobody is assigned; publishing again mends it.
+ *
+ * What is sent is numbered: the manifest's chunks, then the pieces of the adapter, if one comes along.  Its pieces are kept
+ * as chunks are, and its record comes into the registry with the version, in one transaction.
  */
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/util.h"
+#include "distributor/adapters.h"
 #include "distributor/centre_priv.h"
 #include "distributor/manifest.h"
 #include "proto/msg.h"
@@ -26,9 +30,30 @@ struct publication {
     size_t manifest_len, targets_len;
     Skiff__V1__Manifest *m;
     struct skf_reg_version v;
+    struct skf_reg_adapter adapter; /* n is 0 for none */
     char channel[SKF_REG_NAME];
     bool is_known; /* the same version is there already */
 };
+
+static uint64_t part_count(const struct publication *p)
+{
+    return p->m->n_chunk_lengths + p->adapter.n;
+}
+
+struct part {
+    const uint8_t *digest;
+    uint32_t length;
+};
+
+/* number < part_count */
+static struct part part_of(const struct publication *p, uint64_t number)
+{
+    uint64_t chunks = p->m->n_chunk_lengths;
+    if (number < chunks)
+        return (struct part){p->m->chunk_digests.data + number * SKF_DIGEST, p->m->chunk_lengths[number]};
+    number -= chunks;
+    return (struct part){p->adapter.digests + number * SKF_DIGEST, skf_reg_adapter_length(&p->adapter, number)};
+}
 
 /* ---- Begin: is it sound, is it signed, what is missing --------------------------------------------------------- */
 static enum skf_err check_name(struct publication *p, struct skf_why *why)
@@ -45,6 +70,16 @@ static enum skf_err check_name(struct publication *p, struct skf_why *why)
     return SKF_OK;
 }
 
+/* A delta that is listed in signed metadata stays as it is: an adapter that comes after it is left where it is. */
+static enum skf_err take_adapter(struct publication *p, const Skiff__V1__PublishAdapter *a, struct skf_why *why)
+{
+    struct skf_reg_delta had;
+    SKF_TRY(skf_adapters_take(p->c->registry, a, &p->v, &p->adapter, why));
+    if (skf_registry_delta(p->c->registry, p->adapter.from, p->adapter.to, &had, NULL) == SKF_OK)
+        skf_reg_adapter_clear(&p->adapter);
+    return SKF_OK;
+}
+
 static enum skf_err take_begin(struct publication *p, const Skiff__V1__PublishBegin *b, struct skf_why *why)
 {
     char path[SKF_TARGET_PATH];
@@ -54,6 +89,8 @@ static enum skf_err take_begin(struct publication *p, const Skiff__V1__PublishBe
         return skf_fail(why, SKF_ERR_ARG, "channel: names are 1 to 128 of [A-Za-z0-9._-]");
     (void)snprintf(p->channel, sizeof p->channel, "%s", b->channel);
     SKF_TRY(check_name(p, why));
+    if (b->adapter)
+        SKF_TRY(take_adapter(p, b->adapter, why));
     p->manifest = skf_memdup(b->manifest.data, b->manifest.len);
     p->manifest_len = b->manifest.len;
     if (!p->manifest)
@@ -67,12 +104,12 @@ static enum skf_err take_begin(struct publication *p, const Skiff__V1__PublishBe
     return p->targets ? SKF_OK : SKF_ERR_NOMEM;
 }
 
-/* Ranges of chunks that are not here. */
+/* Ranges of what is not here. */
 static enum skf_err send_need(struct publication *p)
 {
     Skiff__V1__PublishReply r = SKIFF__V1__PUBLISH_REPLY__INIT;
     Skiff__V1__PublishNeed need = SKIFF__V1__PUBLISH_NEED__INIT;
-    uint64_t n = p->m->n_chunk_lengths;
+    uint64_t n = part_count(p);
     uint64_t *ranges = skf_calloc(n + 1, 2 * sizeof *ranges);
     if (!ranges)
         return SKF_ERR_NOMEM;
@@ -80,19 +117,22 @@ static enum skf_err send_need(struct publication *p)
     need.count = ranges + n + 1;
     bool was_missing = false;
     for (uint64_t i = 0; i < n; i++) {
-        bool is_missing = !has_chunk(p->c->chunks, p->m->chunk_digests.data + i * SKF_DIGEST);
+        struct part part = part_of(p, i);
+        bool is_missing = !has_chunk(p->c->chunks, part.digest);
         if (is_missing && !was_missing) {
             need.first[need.n_first++] = i;
             need.n_count++;
         }
         if (is_missing) {
             need.count[need.n_count - 1]++;
-            need.bytes += p->m->chunk_lengths[i];
+            need.bytes += part.length;
+            need.adapter_bytes += i < p->m->n_chunk_lengths ? 0 : part.length;
         }
         was_missing = is_missing;
     }
     r.kind_case = SKIFF__V1__PUBLISH_REPLY__KIND_NEED;
     r.need = &need;
+    need.takes_adapter = true;
     enum skf_err e = skf_centre_send(p->stream, &r.base);
     skf_free(ranges);
     return e;
@@ -104,7 +144,7 @@ struct done {
     struct skf_centre *c;
     const char *to;
     Skiff__V1__DeltaInfo info[DELTAS_MAX], *list[DELTAS_MAX];
-    char from[DELTAS_MAX][SKF_REG_NAME];
+    char from[DELTAS_MAX][SKF_REG_NAME], adapter[DELTAS_MAX][SKF_ADAPTER_SAID];
     size_t n;
 };
 
@@ -121,6 +161,8 @@ static enum skf_err note_delta(void *ctx, const struct skf_reg_delta *d)
     x->info[x->n].from_version = x->from[x->n];
     x->info[x->n].to_version = (char *)(uintptr_t)x->to;
     x->info[x->n].bytes = d->bytes;
+    skf_adapters_said(x->c->registry, d, x->adapter[x->n]);
+    x->info[x->n].adapter = x->adapter[x->n];
     x->list[x->n] = &x->info[x->n];
     x->n++;
     return SKF_OK;
@@ -152,8 +194,8 @@ static enum skf_err send_done(struct skf_centre *c, struct skf_wire_stream *s, c
 static enum skf_err commit(struct publication *p, struct skf_why *why)
 {
     enum skf_err e = SKF_OK;
-    for (uint64_t i = 0; i < p->m->n_chunk_lengths; i++)
-        if (!has_chunk(p->c->chunks, p->m->chunk_digests.data + i * SKF_DIGEST))
+    for (uint64_t i = 0; i < part_count(p); i++)
+        if (!has_chunk(p->c->chunks, part_of(p, i).digest))
             return skf_fail(why, SKF_ERR_STATE, "%s %s: chunk %llu was not sent", p->v.model, p->v.version,
                             (unsigned long long)i);
     (void)pthread_mutex_lock(&p->c->publish_lock);
@@ -168,7 +210,7 @@ static enum skf_err commit(struct publication *p, struct skf_why *why)
     }
     if (e == SKF_OK)
         e = skf_registry_add_version(p->c->registry, &p->v, p->manifest, p->manifest_len,
-                                     p->channel[0] ? p->channel : NULL, why);
+                                     p->adapter.n ? &p->adapter : NULL, p->channel[0] ? p->channel : NULL, why);
     (void)pthread_mutex_unlock(&p->c->publish_lock);
     return e;
 }
@@ -177,8 +219,8 @@ static enum skf_err on_finish(struct publication *p, struct skf_why *why)
 {
     struct skf_centre *c = p->c;
     SKF_TRY(commit(p, why));
-    skf_log(SKF_LOG_INFO, "%s published %s %s%s%s", p->who, p->v.model, p->v.version,
-            p->channel[0] ? " to channel " : "", p->channel);
+    skf_log(SKF_LOG_INFO, "%s published %s %s%s%s%s", p->who, p->v.model, p->v.version,
+            p->channel[0] ? " to channel " : "", p->channel, p->adapter.n ? ", with an adapter" : "");
     skf_centre_build_for(c, p->v.model, p->v.root);
     (void)pthread_mutex_lock(&c->lock);
     p->stage = STAGE_WAITING;
@@ -291,13 +333,13 @@ static enum skf_err on_begin(struct publication *p, const Skiff__V1__PublishBegi
 
 static enum skf_err on_data(struct publication *p, const Skiff__V1__PublishData *d, struct skf_why *why)
 {
-    if (d->number >= p->m->n_chunk_lengths)
+    if (d->number >= part_count(p))
         return skf_fail(why, SKF_ERR_FORMAT, "chunk %llu: there is none", (unsigned long long)d->number);
-    if (d->data.len != p->m->chunk_lengths[d->number])
+    struct part part = part_of(p, d->number);
+    if (d->data.len != part.length)
         return skf_fail(why, SKF_ERR_FORMAT, "chunk %llu: %zu bytes instead of %u", (unsigned long long)d->number,
-                        d->data.len, p->m->chunk_lengths[d->number]);
-    enum skf_err e =
-        skf_chunks_put(p->c->chunks, p->m->chunk_digests.data + d->number * SKF_DIGEST, d->data.data, d->data.len, why);
+                        d->data.len, part.length);
+    enum skf_err e = skf_chunks_put(p->c->chunks, part.digest, d->data.data, d->data.len, why);
     return e == SKF_OK ? e : skf_fail_prefix(why, e, "chunk %llu", (unsigned long long)d->number);
 }
 
@@ -331,6 +373,7 @@ static void on_done(void *ctx, struct skf_wire_stream *stream, enum skf_wire_sta
         }
     (void)pthread_mutex_unlock(&p->c->lock);
     skf_manifest_free(p->m);
+    skf_reg_adapter_clear(&p->adapter);
     skf_free(p->manifest);
     skf_free(p->targets);
     skf_free(p);

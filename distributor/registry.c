@@ -65,8 +65,10 @@ static enum skf_err take_lock(const char *dir, int *fd, struct skf_why *why)
 
 static enum skf_err open_dbs(struct skf_registry *r, struct skf_why *why)
 {
-    static const char *const names[] = {"meta", "versions", "manifests", "channels", "pins", "deltas", "devices"};
-    MDB_dbi *const dbs[] = {&r->meta, &r->versions, &r->manifests, &r->channels, &r->pins, &r->deltas, &r->devices};
+    static const char *const names[] = {"meta", "versions", "manifests", "channels",
+                                        "pins", "deltas",   "adapters",  "devices"};
+    MDB_dbi *const dbs[] = {&r->meta, &r->versions, &r->manifests, &r->channels,
+                            &r->pins, &r->deltas,   &r->adapters,  &r->devices};
     struct skf_buf b = SKF_BUF_INIT(16);
     struct skf_reader got;
     struct skf_reg_key key;
@@ -225,6 +227,16 @@ void skf_reg_prefix(struct skf_reg_key *k, const char *a)
 {
     skf_reg_key(k, a, NULL, NULL);
     k->bytes[k->n++] = 0;
+}
+
+void skf_reg_pair_key(struct skf_reg_key *k, const uint8_t from[SKF_DIGEST], const uint8_t to[SKF_DIGEST])
+{
+    memcpy(k->bytes, to, SKF_DIGEST);
+    k->n = SKF_DIGEST;
+    if (from) {
+        memcpy(k->bytes + SKF_DIGEST, from, SKF_DIGEST);
+        k->n += SKF_DIGEST;
+    }
 }
 
 enum skf_err skf_reg_put_text(struct skf_buf *b, const char *s)

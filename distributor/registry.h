@@ -39,11 +39,13 @@ struct skf_reg_version {
     int64_t created;
     uint32_t runtime_level; /* lowest that runs it; 0 for any */
 };
-/* Adds a version with its packed manifest and, where `channel` is not NULL, starts its rollout there. The same content
- * under the same name again changes no version (the manifest of before stays), and still starts the rollout; another
- * content under the name is SKF_ERR_EXISTS. */
+struct skf_reg_adapter;
+/* Adds a version with its packed manifest, the adapter that makes it of another one (or NULL) and, where `channel` is not
+ * NULL, starts its rollout there. The same content under the same name again changes no version (the manifest of before
+ * stays), and still takes the adapter and starts the rollout; another content under the name is SKF_ERR_EXISTS. */
 SKF_MUST enum skf_err skf_registry_add_version(struct skf_registry *r, const struct skf_reg_version *v,
-                                               const void *manifest, size_t manifest_len, const char *channel,
+                                               const void *manifest, size_t manifest_len,
+                                               const struct skf_reg_adapter *adapter, const char *channel,
                                                struct skf_why *why);
 SKF_MUST enum skf_err skf_registry_version(struct skf_registry *r, const char *model, const char *version,
                                            struct skf_reg_version *out, struct skf_why *why);
@@ -123,6 +125,27 @@ SKF_MUST enum skf_err skf_registry_delta(struct skf_registry *r, const uint8_t f
 /* All that make `to`. */
 SKF_MUST enum skf_err skf_registry_each_delta(struct skf_registry *r, const uint8_t to[SKF_DIGEST],
                                               enum skf_err (*fn)(void *ctx, const struct skf_reg_delta *d), void *ctx);
+
+/* ---- adapters: what a publisher says makes `to` of `from`; a hint for the builder, its bytes in the chunk folder -- */
+#define SKF_ADAPTER_MAX   (1u << 30) /* bytes of one */
+#define SKF_ADAPTER_PIECE (1u << 20) /* it is kept in pieces of this size, the last one shorter */
+#define SKF_ADAPTER_SAID  256
+struct skf_reg_adapter {
+    uint8_t from[SKF_DIGEST], to[SKF_DIGEST]; /* roots */
+    uint64_t size;
+    uint8_t *digests; /* of the n pieces */
+    size_t n;
+    char said[SKF_ADAPTER_SAID]; /* "" until the delta is built; then "used", or why it was not */
+};
+void skf_reg_adapter_clear(struct skf_reg_adapter *a); /* frees the digests, zeroes the rest */
+uint32_t skf_reg_adapter_length(const struct skf_reg_adapter *a, uint64_t piece); /* piece < n */
+/* SKF_ERR_NOT_FOUND when there is none for the pair. The caller clears it. */
+SKF_MUST enum skf_err skf_registry_adapter(struct skf_registry *r, const uint8_t from[SKF_DIGEST],
+                                           const uint8_t to[SKF_DIGEST], struct skf_reg_adapter *out,
+                                           struct skf_why *why);
+/* Notes what became of it, as printable ASCII cut to SKF_ADAPTER_SAID. */
+SKF_MUST enum skf_err skf_registry_adapter_said(struct skf_registry *r, const uint8_t from[SKF_DIGEST],
+                                                const uint8_t to[SKF_DIGEST], const char *said, struct skf_why *why);
 
 /* ---- devices: what each last said, and what it was told -------------------------------------------------------- */
 struct skf_reg_held { /* a version on the box */

@@ -14,7 +14,7 @@
 struct skf_registry {
     MDB_env *env;
     int lock_fd; /* one process at a time */
-    MDB_dbi meta, versions, manifests, channels, pins, deltas, devices;
+    MDB_dbi meta, versions, manifests, channels, pins, deltas, adapters, devices;
 };
 
 /* Key: up to three parts, each but the last followed by a NUL. */
@@ -25,6 +25,8 @@ struct skf_reg_key {
 void skf_reg_key(struct skf_reg_key *k, const char *a, const char *b, const char *c);
 /* As skf_reg_key(a, NULL, NULL) with the NUL behind: what all keys of `a` begin with. */
 void skf_reg_prefix(struct skf_reg_key *k, const char *a);
+/* The result's root, then the source's, so that all that makes a content stands together; `from` NULL for its prefix. */
+void skf_reg_pair_key(struct skf_reg_key *k, const uint8_t from[SKF_DIGEST], const uint8_t to[SKF_DIGEST]);
 
 enum skf_err skf_reg_fail(struct skf_why *why, int rc, const char *what);
 SKF_MUST enum skf_err skf_reg_begin(struct skf_registry *r, bool is_write, MDB_txn **t, struct skf_why *why);
@@ -42,6 +44,8 @@ SKF_MUST enum skf_err skf_reg_scan(MDB_txn *t, MDB_dbi db, const struct skf_reg_
 SKF_MUST enum skf_err skf_reg_serial(struct skf_registry *r, MDB_txn *t, uint64_t *serial, struct skf_why *why);
 /* Whether the version is known, in the same transaction. */
 SKF_MUST enum skf_err skf_reg_has_version(struct skf_registry *r, MDB_txn *t, const char *model, const char *version,
+                                          struct skf_why *why);
+SKF_MUST enum skf_err skf_reg_put_adapter(struct skf_registry *r, MDB_txn *t, const struct skf_reg_adapter *a,
                                           struct skf_why *why);
 SKF_MUST enum skf_err skf_reg_start_in(struct skf_registry *r, MDB_txn *t, const char *model, const char *channel,
                                        const char *version, struct skf_reg_channel *out, struct skf_why *why);

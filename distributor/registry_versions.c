@@ -93,7 +93,8 @@ out:
 }
 
 enum skf_err skf_registry_add_version(struct skf_registry *r, const struct skf_reg_version *v, const void *manifest,
-                                      size_t manifest_len, const char *channel, struct skf_why *why)
+                                      size_t manifest_len, const struct skf_reg_adapter *adapter, const char *channel,
+                                      struct skf_why *why)
 {
     struct skf_reg_version old;
     MDB_txn *t;
@@ -106,6 +107,8 @@ enum skf_err skf_registry_add_version(struct skf_registry *r, const struct skf_r
     else if (e == SKF_OK && memcmp(old.root, v->root, SKF_DIGEST) != 0)
         e = skf_fail(why, SKF_ERR_EXISTS, "%s %s: published already with another content; take a new version name",
                      v->model, v->version);
+    if (e == SKF_OK && adapter)
+        e = skf_reg_put_adapter(r, t, adapter, why);
     if (e == SKF_OK && channel)
         e = skf_reg_start_in(r, t, v->model, channel, v->version, NULL, why);
     return skf_reg_end(t, e, why);
@@ -187,24 +190,14 @@ enum skf_err skf_registry_each_version(struct skf_registry *r, const char *model
     return skf_reg_end(t, skf_reg_scan(t, r->versions, model ? &prefix : NULL, walk_version, &w), NULL);
 }
 
-/* ---- deltas: the key is the result's root, then the source's, so that all that make a version stand together --- */
-static void delta_key(struct skf_reg_key *k, const uint8_t from[SKF_DIGEST], const uint8_t to[SKF_DIGEST])
-{
-    memcpy(k->bytes, to, SKF_DIGEST);
-    k->n = SKF_DIGEST;
-    if (from) {
-        memcpy(k->bytes + SKF_DIGEST, from, SKF_DIGEST);
-        k->n += SKF_DIGEST;
-    }
-}
-
+/* ---- deltas ---------------------------------------------------------------------------------------------------- */
 enum skf_err skf_registry_add_delta(struct skf_registry *r, const struct skf_reg_delta *d, struct skf_why *why)
 {
     struct skf_reg_key key;
     struct skf_buf b = SKF_BUF_INIT(SKF_REG_RECORD_MAX);
     MDB_txn *t = NULL;
     enum skf_err e;
-    delta_key(&key, d->from, d->to);
+    skf_reg_pair_key(&key, d->from, d->to);
     SKF_GO(e, pack_delta(d, &b));
     SKF_GO(e, skf_reg_begin(r, true, &t, why));
     e = skf_reg_end(t, skf_reg_put(t, r->deltas, &key, &b, why), why);
@@ -219,7 +212,7 @@ enum skf_err skf_registry_delta(struct skf_registry *r, const uint8_t from[SKF_D
     struct skf_reg_key key;
     struct skf_reader got;
     MDB_txn *t;
-    delta_key(&key, from, to);
+    skf_reg_pair_key(&key, from, to);
     SKF_TRY(skf_reg_begin(r, false, &t, why));
     enum skf_err e = skf_reg_get(t, r->deltas, &key, &got);
     if (e == SKF_OK)
@@ -248,7 +241,7 @@ enum skf_err skf_registry_each_delta(struct skf_registry *r, const uint8_t to[SK
     struct delta_walk w = {fn, ctx};
     struct skf_reg_key prefix;
     MDB_txn *t;
-    delta_key(&prefix, NULL, to);
+    skf_reg_pair_key(&prefix, NULL, to);
     SKF_TRY(skf_reg_begin(r, false, &t, NULL));
     return skf_reg_end(t, skf_reg_scan(t, r->deltas, &prefix, walk_delta, &w), NULL);
 }

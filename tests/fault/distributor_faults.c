@@ -135,7 +135,7 @@ static enum skf_err publish(struct skf_registry *r, struct skf_why *why)
     SKF_TRY(skf_manifest_read(content.manifest, content.manifest_len, &m, why));
     skf_manifest_version(m, &v);
     skf_manifest_free(m);
-    return skf_registry_add_version(r, &v, content.manifest, content.manifest_len, "stable", why);
+    return skf_registry_add_version(r, &v, content.manifest, content.manifest_len, NULL, "stable", why);
 }
 
 static enum skf_err take_none(void *ctx, struct skf_reg_device *d)

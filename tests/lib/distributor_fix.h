@@ -98,7 +98,7 @@ FIX void fix_content_free(struct fix_content *c)
 
 FIX void fix_publish(struct skf_registry *r, const struct fix_content *c, const char *channel)
 {
-    fix_ok(skf_registry_add_version(r, &c->v, c->manifest, c->manifest_len, channel, why));
+    fix_ok(skf_registry_add_version(r, &c->v, c->manifest, c->manifest_len, NULL, channel, why));
 }
 
 /* A version known to the registry by name and root alone. */
@@ -108,7 +108,7 @@ FIX void fix_version(struct skf_registry *r, const char *model, const char *vers
     (void)snprintf(v.model, sizeof v.model, "%s", model);
     (void)snprintf(v.version, sizeof v.version, "%s", version);
     memset(v.root, (int)root, sizeof v.root);
-    fix_ok(skf_registry_add_version(r, &v, "manifest", 8, channel, why));
+    fix_ok(skf_registry_add_version(r, &v, "manifest", 8, NULL, channel, why));
 }
 
 #endif

@@ -221,7 +221,7 @@ static void test_runtime_level(void **state)
     struct skf_registry *r = fix_registry(fix_dir(dir));
     struct box b;
     struct skf_reg_version v = {.model = "m", .version = "5", .runtime_level = 3, .size = 1, .n_chunks = 1};
-    fix_ok(skf_registry_add_version(r, &v, "x", 1, "stable", why));
+    fix_ok(skf_registry_add_version(r, &v, "x", 1, NULL, "stable", why));
     box(&b, NULL, 0);
     b.d.runtime_level = 2;
     (void)plan(r, &b, "", 0, SKF_STEP_WAIT);

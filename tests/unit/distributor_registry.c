@@ -35,7 +35,7 @@ static void test_versions(void **state)
     fix_err(SKF_ERR_NOT_FOUND, skf_registry_version(r, "m", "1.0", &v, why));
     fix_publish(r, &a, NULL);
     fix_publish(r, &a, NULL); /* the same again is fine */
-    fix_err(SKF_ERR_EXISTS, skf_registry_add_version(r, &b.v, b.manifest, b.manifest_len, "stable", why));
+    fix_err(SKF_ERR_EXISTS, skf_registry_add_version(r, &b.v, b.manifest, b.manifest_len, NULL, "stable", why));
     fix_publish(r, &c, NULL);
     skf_registry_close(r);
     r = fix_registry(dir);
