@@ -272,6 +272,10 @@ enum skf_err skf_calibrate(const struct calibrate_ask *ask, const struct calibra
         e = skf_file_write(ask->out, c.image.p, c.image.size, 0644, why);
     if (e == SKF_OK && report(&s, out) != SKF_OK)
         e = skf_fail(why, SKF_ERR_NOMEM, "out of memory");
+    if (e == SKF_OK) {
+        skf_cli_progress_end();
+        skf_quality_note(s.quality);
+    }
     skf_json_free(s.curve);
     skf_quality_close(s.quality);
     calibrate_close(&c);

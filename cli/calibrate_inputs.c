@@ -74,7 +74,7 @@ static enum skf_err cut_windows(struct calibrate *c, const struct skf_engine *e,
     size_t step = c->window > n_bos ? c->window - n_bos : 1, whole = n / step, most = CALIBRATE_TOKENS / c->window;
     c->n_windows = (uint32_t)SKF_MIN(whole, most);
     if (c->window < 8 || n_bos > 1 || whole == 0)
-        err = skf_fail(why, SKF_ERR_ARG, "%s gives %zu tokens; a window takes %zu", c->ask->calibrate, n, step);
+        err = skf_fail(why, SKF_ERR_ARG, "%s: %zu tokens, and a window takes %zu: give a longer text", c->ask->calibrate, n, step);
     else if (!(c->ids = skf_calloc((size_t)c->n_windows * c->window, sizeof *c->ids)))
         err = skf_fail(why, SKF_ERR_NOMEM, "%s: out of memory", c->ask->calibrate);
     for (size_t i = 0; err == SKF_OK && i < c->n_windows; i++) { /* spread over the text */

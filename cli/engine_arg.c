@@ -20,8 +20,8 @@ bool is_engine_open(const char *verb, struct skf_engine_arg *a, unsigned slots, 
         *status = skf_cli_usage(verb, "-m MODEL is missing");
         return false;
     }
-    if (a->threads > 256 || a->context > 1u << 24) {
-        *status = skf_cli_usage(verb, "at most 256 threads and a context of 16777216");
+    if (a->threads > SKF_ENGINE_THREADS || a->context > 1u << 24) {
+        *status = skf_cli_usage(verb, a->threads > SKF_ENGINE_THREADS ? "--threads: at most 256" : "--context: at most 16777216");
         return false;
     }
     if (a->device && strcmp(a->device, "cpu") != 0) {

@@ -7,6 +7,8 @@
 #include "cli/cli.h"
 #include "runtime/engine.h"
 
+#define SKF_ENGINE_THREADS 256 /* an engine's most */
+
 struct skf_engine_arg {
     const char *model, *device;
     uint64_t threads, context;

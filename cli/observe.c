@@ -8,11 +8,10 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/file.h"
 #include "cli/quantize.h"
-#include "runtime/engine.h"
+#include "cli/windows.h"
 
-enum { TEXT_MAX = 64 << 20, WINDOW = 512, RANGES_MAX = 1 << 14 };
+enum { TOKENS_MAX = 1 << 18, WINDOW = 512, RANGES_MAX = 1 << 14 };
 
 struct watching {
     struct quantize_seen *seen;
@@ -85,29 +84,27 @@ enum skf_err skf_cli_observe(const struct skf_model *m, const char *name, const 
 {
     struct skf_engine_opts o = {.threads = jobs, .context = WINDOW, .slots = 1};
     struct skf_engine *engine = NULL;
-    uint8_t *text = NULL;
     int32_t *ids = NULL;
-    size_t n = 0, n_ids = 0;
+    size_t n_ids = 0;
+    bool is_text_wrong = false;
     *seen = (struct quantize_seen){0};
-    enum skf_err e = skf_file_read(path, TEXT_MAX, &text, &n, why);
-    if (e != SKF_OK)
-        return e;
-    e = skf_imatrix_new(&seen->imatrix);
+    enum skf_err e = skf_imatrix_new(&seen->imatrix);
     if (e == SKF_OK)
         e = skf_engine_open(m, &o, &engine, why);
-    if (e == SKF_OK)
-        e = skf_engine_tokenize(engine, (const char *)text, n, false, &ids, &n_ids, why);
-    if (e == SKF_OK && n_ids < 32)
-        e = skf_fail(why, SKF_ERR_ARG, "%s gives %zu tokens, too few to calibrate on", path, n_ids);
+    if (e == SKF_OK) {
+        e = skf_text_tokens(engine, path, TOKENS_MAX, &ids, &n_ids, &seen->is_cut, why);
+        if (e == SKF_OK && n_ids < 32)
+            e = skf_fail(why, SKF_ERR_ARG, "%s: %zu tokens are too few to calibrate on", path, n_ids);
+        is_text_wrong = e != SKF_OK;
+    }
     if (e == SKF_OK)
         e = watch_all(engine, ids, n_ids, progress, seen, why);
     skf_free(ids);
     skf_engine_close(engine);
-    skf_free(text);
     if (e == SKF_OK)
         return e;
     skf_cli_seen_free(seen);
-    return skf_fail_prefix(why, e, "%s", name);
+    return is_text_wrong ? e : skf_fail_prefix(why, e, "%s", name);
 }
 
 void skf_cli_seen_free(struct quantize_seen *seen)

@@ -43,6 +43,7 @@ struct quantize_seen {
     struct seen_range *ranges; /* one a matrix */
     size_t n_ranges, cap_ranges;
     size_t tokens;
+    bool is_cut; /* the text has more, which is not used */
 };
 struct seen_range {
     char name[64];
@@ -58,7 +59,7 @@ SKF_MUST enum skf_err skf_cli_quantize_calibrated(const struct quantize_args *a,
 /* Without --base (quantize_plain.c). */
 SKF_MUST enum skf_err skf_cli_quantize_plain(const struct quantize_args *a, skf_json *report, struct skf_why *why);
 
-/* Runs the model on the text of `path`, in windows of 512 tokens, and gathers what its matrices are multiplied with. */
+/* Runs the model on the text of `path` (its first 262,144 tokens), in windows of 512 tokens, and gathers what its matrices are multiplied with. */
 SKF_MUST enum skf_err skf_cli_observe(const struct skf_model *m, const char *name, const char *path, unsigned jobs,
                                       const struct skf_progress *progress, struct quantize_seen *seen, struct skf_why *why);
 void skf_cli_seen_free(struct quantize_seen *seen); /* a zeroed one is fine */

@@ -143,6 +143,8 @@ static void warn(const struct plain *p)
     if (p->plan.n_fallback)
         (void)fprintf(stderr, "skiff: %s: rows of %zu tensors are no whole blocks of their type; --plan shows what they become\n",
                       p->a->in, p->plan.n_fallback);
+    if (p->seen.is_cut)
+        (void)fprintf(stderr, "skiff: %s: its first %zu tokens were used\n", p->a->calibrate, p->seen.tokens);
     for (size_t i = 0; i < p->plan.n; i++)
         uneven += p->plan.lines[i].is_pruned && !has_exact_zero(p->plan.lines[i].type);
     if (uneven)

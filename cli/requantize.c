@@ -126,6 +126,7 @@ enum skf_err skf_cli_requantize(const struct quantize_args *a, skf_json *report,
     SKF_GO(e, find(&r, &best, why));
     SKF_GO(e, requant_write(&r, &best, why));
     skf_cli_progress_end();
+    skf_quality_note(r.quality);
     qsort(r.tries, r.n_tries, sizeof *r.tries, by_bytes);
     if (a->is_json)
         e = put_report(&r, &best, report);

@@ -1,4 +1,5 @@
 /* Candidates of `skiff quantize --base` (requantize_priv.h). */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -205,6 +206,17 @@ static enum skf_err change_of_row(void *ctx, uint64_t i, float *change)
     return SKF_OK;
 }
 
+/* Changes are sums and means: one number that is none, or is infinite, would spread or vanish without a word. */
+static enum skf_err check_finite(const char *file, const struct requant_tensor *t, uint64_t row, const float *x, struct skf_why *why)
+{
+    for (uint64_t i = 0; i < t->out->dims[0]; i++)
+        if (!(fabsf(x[i]) <= FLT_MAX))
+            return skf_fail(why, SKF_ERR_FORMAT, "%s: tensor '%s' holds %s at row %llu, column %llu", file, t->out->name,
+                            x[i] != x[i] ? "a value that is no number" : "an infinite value", (unsigned long long)row,
+                            (unsigned long long)i);
+    return SKF_OK;
+}
+
 static enum skf_err look_at(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
     struct requant *r = ctx;
@@ -215,10 +227,15 @@ static enum skf_err look_at(void *ctx, unsigned worker, uint64_t i, struct skf_w
     SKF_TRY(rows_open(r, t, &w, why));
     enum skf_err e = SKF_OK;
     uint64_t n = t->out->dims[0];
-    bool is_float = skf_type_info((uint32_t)t->out->type)->block == 1;
+    bool is_float = skf_type_info((uint32_t)t->out->type)->block == 1, is_told = false;
     for (uint64_t k = 0; e == SKF_OK && k < t->out->bytes / t->out->row_bytes; k++) {
         SKF_GO(e, rows_read(&w, k));
         SKF_GO(e, skf_dequantize(t->base->type, w.old, w.was, n));
+        is_told = true;
+        SKF_GO(e, check_finite(r->a->in, t, k, w.x, why));
+        if (r->method >= REQUANT_SIGN) /* the other ways take the new weights there */
+            SKF_GO(e, check_finite(r->a->base, t, k, w.was, why));
+        is_told = false;
         skf_lossy_add(&t->stats, w.was, w.x, n);
         if (!is_float)
             e = skf_regrid_place(t->out->type, w.old, w.x, n, &place);
@@ -231,7 +248,7 @@ out:
     rows_free(&w);
     if (e == SKF_OK && is_cancelled(&r->a->progress))
         return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
-    return e == SKF_OK ? e : skf_fail(why, e, "%s: tensor '%s' cannot be read (%s)", r->a->in, t->out->name, skf_err_name(e));
+    return e == SKF_OK || is_told ? e : skf_fail(why, e, "%s: tensor '%s' cannot be read (%s)", r->a->in, t->out->name, skf_err_name(e));
 }
 
 /* The same number for the same seed and name, wherever the tensor stands. */

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "cli/calibrate_merge.h"
 #include "cli/cli.h"
+#include "cli/engine_arg.h"
 #include "model/merge.h"
 
 /* The options as they were given. */
@@ -101,6 +102,8 @@ static const char *check(struct asked *q)
         return "-o OUT.gguf is missing";
     if (q->jobs > 1024)
         return "--jobs: at most 1024";
+    if (q->calibrate && q->jobs > SKF_ENGINE_THREADS)
+        return "--jobs: at most 256 with --calibrate, which runs the model";
     if (!q->calibrate && (q->bytes || q->gain || q->text))
         return q->bytes ? "--bytes goes with --calibrate TEXT" : q->gain ? "--gain goes with --calibrate TEXT"
                                                                          : "--text goes with --calibrate TEXT";

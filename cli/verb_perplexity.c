@@ -1,99 +1,56 @@
-/*
- * skiff perplexity: how well a model foretells a text.  Windows of tokens stand side by side, a last partial one is dropped; where the
- * file adds BOS each window begins with it and holds one text token fewer, otherwise a window's first token is context only.  The
- * first token of a window is never scored.
- */
-#include <math.h>
-
-#include "base/alloc.h"
-#include "base/file.h"
+/* skiff perplexity: how well a model foretells a text, in windows of tokens (windows.h). */
 #include "cli/engine_arg.h"
-
-#define TEXT_MAX (64u << 20)
+#include "cli/windows.h"
 
 struct perplexity {
     struct skf_engine_arg engine;
     const char *file;
     uint64_t window, windows;
     bool is_json;
-    /* running */
-    uint8_t *text;
-    int32_t *ids, *one; /* the text's tokens; one window's */
-    size_t n_ids;
-    double *logprobs, sum;
-    uint64_t scored, done;
 };
 
-static int report(const struct perplexity *p)
+static int report(const struct perplexity *p, const struct skf_windows *w, double value)
 {
-    double value = exp(-p->sum / (double)p->scored);
     if (!p->is_json) {
-        (void)printf("perplexity %.4f over %llu tokens in %llu windows\n", value, (unsigned long long)p->scored,
-                     (unsigned long long)p->done);
+        (void)printf("perplexity %.4f over %llu tokens in %zu windows\n", value, (unsigned long long)skf_windows_scored(w), w->n);
         return skf_cli_flush(SKF_EXIT_OK);
     }
     skf_json *o = skf_json_obj();
     enum skf_err e = skf_json_set(o, "perplexity", skf_json_real(value));
     if (e == SKF_OK)
-        e = skf_json_set(o, "tokens", skf_json_int((int64_t)p->scored));
+        e = skf_json_set(o, "tokens", skf_json_int((int64_t)skf_windows_scored(w)));
     if (e == SKF_OK)
-        e = skf_json_set(o, "windows", skf_json_int((int64_t)p->done));
+        e = skf_json_set(o, "windows", skf_json_int((int64_t)w->n));
     if (e == SKF_OK)
         return skf_cli_print_json(o);
     skf_json_free(o);
     return skf_cli_fail(e, NULL);
 }
 
-static enum skf_err score(struct perplexity *p, struct skf_why *why)
-{
-    struct skf_progress progress = skf_cli_progress("perplexity");
-    int32_t *bos = NULL;
-    size_t n_bos = 0;
-    enum skf_err e = skf_engine_tokenize(p->engine.e, (const char *)p->text, 0, true, &bos, &n_bos, why); /* BOS, if it is added */
-    if (e != SKF_OK)
-        return e;
-    size_t step = p->window - n_bos, count = p->n_ids / step;
-    if (p->windows)
-        count = SKF_MIN(count, p->windows);
-    if (count == 0)
-        e = skf_fail(why, SKF_ERR_ARG, "%s has %zu tokens, a window takes %zu", p->file, p->n_ids, step);
-    for (; e == SKF_OK && p->done < count; p->done++) {
-        if (n_bos)
-            p->one[0] = bos[0];
-        memcpy(p->one + n_bos, p->ids + p->done * step, step * sizeof *p->ids);
-        e = skf_engine_logprobs(p->engine.e, p->one, p->window, p->logprobs, why);
-        for (size_t i = 0; e == SKF_OK && i + 1 < p->window; i++, p->scored++)
-            p->sum += p->logprobs[i];
-        if (e == SKF_OK && is_cancelled(&progress))
-            e = skf_fail(why, SKF_ERR_CANCELLED, "stopped after %llu windows", (unsigned long long)p->done);
-        skf_progress_tell(&progress, p->done + 1, count);
-    }
-    skf_free(bos);
-    return e;
-}
-
 static int perplexity(struct perplexity *p)
 {
     struct skf_why why = {{0}};
-    size_t n = 0;
+    struct skf_windows w = {0};
+    double value = 0;
     int status = SKF_EXIT_OK;
-    enum skf_err e = skf_file_read(p->file, TEXT_MAX, &p->text, &n, &why);
-    if (e != SKF_OK)
-        return skf_cli_fail(e, &why);
     if (!is_engine_open("perplexity", &p->engine, 1, &status))
         return status;
+    enum skf_err e = SKF_OK;
     if (p->window > skf_engine_context(p->engine.e))
-        return skf_engine_arg_fail(&p->engine, skf_fail(&why, SKF_ERR_LIMIT, "a window of %llu is over the model's context of %u",
-                                                        (unsigned long long)p->window, skf_engine_context(p->engine.e)), &why);
-    p->one = skf_calloc(p->window, sizeof *p->one);
-    p->logprobs = skf_calloc(p->window, sizeof *p->logprobs);
-    e = p->one && p->logprobs ? SKF_OK : skf_fail(&why, SKF_ERR_NOMEM, "no memory for a window");
+        e = skf_fail(&why, SKF_ERR_LIMIT, "%s: a window of %llu is over the model's context of %u", p->engine.model,
+                     (unsigned long long)p->window, skf_engine_context(p->engine.e));
     if (e == SKF_OK)
-        e = skf_engine_tokenize(p->engine.e, (const char *)p->text, n, false, &p->ids, &p->n_ids, &why);
-    if (e == SKF_OK)
-        e = score(p, &why);
+        e = skf_windows_make(p->engine.e, p->file, (size_t)p->window, (size_t)p->windows, &w, &why);
+    if (e == SKF_OK) {
+        struct skf_progress progress = skf_cli_progress("perplexity");
+        e = skf_windows_measure(&w, p->engine.e, &progress, &value, &why);
+        if (e != SKF_OK && e != SKF_ERR_CANCELLED)
+            e = skf_fail_prefix(&why, e, "%s", p->engine.model);
+    }
     skf_cli_progress_end();
-    return e == SKF_OK ? report(p) : skf_engine_arg_fail(&p->engine, e, &why);
+    status = e == SKF_OK ? report(p, &w, value) : skf_cli_fail(e, &why);
+    skf_windows_free(&w);
+    return status;
 }
 
 int skf_verb_perplexity(int argc, char **argv)
@@ -102,7 +59,7 @@ int skf_verb_perplexity(int argc, char **argv)
     int status = SKF_EXIT_OK;
     const struct skf_opt opts[] = {
         SKF_ENGINE_OPTS(p.engine),
-        {.name = "--file", .letter = 'f', .value = "TEXT", .help = "the text", .text = &p.file},
+        {.name = "--file", .letter = 'f', .value = "TEXT", .help = "the text, of at most 64 MiB", .text = &p.file},
         {.name = "--window", .value = "N", .help = "tokens of a window (512)", .number = &p.window},
         {.name = "--windows", .value = "N", .help = "stop after N windows (0: all)", .number = &p.windows},
         {.name = "--json", .help = "one JSON object with perplexity, tokens", .flag = &p.is_json},
@@ -118,9 +75,5 @@ int skf_verb_perplexity(int argc, char **argv)
     p.engine.context = p.window;
     status = perplexity(&p);
     skf_engine_arg_close(&p.engine);
-    skf_free(p.text);
-    skf_free(p.ids);
-    skf_free(p.one);
-    skf_free(p.logprobs);
     return status;
 }

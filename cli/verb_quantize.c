@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "cli/cli.h"
+#include "cli/engine_arg.h"
 #include "cli/quantize.h"
 
 enum { MAX_RULES = 256 };
@@ -165,6 +166,9 @@ static const char *take(struct asked *q, const char **what)
         return "--imatrix and --calibrate";
     *what = "at most 1024";
     if (q->jobs > 1024)
+        return "--jobs";
+    *what = "at most 256 where a text is run through the model";
+    if ((a->text || a->calibrate) && q->jobs > SKF_ENGINE_THREADS)
         return "--jobs";
     return misplaced(q, what);
 }

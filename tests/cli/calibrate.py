@@ -109,7 +109,7 @@ for what, args, status, line in (
         ("--bytes without a text", ["merge", base, adapter, "--bytes", "9K"], 2, "--bytes goes with --calibrate TEXT"),
         ("a gain that is no share", ["merge", base, adapter, "--calibrate", TEXT, "--gain", "much"], 2, "--gain: not a share"),
         ("no text", ["merge", base, adapter, "--calibrate", at("none.txt")], 1, "none.txt"),
-        ("a text that fills no window", ["merge", base, adapter, "--calibrate", short], 1, "short.txt gives 7 tokens; a window takes 256"),
+        ("a text that fills no window", ["merge", base, adapter, "--calibrate", short], 1, "short.txt: 7 tokens, and a window takes 256"),
         ("too few bytes", ["merge", base, adapter, "--calibrate", TEXT, "--bytes", "400"], 1, "allow more with --bytes"),
         ("another shape", ["quantize", wide, "--base", base, "--calibrate", TEXT], 1, "has another shape"),
         ("new weights that are no better", ["quantize", new, "--base", base, "--calibrate", TEXT, "--gain", "90%", "--text", TEXT], 1,
