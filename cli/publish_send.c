@@ -1,5 +1,5 @@
 /*
- * How a version gets to the distributor: Begin, then each chunk that it lacks while the stream takes them, Finish, and
+ * How a version gets to the distributor: Begin, then each chunk (and piece of an adapter) that it lacks while the stream takes them, Finish, and
  * then the distributor's own work until Done.  The wire's callbacks note what came and wake the verb's thread, which
  * does the rest.
  */
@@ -143,6 +143,7 @@ static enum skf_err send_begin(struct skf_publish *p, struct skf_wire_stream *s,
 {
     Skiff__V1__PublishMessage m = SKIFF__V1__PUBLISH_MESSAGE__INIT;
     Skiff__V1__PublishBegin b = SKIFF__V1__PUBLISH_BEGIN__INIT;
+    Skiff__V1__PublishAdapter a = SKIFF__V1__PUBLISH_ADAPTER__INIT;
     m.kind_case = SKIFF__V1__PUBLISH_MESSAGE__KIND_BEGIN;
     m.begin = &b;
     b.manifest = (ProtobufCBinaryData){p->manifest_len, p->manifest};
@@ -150,23 +151,36 @@ static enum skf_err send_begin(struct skf_publish *p, struct skf_wire_stream *s,
     if (p->channel)
         b.channel = (char *)(uintptr_t)p->channel;
     b.dry_run = p->is_dry;
+    if (p->adapter.file) {
+        b.adapter = &a;
+        a.base_version = p->adapter.base;
+        a.size = p->adapter.map.size;
+        a.digests = (ProtobufCBinaryData){p->adapter.n * SKF_DIGEST, p->adapter.digests};
+    }
     return send_message(s, x, &m, why);
 }
 
-static enum skf_err send_chunk(struct skf_publish *p, struct skf_wire_stream *s, struct sending *x, uint64_t number,
+/* A chunk, or behind the last one a piece of the adapter. */
+static enum skf_err send_part(struct skf_publish *p, struct skf_wire_stream *s, struct sending *x, uint64_t number,
                                uint8_t *scratch, struct skf_why *why)
 {
     Skiff__V1__PublishMessage m = SKIFF__V1__PUBLISH_MESSAGE__INIT;
     Skiff__V1__PublishData d = SKIFF__V1__PUBLISH_DATA__INIT;
-    const struct skf_chunk *c = &p->cut.chunks[number];
-    const uint8_t *bytes;
-    SKF_TRY(skf_source_view(skf_model_source(p->content), c->offset, c->length, scratch, &bytes));
+    const uint8_t *bytes = scratch;
+    uint32_t n;
+    if (number < p->cut.n) {
+        const struct skf_chunk *c = &p->cut.chunks[number];
+        n = c->length;
+        SKF_TRY(skf_source_view(skf_model_source(p->content), c->offset, n, scratch, &bytes));
+    } else {
+        SKF_TRY(skf_publish_adapter_piece(&p->adapter, number - p->cut.n, scratch, &n, why));
+    }
     m.kind_case = SKIFF__V1__PUBLISH_MESSAGE__KIND_DATA;
     m.data = &d;
     d.number = number;
-    d.data = (ProtobufCBinaryData){c->length, (uint8_t *)(uintptr_t)bytes};
+    d.data = (ProtobufCBinaryData){n, (uint8_t *)(uintptr_t)bytes};
     SKF_TRY(send_message(s, x, &m, why));
-    p->bytes_sent += c->length;
+    p->bytes_sent += n;
     p->chunks_sent++;
     return SKF_OK;
 }
@@ -193,18 +207,23 @@ static enum skf_err send_needed(struct skf_publish *p, struct skf_wire_stream *s
                                 const struct skf_progress *progress, struct skf_why *why)
 {
     const Skiff__V1__PublishNeed *need = ((Skiff__V1__PublishReply *)x->need)->need;
+    uint64_t parts = p->cut.n + p->adapter.n;
     if (need->n_first != need->n_count)
         return skf_fail(why, SKF_ERR_FORMAT, "the distributor's answer makes no sense");
+    if (p->adapter.file && !need->takes_adapter)
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: the distributor is of an older release, which takes no adapter; publish without it",
+                        p->adapter.file);
     p->need_bytes = need->bytes;
-    uint8_t *scratch = skf_alloc(SKF_CHUNK_MAX);
+    p->adapter.need_bytes = need->adapter_bytes;
+    uint8_t *scratch = skf_alloc(SKF_MAX(SKF_CHUNK_MAX, SKF_ADAPTER_PIECE));
     enum skf_err e = scratch ? SKF_OK : SKF_ERR_NOMEM;
     for (size_t i = 0; i < need->n_first && e == SKF_OK && !p->is_dry; i++) {
-        if (need->first[i] > p->cut.n || need->count[i] > p->cut.n - need->first[i])
+        if (need->first[i] > parts || need->count[i] > parts - need->first[i])
             e = skf_fail(why, SKF_ERR_FORMAT, "the distributor asks for chunks that there are not");
         for (uint64_t k = 0; k < need->count[i] && e == SKF_OK; k++) {
             e = wait_for_room(s, x, progress, why);
             if (e == SKF_OK)
-                e = send_chunk(p, s, x, need->first[i] + k, scratch, why);
+                e = send_part(p, s, x, need->first[i] + k, scratch, why);
             skf_progress_tell(progress, p->bytes_sent, need->bytes);
         }
     }

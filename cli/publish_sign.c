@@ -18,7 +18,7 @@
 
 static const char unsigned_end[] = ".targets.json", manifest_end[] = ".manifest";
 
-static enum skf_err get_meta(struct skf_connect *c, const char *name, struct skf_buf *out, struct skf_why *why)
+enum skf_err skf_publish_meta(struct skf_connect *c, const char *name, struct skf_buf *out, struct skf_why *why)
 {
     Skiff__V1__MetaRequest q = SKIFF__V1__META_REQUEST__INIT;
     ProtobufCMessage *answer;
@@ -32,7 +32,7 @@ static enum skf_err get_meta(struct skf_connect *c, const char *name, struct skf
 
 static enum skf_err fetch(void *ctx, const char *name, struct skf_buf *out, struct skf_why *why)
 {
-    return get_meta(ctx, name, out, why);
+    return skf_publish_meta(ctx, name, out, why);
 }
 
 /* ---- the manifest ---------------------------------------------------------------------------------------------- */
@@ -82,7 +82,7 @@ enum skf_err skf_publish_manifest(struct skf_publish *p, struct skf_why *why)
     char path[SKF_TARGET_PATH];
     struct skf_buf b = SKF_BUF_INIT(SKF_WIRE_MESSAGE_MAX);
     skf_manifest_path(p->model, p->version, path);
-    enum skf_err e = get_meta(&p->c, path, &b, why);
+    enum skf_err e = skf_publish_meta(&p->c, path, &b, why);
     if (e == SKF_OK) {
         p->is_known = true;
         p->manifest = skf_buf_steal(&b, &p->manifest_len);
@@ -109,7 +109,7 @@ static enum skf_err first_root(struct skf_publish *p, const char *dir, struct sk
     enum skf_err e = skf_file_read(path, SKF_TUF_META_MAX, &data, &n, why);
     if (e == SKF_ERR_NOT_FOUND) {
         char hex[SKF_HEX];
-        SKF_GO(e, get_meta(&p->c, "1.root.json", &b, why));
+        SKF_GO(e, skf_publish_meta(&p->c, "1.root.json", &b, why));
         data = skf_buf_steal(&b, &n);
         skf_sha256(data, n, digest);
         skf_hex(digest, sizeof digest, hex);
@@ -200,9 +200,11 @@ static enum skf_err write_unsigned(struct skf_publish *p, const char *text, size
         return skf_cli_print_json(j) == SKF_EXIT_OK ? SKF_OK : SKF_ERR_IO;
     }
     (void)printf("%s is to be signed with the targets key:\n  skiff sign --key KEYFILE %s\nthen\n"
-                 "  skiff publish %s --model %s --version %s%s%s --targets %s\n",
-                 path, path, p->file, p->model, p->version, p->channel ? " --channel " : "",
-                 p->channel ? p->channel : "", path);
+                 "  skiff publish %s --model %s --version %s%s%s",
+                 path, path, p->file, p->model, p->version, p->channel ? " --channel " : "", p->channel ? p->channel : "");
+    if (p->adapter.file)
+        (void)printf(" --adapter %s --adapter-base %s", p->adapter.file, p->adapter.base);
+    (void)printf(" --targets %s\n", path);
     return SKF_OK;
 }
 

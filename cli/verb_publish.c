@@ -40,8 +40,10 @@ static enum skf_err fill(const struct skf_publish *p, double seconds, skf_json *
             e = skf_json_put_str(d, "from", done->deltas[i]->from_version);
         if (e == SKF_OK)
             e = skf_json_put_u64(d, "bytes", done->deltas[i]->bytes);
+        if (e == SKF_OK && done->deltas[i]->adapter[0])
+            e = skf_json_put_str(d, "adapter", done->deltas[i]->adapter);
     }
-    return e;
+    return e == SKF_OK && p->adapter.file ? skf_publish_adapter_json(p, j) : e;
 }
 
 static int print_result(const struct skf_publish *p, double seconds)
@@ -57,8 +59,11 @@ static int print_result(const struct skf_publish *p, double seconds)
                  (unsigned long long)p->cut.n, skf_human_bytes(p->is_dry ? p->need_bytes : p->bytes_sent, b),
                  p->is_dry ? "to be sent" : "sent", p->is_known ? "; it was published before" : "");
     for (size_t i = 0; i < done->n_deltas; i++)
-        (void)printf("  %s%s: %s\n", done->deltas[i]->from_version[0] ? "from " : "full content",
-                     done->deltas[i]->from_version, skf_human_bytes(done->deltas[i]->bytes, a));
+        (void)printf("  %s%s: %s%s\n", done->deltas[i]->from_version[0] ? "from " : "full content",
+                     done->deltas[i]->from_version, skf_human_bytes(done->deltas[i]->bytes, a),
+                     strcmp(done->deltas[i]->adapter, "used") == 0 ? ", by its adapter" : "");
+    if (p->adapter.file)
+        skf_publish_adapter_print(p);
     if (p->channel && !p->is_dry)
         (void)printf("  channel %s moves to it\n", p->channel);
     return SKF_EXIT_OK;
@@ -84,7 +89,9 @@ static int run(struct skf_publish *p)
     enum skf_err e;
     SKF_GO(e, skf_connect_open(&p->c, &why));
     SKF_GO(e, open_content(p, &why));
+    SKF_GO(e, skf_publish_adapter_open(p, &why));
     SKF_GO(e, skf_publish_manifest(p, &why));
+    SKF_GO(e, skf_publish_adapter_base(p, &why));
     if (!p->is_known && !p->is_dry)
         SKF_GO(e, skf_publish_sign(p, &is_written, &why));
     if (is_written)
@@ -99,6 +106,7 @@ out:
         skf_msg_free(p->done);
     skf_free(p->targets);
     skf_free(p->manifest);
+    skf_publish_adapter_close(p);
     skf_cut_free(&p->cut);
     skf_model_close(p->content);
     return status;
@@ -128,6 +136,14 @@ int skf_verb_publish(int argc, char **argv)
          .value = "PREFIX",
          .help = "where to write them (MODEL-VERSION)",
          .text = &p.out},
+        {.name = "--adapter",
+         .value = "LORA.gguf",
+         .help = "it makes the new version of an older one: boxes there get little more than it",
+         .text = &p.adapter.file},
+        {.name = "--adapter-base",
+         .value = "VERSION",
+         .help = "the version it is for (the channel's, or else the newest)",
+         .text = &p.adapter.asked},
         {.name = "--notes", .value = "TEXT", .help = "notes kept in the manifest", .text = &p.notes},
         {.name = "--dry-run", .help = "say what would be sent, change nothing", .flag = &p.is_dry},
         {.name = "--json", .help = "one JSON object on stdout", .flag = &p.json},
@@ -148,6 +164,10 @@ int skf_verb_publish(int argc, char **argv)
         return usage_error("--model and --version are needed");
     if (!is_registry_name(p.model) || !is_registry_name(p.version) || (p.channel && !is_registry_name(p.channel)))
         return usage_error("names are 1 to 128 of [A-Za-z0-9._-]");
+    if (p.adapter.asked && !p.adapter.file)
+        return usage_error("--adapter-base goes with --adapter LORA.gguf");
+    if (p.adapter.asked && (!is_registry_name(p.adapter.asked) || strcmp(p.adapter.asked, p.version) == 0))
+        return usage_error("--adapter-base: not the name of an older version");
     if (p.notes && strlen(p.notes) > SKF_MANIFEST_NOTES_MAX)
         return usage_error("--notes: longer than 4096 bytes");
     if (p.n_keys && p.targets_file)

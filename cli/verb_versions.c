@@ -16,6 +16,8 @@ static enum skf_err fill_deltas(skf_json *j, const Skiff__V1__VersionInfo *v)
         e = skf_json_put_str(d, "from", v->deltas[i]->from_version);
         if (e == SKF_OK)
             e = skf_json_put_u64(d, "bytes", v->deltas[i]->bytes);
+        if (e == SKF_OK && v->deltas[i]->adapter[0])
+            e = skf_json_put_str(d, "adapter", v->deltas[i]->adapter);
         enum skf_err pushed = skf_json_push(list, d);
         e = e == SKF_OK ? pushed : e;
     }
