@@ -132,10 +132,13 @@ static enum skf_err publish(struct skf_registry *r, struct skf_why *why)
 {
     Skiff__V1__Manifest *m;
     struct skf_reg_version v;
+    uint8_t digest[SKF_DIGEST] = {1};
+    struct skf_reg_adapter a = {.size = 4, .digests = digest, .n = 1};
+    memcpy(a.to, content.v.root, SKF_DIGEST);
     SKF_TRY(skf_manifest_read(content.manifest, content.manifest_len, &m, why));
     skf_manifest_version(m, &v);
     skf_manifest_free(m);
-    return skf_registry_add_version(r, &v, content.manifest, content.manifest_len, NULL, "stable", why);
+    return skf_registry_add_version(r, &v, content.manifest, content.manifest_len, &a, "stable", why);
 }
 
 static enum skf_err take_none(void *ctx, struct skf_reg_device *d)
@@ -151,7 +154,7 @@ static enum skf_err use(const char *path, struct skf_why *why)
     const struct skf_reg_device *list[] = {&d};
     struct skf_reg_pin pin = {.device = "box", .model = "m", .version = "1"};
     struct skf_reg_delta delta = {.bytes = 1};
-    uint8_t *p = NULL, *made = NULL;
+    uint8_t *p = NULL, *made = NULL, none[SKF_DIGEST] = {0};
     size_t n;
     enum skf_err e;
     SKF_TRY(skf_registry_open(path, &r, why));
@@ -160,6 +163,7 @@ static enum skf_err use(const char *path, struct skf_why *why)
     SKF_GO(e, publish(r, why));
     SKF_GO(e, skf_registry_pin(r, &pin, 1, why));
     SKF_GO(e, skf_registry_add_delta(r, &delta, why));
+    SKF_GO(e, skf_registry_adapter_said(r, none, content.v.root, "used", why));
     SKF_GO(e, skf_registry_put_devices(r, list, 1, why));
     SKF_GO(e, skf_registry_each_device(r, take_none, NULL, why));
     e = skf_registry_manifest(r, "m", "1", &p, &n, why);

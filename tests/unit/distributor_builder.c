@@ -305,6 +305,51 @@ static void test_build(void **state)
     world_end(&w);
 }
 
+static void expect_said(struct world *w, const struct skf_reg_adapter *a, const char *said)
+{
+    struct skf_reg_adapter got;
+    fix_ok(skf_registry_adapter(w->registry, a->from, a->to, &got, why));
+    assert_string_equal(got.said, said);
+    skf_reg_adapter_clear(&got);
+}
+
+/* An adapter that cannot be used is no reason for a delta not to be there; what became of it is written down. */
+static void test_adapter(void **state)
+{
+    struct world w;
+    struct fix_content f, g;
+    uint8_t digest[SKF_DIGEST];
+    char second[PATH];
+    struct skf_reg_adapter a = {.size = 4, .digests = digest, .n = 1};
+    world(&w);
+    fix_content(&f, "m", "1", 1, 2000000);
+    fix_content(&g, "m", "2", 3, 1500000);
+    skf_sha256("junk", 4, digest);
+    memcpy(a.from, f.cut.root, SKF_DIGEST);
+    memcpy(a.to, g.cut.root, SKF_DIGEST);
+    publish(&w, &f);
+    publish(&w, &g);
+    fix_ok(skf_chunks_put(w.chunks, digest, "junk", 4, why));
+    fix_ok(skf_registry_add_version(w.registry, &g.v, g.manifest, g.manifest_len, &a, NULL, why));
+    fix_ok(build(&w, f.cut.root, g.cut.root));
+    expect_listed(&w, f.cut.root, g.cut.root);
+    expect_said(&w, &a, "the base: not a GGUF file; only those can take an adapter");
+    /* As if the process had ended when the file was there and nothing was written down. */
+    skf_builder_close(w.builder);
+    skf_registry_close(w.registry);
+    sub(second, &w, "registry-2");
+    w.registry = fix_registry(second);
+    fix_publish(w.registry, &f, NULL);
+    fix_ok(skf_registry_add_version(w.registry, &g.v, g.manifest, g.manifest_len, &a, NULL, why));
+    expect_said(&w, &a, "");
+    open_builder(&w);
+    fix_ok(build(&w, f.cut.root, g.cut.root));
+    expect_said(&w, &a, "not used");
+    fix_content_free(&f);
+    fix_content_free(&g);
+    world_end(&w);
+}
+
 static void test_damaged(void **state)
 {
     struct world w;
@@ -372,7 +417,7 @@ static void test_close(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_signer),  cmocka_unit_test(test_renewal), cmocka_unit_test(test_build),
+        cmocka_unit_test(test_signer),  cmocka_unit_test(test_renewal), cmocka_unit_test(test_build), cmocka_unit_test(test_adapter),
         cmocka_unit_test(test_damaged), cmocka_unit_test(test_failure), cmocka_unit_test(test_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
