@@ -117,8 +117,9 @@ $(foreach f,$(FOLDERS),$(eval OBJ_$(f) := $(patsubst %.c,$(BUILD)/obj/%.o,$(SRC_
 OBJ_proto += $(patsubst $(BUILD)/gen/%.c,$(BUILD)/obj/gen/%.o,$(GEN_C))
 
 # program -> folder of its main.c
-PROGRAMS           := skiff skiffd skiff-agent skiff-gateway skiff-worker
+PROGRAMS           := skiff skiff-fleet skiffd skiff-agent skiff-gateway skiff-worker
 MAIN_skiff         := cli
+MAIN_skiff-fleet   := cli/fleet
 MAIN_skiffd        := distributor
 MAIN_skiff-agent   := agent
 MAIN_skiff-gateway := gateway
@@ -128,12 +129,14 @@ HAVE               := $(foreach p,$(PROGRAMS),$(if $(wildcard $(MAIN_$(p))/main.
 .PHONY: all
 all: $(addprefix $(BUILD)/,$(HAVE))
 
+main_folder = $(firstword $(subst /, ,$(MAIN_$(1))))
 define program_rule
-$(BUILD)/$(1): $(BUILD)/obj/$(MAIN_$(1))/main.o $(call link_of,$(MAIN_$(1)))
+$(BUILD)/$(1): $(BUILD)/obj/$(MAIN_$(1))/main.o $(call link_of,$(call main_folder,$(1)))
 	@echo "  LINK  $$@"
-	$(Q)$$(CC) $$(OPT) $$(LDHARDEN) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(call libs_of,$(MAIN_$(1)))
+	$(Q)$$(CC) $$(OPT) $$(LDHARDEN) $$(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $$(call libs_of,$(call main_folder,$(1)))
 endef
 $(foreach p,$(HAVE),$(eval $(call program_rule,$(p))))
+$(BUILD)/skiff: | $(BUILD)/skiff-fleet # which it starts
 
 define lib_rule
 $(BUILD)/lib/lib$(1).a: $(OBJ_$(1))
@@ -160,12 +163,14 @@ $(BUILD)/gen/proto/%.pb-c.c $(BUILD)/gen/proto/%.pb-c.h &: proto/%.proto
 	@echo "  PROTO $<"
 	$(Q)protoc-c -I. --c_out=$(BUILD)/gen $<
 
-# The verbs of `skiff` are the files cli/verb_*.c, each with one function skf_verb_<name>().
+# The verbs of `skiff` are the files cli/verb_*.c, each with one function skf_verb_<name>(). Those that speak gRPC stand in a program of their
+# own, skiff-fleet, which `skiff` starts for them: only that one takes the time to load gRPC's libraries.
 VERBS := $(sort $(patsubst cli/verb_%.c,%,$(wildcard cli/verb_*.c)))
+FLEET_VERBS := devices pin publish rollback rollout unpin versions
 $(BUILD)/gen/verbs.inc: $(wildcard cli/verb_*.c) Makefile
 	@mkdir -p $(@D)
-	$(Q){ for v in $(VERBS); do echo "SKF_VERB($$v)"; done; } > $@.new; cmp -s $@.new $@ && { rm $@.new; touch $@; } || mv $@.new $@
-$(BUILD)/obj/cli/main.o: $(BUILD)/gen/verbs.inc
+	$(Q){ for v in $(VERBS); do case " $(FLEET_VERBS) " in *" $$v "*) echo "SKF_FLEET_VERB($$v)";; *) echo "SKF_VERB($$v)";; esac; done; } > $@.new; cmp -s $@.new $@ && { rm $@.new; touch $@; } || mv $@.new $@
+$(BUILD)/obj/cli/main.o $(BUILD)/obj/cli/fleet/main.o: $(BUILD)/gen/verbs.inc
 
 # ---- tests ------------------------------------------------------------------------------------------------------------
 # tests/unit/<folder>_<what>.c is a cmocka program of that folder; tests/kernels/*.c belong to kernels, tests/fault/<folder>_*.c

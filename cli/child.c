@@ -10,28 +10,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/file.h"
 #include "base/util.h"
+#include "cli/start.h"
 
 enum { ARGS_MAX = 32 };
 
 extern char **environ;
-
-static enum skf_err path_of(const char *program, char path[4096], struct skf_why *why)
-{
-    char self[4096];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0)
-        return skf_fail_errno(why, errno, "/proc/self/exe");
-    self[n] = 0;
-    char *slash = strrchr(self, '/');
-    if (slash)
-        *slash = 0;
-    SKF_TRY(skf_path(path, 4096, self, program));
-    if (access(path, X_OK) != 0)
-        return skf_fail_errno(why, errno, "%s, which should stand beside skiff", path);
-    return SKF_OK;
-}
 
 /* Runs it with the two pipes as stdout and stderr. */
 static int spawn(const char *path, char *const *argv, int out, int err, pid_t *pid)
@@ -73,10 +57,10 @@ static void close_end(int *fd)
 
 enum skf_err skf_child_start(struct skf_child *c, const char *const *args, struct skf_why *why)
 {
-    char path[4096], *argv[ARGS_MAX];
+    char path[PATH_MAX], *argv[ARGS_MAX];
     int out[2] = {-1, -1}, err[2] = {-1, -1};
     size_t n = 0;
-    SKF_TRY(path_of(c->program, path, why));
+    SKF_TRY(skf_cli_beside(c->program, path, why));
     for (argv[n++] = path; *args && n + 1 < ARGS_MAX; args++)
         argv[n++] = (char *)(uintptr_t)*args;
     argv[n] = NULL;

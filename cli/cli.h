@@ -10,8 +10,10 @@
 #include "base/util.h"
 
 #define SKF_VERB(name) int skf_verb_##name(int argc, char **argv);
+#define SKF_FLEET_VERB(name) SKF_VERB(name)
 #include "verbs.inc"
 #undef SKF_VERB
+#undef SKF_FLEET_VERB
 
 /* Exit statuses. */
 enum { SKF_EXIT_OK = 0, SKF_EXIT_FAILED = 1, SKF_EXIT_USAGE = 2 };

@@ -124,6 +124,16 @@ with socket.socket() as s:
     refused("a port in use: serve", run("serve", "-m", old, "--listen", f"127.0.0.1:{port}"), f"127.0.0.1:{port}")
     refused("a port in use: gateway", run("--listen", f"127.0.0.1:{port}", "--control", at("c.sock"), program=os.path.join(BUILD, "skiff-gateway")), f"127.0.0.1:{port}")
 
+# ---- the fleet's verbs, which are another program's: nobody else waits for gRPC's libraries
+with open(SKIFF, "rb") as f:
+    check(b"libgrpc" not in f.read(), "skiff itself does not load gRPC")
+alone = at("alone")
+os.mkdir(alone)
+shutil.copy(SKIFF, alone)
+refused("a verb of the fleet without its program", run("versions", program=os.path.join(alone, "skiff")), "skiff-fleet", "no such file")
+r, r2 = run("versions", "--help"), run("versions", "--help", program=os.path.join(BUILD, "skiff-fleet"))
+check(r.returncode == 0 and r.stdout.startswith("usage: skiff versions") and r.stdout == r2.stdout, "and with it", r.stderr)
+
 # ---- usage
 for args in (["no-such-verb"], ["diff"], ["diff", old], ["diff", old, new], ["run", "--no-such-option"], ["run", "-m"], ["apply", old, at("d.skd"), "-o", at("n.gguf"), "more"],
              ["devices", "--wait", "no-such-phase"], ["devices", "--timeout", "18446744073709551615"]):
