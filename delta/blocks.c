@@ -9,6 +9,7 @@
 
 /* Rows of fewer elements are no stripes. */
 #define STRIPE_MIN 128
+#define LISTED 2 /* in place of levels' first byte */
 
 static bool open_blocks(enum skf_type t, uint64_t row_bytes, const uint8_t *old, uint8_t *neu, size_t n, struct skf_blocks *b)
 {
@@ -184,6 +185,34 @@ static enum skf_err choose_levels(struct skf_work *w, struct skf_blocks *b)
 }
 
 /* ---- chunks ------------------------------------------------------------------------------------------------------------------ */
+static enum skf_err put_coded(struct skf_work *w, struct skf_blocks *b, struct skf_buf *out)
+{
+    SKF_TRY(choose_levels(w, b));
+    SKF_TRY(skf_levels_put(w, &b->levels, out));
+    SKF_TRY(skf_area_need(&w->flag, b->n));
+    b->moved = w->flag.p;
+    memset(b->moved, 0, b->n);
+    SKF_TRY(skf_halves_put(w, b, out));
+    for (unsigned k = 0; k < b->l->n_fields; k++)
+        SKF_TRY(skf_field_put(w, b, k, out));
+    return SKF_OK;
+}
+
+/* Lists of what changes, without a guess, in place of what stands in `out` from `begin` on, where they are shorter. */
+static enum skf_err put_listed(struct skf_work *w, const struct skf_blocks *b, bool has_guess, size_t begin, struct skf_buf *out)
+{
+    const uint8_t *p;
+    size_t n;
+    SKF_TRY(skf_blocks_spots_put(w, b, out->len - begin - 1 - has_guess, &p, &n));
+    if (!n)
+        return SKF_OK;
+    out->len = begin;
+    if (has_guess)
+        SKF_TRY(skf_buf_u8(out, 0));
+    SKF_TRY(skf_buf_u8(out, LISTED));
+    return skf_buf_put(out, p, n);
+}
+
 enum skf_err skf_blocks_put(struct skf_work *w, enum skf_type t, uint64_t row_bytes, const uint8_t *side, size_t side_n,
                             const uint8_t *old, const uint8_t *neu, size_t n, struct skf_buf *out)
 {
@@ -192,19 +221,14 @@ enum skf_err skf_blocks_put(struct skf_work *w, enum skf_type t, uint64_t row_by
         return SKF_ERR_ARG;
     b.factors.side = side;
     b.factors.side_n = side_n;
-    if (side_n && is_guessable(&b)) {
+    const size_t begin = out->len;
+    const bool has_guess = side_n && is_guessable(&b);
+    if (has_guess) {
         SKF_TRY(skf_factors_choose(w, &b.factors, &(struct skf_choice){.gain = code_bits(&b) / 2, .row = row_change, .ctx = &b}));
         SKF_TRY(skf_factors_put(w, &b.factors, out));
     }
-    SKF_TRY(choose_levels(w, &b));
-    SKF_TRY(skf_levels_put(w, &b.levels, out));
-    SKF_TRY(skf_area_need(&w->flag, b.n));
-    b.moved = w->flag.p;
-    memset(b.moved, 0, b.n);
-    SKF_TRY(skf_halves_put(w, &b, out));
-    for (unsigned k = 0; k < b.l->n_fields; k++)
-        SKF_TRY(skf_field_put(w, &b, k, out));
-    return SKF_OK;
+    SKF_TRY(put_coded(w, &b, out));
+    return put_listed(w, &b, has_guess, begin, out);
 }
 
 enum skf_err skf_blocks_get(struct skf_work *w, struct skf_reader *r, enum skf_type t, uint64_t row_bytes,
@@ -218,6 +242,10 @@ enum skf_err skf_blocks_get(struct skf_work *w, struct skf_reader *r, enum skf_t
     memcpy(b.neu, b.old, n); /* what does not change is right already */
     if (side_n && is_guessable(&b))
         SKF_TRY(skf_factors_get(w, r, &b.factors));
+    if (b.factors.rank == 0 && skf_reader_left(r) && *r->p == LISTED) {
+        r->p++;
+        return skf_blocks_spots_get(w, r, &b);
+    }
     SKF_TRY(skf_levels_get(w, r, &b.levels));
     SKF_TRY(skf_area_need(&w->flag, b.n));
     b.moved = w->flag.p;

@@ -193,5 +193,9 @@ SKF_MUST enum skf_err skf_field_get(struct skf_work *w, struct skf_reader *r, st
 /* Halves of all blocks; sets b->moved. */
 SKF_MUST enum skf_err skf_halves_put(struct skf_work *w, struct skf_blocks *b, struct skf_buf *out);
 SKF_MUST enum skf_err skf_halves_get(struct skf_work *w, struct skf_reader *r, struct skf_blocks *b);
+/* The whole chunk as lists of what changes, in w; *n is 0 where it is not worth it, or that takes `most` bytes or more. */
+SKF_MUST enum skf_err skf_blocks_spots_put(struct skf_work *w, const struct skf_blocks *b, size_t most, const uint8_t **p,
+                                           size_t *n);
+SKF_MUST enum skf_err skf_blocks_spots_get(struct skf_work *w, struct skf_reader *r, const struct skf_blocks *b);
 
 #endif

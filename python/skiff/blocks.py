@@ -1,13 +1,15 @@
-"""Integer differences of quantized blocks (docs/formats.md, "Blocks", "Changes", "Codes that moved")."""
+"""Integer differences of quantized blocks (docs/formats.md, "Blocks", "Changes", "Codes that moved", "Lists")."""
 import numpy as np
 
 from .integer import guess
-from .rans import CONTEXTS, FormatError, differences, raw_string, symbols, unzigzag
+from .rans import CONTEXTS, Bits, FormatError, Reader, differences, raw_string, symbols, unzigzag
+from .spots import spots
 
 K4 = "K4"
 # ggml's number: bytes of a block, places of halves, fields: codes, codes in a unit, bits, bias, planes (byte, bits, run), step and offset.
 D, DM, NONE, TWO, ONE, DC, DC_MC, DC_MC16, DC32 = range(9)
 Q8_0 = 8
+LISTED = 2
 TYPES = {
     2: (18, (0,), ((32, 32, 4, 8, ((2, 4, 16),), D),)),
     3: (20, (0, 2), ((32, 32, 4, 0, ((4, 4, 16),), DM),)),
@@ -216,10 +218,32 @@ class Chunk:
         self.g = guess(r, side, rows, size_of) if self.fields[-1][5] != NONE else None
         if self.g is not None:
             self.g = self.g.ravel()[:n * each].reshape(n, each)
-        kind, self.base = r.u8(), r.svarint()
+        kind, self.rows, self.row_blocks = r.u8(), rows, size_of // each
+        self.is_listed = kind == LISTED and self.g is None
+        if self.is_listed:
+            return
+        self.base = r.svarint()
         if kind > 1 or not -4096 <= self.base <= 4096:
             raise FormatError("levels of no known kind")
         self.level = symbols(r, np.zeros(rows, np.int64)).astype(np.int64) if kind else np.zeros(rows, np.int64)
+
+    def do_lists(self):
+        """Everything that changes, against the old halves and codes."""
+        bits = Bits(Reader(self.r.take(self.r.left())))
+        lists = [(1, 16, at) for at in self.halves] + [(f[0], f[2], f) for f in self.fields]
+        for each, width, what in lists:
+            row, column, d = spots(bits, self.rows, self.row_blocks * each)
+            block = row * self.row_blocks + column // each
+            if (block >= len(self.old)).any():
+                raise FormatError("a change past the end")
+            if width == 16:
+                self.move(block, what, d)
+                continue
+            code = get_codes(self.old, each, width, what[4])
+            code[block, column % each] = v = code[block, column % each] + d & (1 << width) - 1
+            code[block, column % each] = np.where(v > 127, v - 256, v)
+            put_codes(self.new, code, what[4])
+        bits.end()
 
     def contexts(self, step, base, stripe):
         if not -4096 <= base <= 4096:
@@ -302,6 +326,9 @@ def decode(r, kind, row_bytes, old, side):
     if kind not in TYPES or len(old) % TYPES[kind][0]:
         raise FormatError("a type that is not known")
     c = Chunk(r, kind, row_bytes, old, side)
+    if c.is_listed:
+        c.do_lists()
+        return c.new.tobytes()
     is_other, scales = c.do_halves(), (None, None)
     for field in c.fields:
         scales = c.do_field(field, is_other, scales)
