@@ -233,7 +233,7 @@ static enum skf_err report(struct search *s, skf_json *o)
 
 static enum skf_err open_files(struct calibrate *c, struct skf_why *why)
 {
-    SKF_TRY(skf_model_open(c->ask->base, &c->base, why));
+    SKF_TRY(skf_cli_model_open(c->ask->base, &c->base, why));
     if (!skf_model_gguf(c->base))
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: only GGUF models can be calibrated, this is %s", c->ask->base,
                         skf_format_name(skf_model_format(c->base)));

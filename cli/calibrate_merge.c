@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "cli/cli.h"
 #include "model/adapter.h"
 
 enum { PATH_SPACE = 4096 };
@@ -148,7 +149,7 @@ enum skf_err skf_cli_merge_calibrated(const struct calibrate_ask *ask, const cha
     const struct calibrate_new neu = {&m, has, rows, target};
     if (pthread_mutex_init(&m.lock, NULL) != 0)
         return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
-    enum skf_err e = skf_model_open(ask->base, &m.base, why);
+    enum skf_err e = skf_cli_model_open(ask->base, &m.base, why);
     if (e == SKF_OK)
         e = skf_adapter_open(adapter, m.base, ask->base, &m.adapter, why);
     if (e == SKF_OK)

@@ -1,6 +1,7 @@
 /* skiff quantize --base --calibrate: a new model's weights, by their names in the old version, as those to calibrate for (quantize.h). */
 #include "base/alloc.h"
 #include "cli/calibrate.h"
+#include "cli/cli.h"
 #include "cli/quantize.h"
 
 struct quantizing {
@@ -80,9 +81,9 @@ enum skf_err skf_cli_quantize_calibrated(const struct quantize_args *a, skf_json
         return skf_fail(why, SKF_ERR_ARG, "--budget does not go with --calibrate; say --gain 90%% or --bytes 100K");
     if (a->method)
         return skf_fail(why, SKF_ERR_ARG, "--method does not go with --calibrate");
-    enum skf_err e = skf_model_open(a->in, &q.in, why);
+    enum skf_err e = skf_cli_model_open(a->in, &q.in, why);
     if (e == SKF_OK)
-        e = skf_model_open(a->base, &q.base, why);
+        e = skf_cli_model_open(a->base, &q.base, why);
     if (e == SKF_OK)
         e = skf_calibrate(&ask, &neu, report, why);
     skf_model_close(q.base);

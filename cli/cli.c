@@ -142,6 +142,12 @@ bool is_cli_parsed(const struct skf_usage *u, int argc, char **argv, int *status
     return true;
 }
 
+int skf_cli_usage(const char *verb, const char *what)
+{
+    (void)fprintf(stderr, "skiff: %s: %s; `skiff %s --help` tells more\n", verb, what, verb);
+    return SKF_EXIT_USAGE;
+}
+
 /* ---- output ------------------------------------------------------------------------------------------------------------- */
 int skf_cli_fail(enum skf_err e, const struct skf_why *why)
 {

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/util.h"
+#include "model/model.h"
 
 #define SKF_VERB(name) int skf_verb_##name(int argc, char **argv);
 #define SKF_FLEET_VERB(name) SKF_VERB(name)
@@ -43,11 +44,20 @@ struct skf_usage {
  * line on stderr (2). Options may stand anywhere; "--" ends them; --opt=value works. */
 bool is_cli_parsed(const struct skf_usage *u, int argc, char **argv, int *status);
 
+/* One line on stderr, for what is wrong with options taken together; the exit status of wrong usage. */
+int skf_cli_usage(const char *verb, const char *what);
+
 /* Two names of one file that is there: writing the one would destroy the other. */
 bool is_cli_same_file(const char *a, const char *b);
 /* False, and one line on stderr, when `out` is one of these sources under any name, or is there and not a regular file: to be asked
  * before work that takes long. NULL, as `out` or a source, is none. */
 bool is_cli_output_free(const char *verb, const char *out, const char *const *sources, size_t n);
+
+/* SKF_ERR_STATE, and how to go on, for a file that a change in place (`skiff apply --in-place`) left half way: to be asked of every model
+ * that is read. SKF_OK for what is not there. */
+SKF_MUST enum skf_err skf_cli_whole(const char *path, struct skf_why *why);
+/* skf_model_open of such a file. */
+SKF_MUST enum skf_err skf_cli_model_open(const char *path, struct skf_model **m, struct skf_why *why);
 
 /* Prints `skiff: <what>` on stderr and returns SKF_EXIT_FAILED; the text of `why`, or the error's name when it is empty. */
 int skf_cli_fail(enum skf_err e, const struct skf_why *why);

@@ -1,12 +1,6 @@
 /* A model opened by the options of a verb (engine_arg.h). */
 #include "cli/engine_arg.h"
 
-int skf_cli_usage(const char *verb, const char *what)
-{
-    (void)fprintf(stderr, "skiff: %s: %s; `skiff %s --help` tells more\n", verb, what, verb);
-    return SKF_EXIT_USAGE;
-}
-
 int skf_engine_arg_fail(const struct skf_engine_arg *a, enum skf_err e, struct skf_why *why)
 {
     return skf_cli_fail(skf_fail_prefix(why, e, "%s", a->model), why);
@@ -33,7 +27,7 @@ bool is_engine_open(const char *verb, struct skf_engine_arg *a, unsigned slots, 
             *status = skf_cli_usage(verb, "--device takes cpu or cuda");
         return false;
     }
-    enum skf_err e = skf_model_open(a->model, &a->m, &why); /* names the file itself */
+    enum skf_err e = skf_cli_model_open(a->model, &a->m, &why); /* names the file itself */
     if (e != SKF_OK) {
         *status = skf_cli_fail(e, &why);
         return false;

@@ -22,9 +22,6 @@ struct skf_engine_arg {
         .name = "--device", .value = "cpu|cuda", .help = "where to compute; cpu if not given", .text = &(a).device     \
     }
 
-/* One line on stderr and the exit status of wrong usage. */
-int skf_cli_usage(const char *verb, const char *what);
-
 /* Opens model and engine. On failure the error line was printed and *status is the verb's; close in either case. */
 bool is_engine_open(const char *verb, struct skf_engine_arg *a, unsigned slots, int *status);
 void skf_engine_arg_close(struct skf_engine_arg *a);

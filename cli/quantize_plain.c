@@ -155,7 +155,7 @@ static void warn(const struct plain *p)
 static enum skf_err prepare(struct plain *p, struct skf_why *why)
 {
     const struct quantize_args *a = p->a;
-    SKF_TRY(skf_model_open(a->in, &p->m, why));
+    SKF_TRY(skf_cli_model_open(a->in, &p->m, why));
     if (a->imatrix)
         SKF_TRY(skf_imatrix_open(a->imatrix, &p->imatrix, why));
     if (a->calibrate)

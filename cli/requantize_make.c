@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/digest.h"
 #include "base/file.h"
+#include "cli/cli.h"
 #include "cli/requantize_priv.h"
 #include "delta/delta.h"
 
@@ -465,8 +466,8 @@ enum skf_err requant_open(struct requant *r, const struct quantize_args *a, stru
 {
     *r = (struct requant){.a = a};
     SKF_TRY(take_method(r, why));
-    SKF_TRY(skf_model_open(a->in, &r->in, why));
-    SKF_TRY(skf_model_open(a->base, &r->base, why));
+    SKF_TRY(skf_cli_model_open(a->in, &r->in, why));
+    SKF_TRY(skf_cli_model_open(a->base, &r->base, why));
     if (!skf_model_gguf(r->in) || !skf_model_gguf(r->base))
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: not a GGUF file", skf_model_gguf(r->in) ? a->base : a->in);
     SKF_TRY(make_plain(r, why));

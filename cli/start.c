@@ -19,17 +19,31 @@ static void usage(FILE *to, const char *program, const struct skf_cli_verb *verb
     (void)fprintf(to, "\n\n`%s VERB --help` describes one. Exit status: 0 done, 1 failed, 2 wrong usage.\n", program);
 }
 
+/* Puts `from` behind what stands in `line`, without what could speak to a terminal. */
+static size_t put(char *line, size_t at, size_t cap, const char *from)
+{
+    for (; *from && at < cap; from++)
+        line[at++] = (unsigned char)*from < 0x20 || *from == 0x7F ? '?' : *from;
+    return at;
+}
+
 /* Where no guard stands (base/file.h): one line, as for any other failure. What it leaves the next run sweeps. */
 static void on_bus(int sig, siginfo_t *info, void *context)
 {
-    static const char line[] = "skiff: a file became shorter while it was read, or its disk fails\n";
+    char name[256], line[400];
     (void)context;
     static atomic_flag is_told = ATOMIC_FLAG_INIT;
     if (info->si_code > 0) { /* by a read, not by kill() */
         while (atomic_flag_test_and_set(&is_told))
             (void)pause(); /* another thread says it, and ends all */
-        ssize_t put = write(STDERR_FILENO, line, sizeof line - 1);
-        (void)put;
+        bool is_known = has_map_name(info->si_addr, name, sizeof name);
+        size_t n = put(line, 0, sizeof line, "skiff: ");
+        n = put(line, n, sizeof line, is_known ? name : "a file");
+        n = put(line, n, sizeof line - 1, is_known ? ": became shorter while it was read, or its disk fails"
+                                                   : " became shorter while it was read, or its disk fails");
+        line[n++] = '\n';
+        ssize_t written = write(STDERR_FILENO, line, n);
+        (void)written;
         _exit(SKF_EXIT_FAILED);
     }
     (void)signal(sig, SIG_DFL);

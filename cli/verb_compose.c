@@ -7,7 +7,14 @@
 #include "cli/cli.h"
 #include "delta/delta.h"
 
-enum { CHAIN = 64 }; /* deltas at most */
+enum { CHAIN = 4096 }; /* deltas at most */
+
+struct want {
+    const char *out, *const *files; /* the base, and the deltas */
+    size_t n;
+    uint64_t jobs, level;
+    bool is_json;
+};
 
 static int print_json(const struct skf_delta_stats *s, uint64_t parts)
 {
@@ -46,17 +53,52 @@ static const char *check_files(const char *out, const char *const *files, size_t
     return NULL;
 }
 
+/* What is wrong with what was asked for, or NULL. */
+static const char *wrong_with(const struct want *w, uint64_t *parts)
+{
+    if (!w->out)
+        return "-o FILE.skd is missing";
+    if (w->level > 19)
+        return "--level: 1 to 19";
+    if (w->jobs > 1024)
+        return "--jobs: at most 1024";
+    if (w->n < 3)
+        return "a chain has two deltas or more: BASE FIRST.skd NEXT.skd...; one by itself is what it is";
+    return check_files(w->out, w->files, w->n, parts);
+}
+
+static int compose(const struct want *w, uint64_t parts)
+{
+    struct skf_why why = {{0}};
+    struct skf_delta_stats stats;
+    struct skf_delta_opts o = {.jobs = (unsigned)w->jobs, .level = (int)w->level, .progress = skf_cli_progress("compose")};
+    enum skf_err e = skf_cli_whole(w->files[0], &why);
+    if (e == SKF_OK) {
+        skf_draft_sweep_of(w->out, NULL); /* versions between, of a run that was killed */
+        e = skf_delta_compose(w->files[0], w->files + 1, w->n - 1, w->out, &o, &stats, &why);
+    }
+    if (e != SKF_OK)
+        return skf_cli_fail(e, &why);
+    skf_cli_progress_end();
+    if (w->is_json)
+        return print_json(&stats, parts);
+    char a[16], b[16];
+    (void)printf("%s: %s in place of %s in %zu deltas, %.1f s\n", w->out, skf_human_bytes(stats.bytes, a), skf_human_bytes(parts, b),
+                 w->n - 1, stats.seconds);
+    return SKF_EXIT_OK;
+}
+
 int skf_verb_compose(int argc, char **argv)
 {
-    const char *out = NULL, *files[CHAIN + 1] = {NULL};
-    uint64_t jobs = 0, level = 0, parts = 0;
-    bool is_json = false;
+    static const char *files[CHAIN + 1];
+    struct want w = {.files = files};
+    uint64_t parts = 0;
     const struct skf_opt opts[] = {
-        {.name = "--output", .letter = 'o', .value = "FILE.skd", .help = "where the delta from BASE to the last version goes", .text = &out},
-        {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &jobs},
-        {.name = "--level", .value = "N", .help = "zstd level of bytes that are no tensors, 1 to 19 (9)", .number = &level,
+        {.name = "--output", .letter = 'o', .value = "FILE.skd", .help = "where the delta from BASE to the last version goes", .text = &w.out},
+        {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &w.jobs},
+        {.name = "--level", .value = "N", .help = "zstd level of bytes that are no tensors, 1 to 19 (19)", .number = &w.level,
          .is_positive = true},
-        {.name = "--json", .help = "one JSON object on standard output", .flag = &is_json},
+        {.name = "--json", .help = "one JSON object on standard output", .flag = &w.is_json},
     };
     const struct skf_usage u = {.verb = "compose",
                                 .args = "BASE FIRST.skd NEXT.skd... -o FILE.skd",
@@ -66,33 +108,11 @@ int skf_verb_compose(int argc, char **argv)
                                 .n_opts = SKF_COUNT(opts),
                                 .positional = files,
                                 .min_args = 2,
-                                .max_args = CHAIN + 1};
+                                .max_args = CHAIN + 1,
+                                .n_args = &w.n};
     int status;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
-    size_t n = 0;
-    while (n <= CHAIN && files[n])
-        n++;
-    const char *wrong = !out              ? "-o FILE.skd is missing"
-                        : level > 19      ? "--level: 1 to 19"
-                        : jobs > 1024     ? "--jobs: at most 1024"
-                                          : check_files(out, files, n, &parts);
-    if (wrong) {
-        (void)fprintf(stderr, "skiff: compose: %s\n", wrong);
-        return SKF_EXIT_USAGE;
-    }
-    struct skf_why why = {{0}};
-    struct skf_delta_stats stats;
-    struct skf_delta_opts o = {.jobs = (unsigned)jobs, .level = (int)level, .progress = skf_cli_progress("compose")};
-    skf_draft_sweep_of(out, NULL); /* versions between, of a run that was killed */
-    enum skf_err e = skf_delta_compose(files[0], files + 1, n - 1, out, &o, &stats, &why);
-    if (e != SKF_OK)
-        return skf_cli_fail(e, &why);
-    skf_cli_progress_end();
-    if (is_json)
-        return print_json(&stats, parts);
-    char a[16], b[16];
-    (void)printf("%s: %s in place of %s in %zu deltas, %.1f s\n", out, skf_human_bytes(stats.bytes, a), skf_human_bytes(parts, b),
-                 n - 1, stats.seconds);
-    return SKF_EXIT_OK;
+    const char *wrong = wrong_with(&w, &parts);
+    return wrong ? skf_cli_usage("compose", wrong) : compose(&w, parts);
 }

@@ -118,8 +118,8 @@ static enum skf_err run(struct diff *d, const char *old_path, const char *new_pa
     const char *path;
     struct skf_delta_opts opts = {.jobs = (unsigned)w->jobs, .level = (int)w->level, .progress = skf_cli_progress("diff")};
     opts.progress.share = (unsigned)w->share;
-    SKF_TRY(skf_model_open(old_path, &d->old, why));
-    SKF_TRY(skf_model_open(new_path, &d->neu, why));
+    SKF_TRY(skf_cli_model_open(old_path, &d->old, why));
+    SKF_TRY(skf_cli_model_open(new_path, &d->neu, why));
     if (w->adapter)
         SKF_TRY(skf_adapter_open(w->adapter, d->old, old_path, &d->adapter, why));
     opts.adapter = d->adapter;

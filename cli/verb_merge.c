@@ -45,7 +45,9 @@ static int merge(const struct asked *q)
     struct skf_why why = {{0}};
     struct skf_merge_stats stats;
     struct skf_progress progress = skf_cli_progress("merging");
-    enum skf_err e = skf_merge(q->files[0], q->files[1], q->out, (unsigned)q->jobs, &progress, &stats, &why);
+    enum skf_err e = skf_cli_whole(q->files[0], &why);
+    if (e == SKF_OK)
+        e = skf_merge(q->files[0], q->files[1], q->out, (unsigned)q->jobs, &progress, &stats, &why);
     skf_cli_progress_end();
     return e == SKF_OK ? report(q->out, &stats, q->is_json) : skf_cli_fail(e, &why);
 }
@@ -137,10 +139,8 @@ int skf_verb_merge(int argc, char **argv)
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
     const char *wrong = check(&q);
-    if (wrong) {
-        (void)fprintf(stderr, "skiff: merge: %s; `skiff merge --help` tells more\n", wrong);
-        return SKF_EXIT_USAGE;
-    }
+    if (wrong)
+        return skf_cli_usage("merge", wrong);
     const char *const sources[] = {q.files[0], q.files[1], q.calibrate, q.text};
     if (!is_cli_output_free("merge", q.out, sources, SKF_COUNT(sources)))
         return SKF_EXIT_USAGE;

@@ -227,6 +227,7 @@ static enum skf_err prepare(struct serve *s, struct skf_why *why)
     struct stat st;
     if (stat(s->model, &st) != 0)
         return skf_fail_errno(why, errno, "%s", s->model);
+    SKF_TRY(skf_cli_whole(s->model, why));
     if (n > 5 && strcmp(name + n - 5, ".gguf") == 0)
         n -= 5;
     for (size_t i = 0; i < SKF_MIN(n, sizeof s->name - 1); i++)
@@ -270,10 +271,8 @@ int skf_verb_serve(int argc, char **argv)
         return status;
     const char *wrong = !s.model ? "-m MODEL is missing" : threads > 1024 ? "--threads: at most 1024" :
                         context > 1u << 20 ? "--context: at most 1,048,576" : NULL;
-    if (wrong) {
-        (void)fprintf(stderr, "skiff: serve: %s\n", wrong);
-        return SKF_EXIT_USAGE;
-    }
+    if (wrong)
+        return skf_cli_usage("serve", wrong);
     if (threads)
         (void)snprintf(s.threads, sizeof s.threads, "%u", (unsigned)threads);
     if (context)

@@ -107,6 +107,7 @@ static enum skf_err show(const char *path, bool with_root, skf_json **o, struct 
 {
     struct skf_map map = {0};
     struct skf_progress progress = skf_cli_progress("hashing");
+    SKF_TRY(skf_cli_whole(path, why));
     SKF_TRY(skf_map_open(path, &map, why));
     enum skf_err e;
     if (map.size >= 4 && memcmp(map.data, "SKD\x1a", 4) == 0)
