@@ -6,7 +6,7 @@
 
 #include "delta/blocks_priv.h"
 
-#define BATCH 2048 /* codes, a multiple of RANS_MANY and of every unit */
+#define BATCH 2048 /* codes, a multiple of RANS_MOST and of every unit */
 #define UNITS (BATCH / 8) /* codes that can move come in eights at least */
 
 struct batch {
@@ -196,17 +196,23 @@ enum skf_err skf_moved_put(struct skf_work *w, const struct skf_blocks *b, const
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------------------- */
+/* Symbols come in multiples of RANS_MOST: codes that are left over wait for the next batch. */
+#define ROOM (BATCH + RANS_MOST)
 struct getting {
     const struct skf_blocks *b;
     const struct skf_plan *p;
     struct skf_syms_in in;
     struct skf_bits_in raw;
+    uint32_t n; /* codes that wait */
+    int8_t want[ROOM], turn[ROOM];
+    uint8_t key[ROOM];
+    uint32_t unit[ROOM / 8];
 };
 
 /* Codes of small symbols, all at once: what a code's bits leave of the sum. Whether some were not small. */
-static SKF_LOOPS bool undo(const uint8_t *restrict sym, const struct skf_predictions *t, int8_t *restrict code, uint32_t n)
+static SKF_LOOPS bool undo(const uint8_t *restrict sym, const int8_t *restrict want, const int8_t *restrict turn, int8_t *restrict code,
+                           uint32_t n)
 {
-    const int8_t *restrict want = t->code, *restrict turn = t->turn;
     uint8_t most = 0;
     for (uint32_t i = 0; i < n; i++) {
         uint8_t s = sym[i];
@@ -217,39 +223,54 @@ static SKF_LOOPS bool undo(const uint8_t *restrict sym, const struct skf_predict
     return most >= SKF_SMALL;
 }
 
-static enum skf_err get_batch(void *ctx, const struct batch *t)
+/* The codes of the first `units` units, into their blocks: those of one block together. */
+static void write_units(const struct getting *k, const int8_t *code, uint32_t units)
 {
-    struct getting *k = ctx;
     const struct skf_codes *f = k->p->f;
-    const uint32_t n = t->n * f->unit;
-    int8_t want[BATCH], turn[BATCH], code[BATCH], all[BLOCKS_CODES];
-    uint8_t key[BATCH], sym[BATCH];
-    const struct skf_predictions out = {want, key, turn};
-    t->predict(t->code, t->guess, t->map, t->n, f->unit, &t->range, &out);
-    SKF_TRY(skf_syms_some(&k->in, sym, key, n));
-    if (undo(sym, &out, code, n))
-        for (uint32_t i = 0; i < n; i++) {
-            int64_t d;
-            if (sym[i] < SKF_SMALL)
-                continue;
-            if (!skf_bucket_get(&k->raw, sym[i], 1, &d))
-                return SKF_ERR_FORMAT;
-            code[i] = (int8_t)(want[i] + (turn[i] ? -d : d));
-        }
-    for (uint32_t u = 0; u < t->n;) { /* the units of one block together */
-        const uint32_t i = t->unit[u] / k->p->units;
+    int8_t all[BLOCKS_CODES];
+    for (uint32_t u = 0; u < units;) {
+        const uint32_t i = k->unit[u] / k->p->units;
         uint8_t *block = skf_new_block(k->b, i);
         const int8_t *c = code + u * f->unit;
         if (k->p->units == 1) {
             u++;
         } else {
             skf_codes_get(f, block, all);
-            for (; u < t->n && t->unit[u] / k->p->units == i; u++)
-                memcpy(all + t->unit[u] % k->p->units * f->unit, code + u * f->unit, f->unit);
+            for (; u < units && k->unit[u] / k->p->units == i; u++)
+                memcpy(all + k->unit[u] % k->p->units * f->unit, code + u * f->unit, f->unit);
             c = all;
         }
         skf_codes_set(f, block, c);
     }
+}
+
+static enum skf_err get_batch(void *ctx, const struct batch *t)
+{
+    struct getting *k = ctx;
+    const unsigned each = k->p->f->unit;
+    const struct skf_predictions out = {k->want + k->n, k->key + k->n, k->turn + k->n};
+    int8_t code[ROOM];
+    uint8_t sym[ROOM];
+    t->predict(t->code, t->guess, t->map, t->n, each, &t->range, &out);
+    memcpy(k->unit + k->n / each, t->unit, t->n * sizeof *t->unit);
+    k->n += t->n * each;
+    const uint32_t n = t->first + t->n == k->p->n_moved ? k->n : k->n & ~(RANS_MOST - 1u);
+    SKF_TRY(skf_syms_some(&k->in, sym, k->key, n));
+    if (undo(sym, k->want, k->turn, code, n))
+        for (uint32_t i = 0; i < n; i++) {
+            int64_t d;
+            if (sym[i] < SKF_SMALL)
+                continue;
+            if (!skf_bucket_get(&k->raw, sym[i], 1, &d))
+                return SKF_ERR_FORMAT;
+            code[i] = (int8_t)(k->want[i] + (k->turn[i] ? -d : d));
+        }
+    write_units(k, code, n / each);
+    k->n -= n;
+    memmove(k->want, k->want + n, k->n);
+    memmove(k->turn, k->turn + n, k->n);
+    memmove(k->key, k->key + n, k->n);
+    memmove(k->unit, k->unit + n / each, k->n / each * sizeof *k->unit);
     return SKF_OK;
 }
 

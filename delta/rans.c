@@ -1,4 +1,4 @@
-/* Interleaved rANS (rans_priv.h): tables from counts, the encoder, and the decoder that every machine has. */
+/* Interleaved rANS (rans_priv.h): tables from counts, and the encoder. */
 #include "delta/rans_priv.h"
 
 #include <math.h>
@@ -8,10 +8,9 @@
 /* Bits that a table takes beyond its frequencies, and a guess at those of each symbol: what sharing a table saves. */
 #define TABLE_BITS 12
 #define FREQ_BITS 9
-/* Payloads under this many bytes are not worth the states of many lanes. */
+/* Payloads under this many bytes are not worth the states of many lanes, or of the most. */
 #define MANY_BYTES 3000
-
-enum { TABLE_NONE, TABLE_SAME, TABLE_NEW };
+#define MOST_BYTES 20000
 
 struct tables { /* of the encoder */
     uint32_t count[SKF_CONTEXTS][KINDS];
@@ -44,10 +43,10 @@ static double share_tables(struct tables *t)
     for (int c = 0; c < SKF_CONTEXTS; c++) {
         unsigned used, together;
         double own = cost_of(t->count[c], &used);
-        t->kind[c] = TABLE_NONE;
+        t->kind[c] = RANS_TABLE_NONE;
         if (!used)
             continue;
-        t->kind[c] = TABLE_NEW;
+        t->kind[c] = RANS_TABLE_NEW;
         if (head >= 0) {
             for (unsigned i = 0; i < KINDS; i++)
                 sum[i] = t->count[head][i] + t->count[c][i];
@@ -56,7 +55,7 @@ static double share_tables(struct tables *t)
                 all += joint - head_cost;
                 head_cost = joint;
                 memcpy(t->count[head], sum, sizeof sum);
-                t->kind[c] = TABLE_SAME;
+                t->kind[c] = RANS_TABLE_SAME;
                 continue;
             }
         }
@@ -117,43 +116,6 @@ static void put_table(struct skf_bits_out *b, const uint16_t *freq)
     }
 }
 
-static bool get_freq(struct skf_bits_in *b, unsigned left, unsigned *freq, unsigned *zeros)
-{
-    uint64_t len, v;
-    *freq = *zeros = 0;
-    if (!skf_bits_get(b, 4, &len) || len > RANS_BITS_MAX + 1)
-        return false;
-    if (len == 0) {
-        if (!skf_bits_get(b, 4, &v))
-            return false;
-        *zeros = (unsigned)v;
-        return true;
-    }
-    if (!skf_bits_get(b, (unsigned)len - 1, &v))
-        return false;
-    *freq = (1u << (len - 1)) + (unsigned)v;
-    return *freq <= left;
-}
-
-static bool get_table(struct skf_bits_in *b, unsigned bits, uint32_t *entries)
-{
-    uint64_t last;
-    unsigned at = 0, size = 1u << bits, freq, zeros;
-    if (!skf_bits_get(b, 8, &last))
-        return false;
-    for (unsigned i = 0; i <= last; i++) {
-        if (!get_freq(b, size - at, &freq, &zeros))
-            return false;
-        for (unsigned k = 0; k < freq; k++)
-            entries[at + k] = RANS_ENTRY(i, freq, k);
-        at += freq;
-        i += zeros;
-        if (freq == 0 && i >= last)
-            return false; /* the last symbol is one that occurs */
-    }
-    return at == size;
-}
-
 /* Bits that the table of these frequencies takes, and its symbols by it. */
 static double table_cost(const uint32_t *count, const uint16_t *freq, unsigned bits)
 {
@@ -175,7 +137,7 @@ static unsigned choose_bits(struct tables *t)
     for (unsigned bits = RANS_BITS_MAX; bits > RANS_BITS_MIN; bits--) {
         double cost = 0;
         for (unsigned c = 0; c < SKF_CONTEXTS; c++) {
-            if (t->kind[c] != TABLE_NEW)
+            if (t->kind[c] != RANS_TABLE_NEW)
                 continue;
             normalize(t->count[c], t->freq[c], bits);
             cost += table_cost(t->count[c], t->freq[c], bits);
@@ -189,16 +151,16 @@ static unsigned choose_bits(struct tables *t)
 }
 
 /* ---- encoding ---------------------------------------------------------------------------------------------------------------- */
-static enum skf_err put_words(struct skf_work *w, const struct skf_syms *s, const struct tables *t, unsigned bits,
-                              unsigned lanes, struct skf_buf *out)
+/* The words, in w->words' last *n bytes, and the states that they leave. */
+static enum skf_err make_words(struct skf_work *w, const struct skf_syms *s, const struct tables *t, unsigned bits,
+                               unsigned lanes, uint32_t *x, size_t *n)
 {
-    uint32_t x[RANS_MANY];
     size_t room = 2 * (size_t)s->n;
     SKF_TRY(skf_area_need(&w->words, room));
     uint8_t *end = w->words.p + room, *p = end;
     uint8_t head[KINDS]; /* whose table a context has */
     for (unsigned c = 0, from = 0; c < SKF_CONTEXTS; c++) {
-        from = t->kind[c] == TABLE_NEW ? c : from;
+        from = t->kind[c] == RANS_TABLE_NEW ? c : from;
         head[c] = (uint8_t)from;
     }
     for (unsigned i = 0; i < lanes; i++)
@@ -214,10 +176,8 @@ static enum skf_err put_words(struct skf_work *w, const struct skf_syms *s, cons
         }
         *state = ((v / f) << bits) + v % f + at;
     }
-    for (unsigned i = 0; i < lanes; i++)
-        SKF_TRY(skf_buf_u32(out, x[i]));
-    SKF_TRY(skf_put_varint(out, (uint64_t)(end - p) / 2));
-    return skf_buf_put(out, p, (size_t)(end - p));
+    *n = (size_t)(end - p);
+    return SKF_OK;
 }
 
 static enum skf_err count_all(struct skf_work *w, const struct skf_syms *s, struct tables **t)
@@ -240,7 +200,9 @@ enum skf_err skf_syms_cost(struct skf_work *w, const struct skf_syms *s, double 
 
 enum skf_err skf_syms_put(struct skf_work *w, const struct skf_syms *s, struct skf_buf *out)
 {
-    uint8_t packed[SKF_CONTEXTS * (KINDS * 2 + 2) + 16];
+    uint8_t packed[SKF_CONTEXTS * (KINDS * 2 + 2) + 5 * RANS_MOST + 16];
+    uint32_t x[RANS_MOST];
+    size_t n;
     struct skf_bits_out b = {.p = packed};
     if (s->n == 0)
         return SKF_OK;
@@ -248,10 +210,11 @@ enum skf_err skf_syms_put(struct skf_work *w, const struct skf_syms *s, struct s
     SKF_TRY(count_all(w, s, &t));
     double cost = share_tables(t);
     unsigned bits = choose_bits(t);
-    unsigned lanes = cost < 8.0 * MANY_BYTES ? RANS_FEW : RANS_MANY;
+    unsigned form = cost < 8.0 * MANY_BYTES ? 0 : cost < 8.0 * MOST_BYTES ? 1 : 2;
+    unsigned lanes = form == 0 ? RANS_FEW : form == 1 ? RANS_MANY : RANS_MOST;
     for (unsigned c = 0; c < SKF_CONTEXTS; c++) {
         skf_bits_put(&b, t->kind[c], 2);
-        if (t->kind[c] != TABLE_NEW)
+        if (t->kind[c] != RANS_TABLE_NEW)
             continue;
         normalize(t->count[c], t->freq[c], bits);
         for (unsigned i = 0, at = 0; i < KINDS; i++) {
@@ -260,154 +223,14 @@ enum skf_err skf_syms_put(struct skf_work *w, const struct skf_syms *s, struct s
         }
         put_table(&b, t->freq[c]);
     }
-    SKF_TRY(skf_buf_u8(out, (uint8_t)(bits | (lanes == RANS_MANY ? 16 : 0))));
+    SKF_TRY(make_words(w, s, t, bits, lanes, x, &n));
+    for (unsigned i = 0; i < lanes; i++) {
+        unsigned k = bit_length(x[i]) - 17;
+        skf_bits_put(&b, k, 4);
+        skf_bits_put(&b, x[i] & ((RANS_LOW << k) - 1), 16 + k);
+    }
+    SKF_TRY(skf_buf_u8(out, (uint8_t)(bits | form << 4)));
     SKF_TRY(skf_buf_put(out, packed, (size_t)(skf_bits_end(&b) - packed)));
-    return put_words(w, s, t, bits, lanes, out);
-}
-
-/* ---- decoding ---------------------------------------------------------------------------------------------------------------- */
-/* Contexts that share a table have one; those that do not occur have one of zeros: a key may name it all the same, which is
- * harmless, and never random memory. */
-static enum skf_err get_tables(struct skf_area *area, struct skf_reader *in, struct rans *r)
-{
-    size_t size = (size_t)1 << r->bits;
-    unsigned n = 0, zero = SKF_CONTEXTS;
-    SKF_TRY(skf_area_need(area, (SKF_CONTEXTS + 1) * sizeof(uint32_t) << RANS_BITS_MAX));
-    struct skf_bits_in b = {.p = in->p, .end = in->end};
-    uint32_t *tables = (uint32_t *)(void *)area->p;
-    bool has_one = false;
-    uint8_t last = 0;
-    for (unsigned c = 0; c < SKF_CONTEXTS; c++) {
-        uint64_t kind;
-        if (!skf_bits_get(&b, 2, &kind) || kind > TABLE_NEW || (kind == TABLE_SAME && !has_one))
-            return SKF_ERR_FORMAT;
-        if (kind == TABLE_NONE && zero == SKF_CONTEXTS) {
-            zero = n++;
-            memset(tables + zero * size, 0, size * sizeof *tables);
-        }
-        if (kind == TABLE_NEW) {
-            last = (uint8_t)n++;
-            if (!get_table(&b, r->bits, tables + last * size))
-                return SKF_ERR_FORMAT;
-            has_one = true;
-        }
-        r->table[c] = kind == TABLE_NONE ? (uint8_t)zero : last;
-    }
-    if (b.acc != 0)
-        return SKF_ERR_FORMAT;
-    in->p = b.p;
-    r->tables = tables;
-    return SKF_OK;
-}
-
-static inline uint32_t step(const struct rans *r, uint32_t v, uint8_t key, uint8_t *sym)
-{
-    uint32_t e = r->tables[((uint32_t)r->table[key] << r->bits) + (v & ((1u << r->bits) - 1))];
-    *sym = (uint8_t)e;
-    return ((e >> 8 & 0xfff) + 1) * (v >> r->bits) + (e >> 20);
-}
-
-/* While the words last for every lane, none has to be asked for. */
-uint32_t rans_run_ref(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n)
-{
-    const struct rans at = *r;
-    const uint8_t *p = r->p;
-    uint32_t i = 0;
-    for (; n - i >= RANS_MANY && r->end - p >= 2 * RANS_MANY; i += RANS_MANY) {
-        for (unsigned k = 0; k < RANS_MANY; k++) {
-            uint32_t v = step(&at, r->x[k], key[i + k], &sym[i + k]), more = v << 16 | skf_le16(p);
-            bool is_low = v < RANS_LOW;
-            r->x[k] = is_low ? more : v;
-            p += is_low ? 2 : 0;
-        }
-    }
-    r->p = p;
-    return i;
-}
-
-static enum skf_err run_careful(struct rans *r, unsigned lanes, uint8_t *sym, const uint8_t *key, uint32_t from,
-                                uint32_t n)
-{
-    for (uint32_t i = from; i < n; i++) {
-        uint32_t *x = &r->x[i & (lanes - 1)], v = step(r, *x, key[i], &sym[i]);
-        if (v < RANS_LOW) {
-            if (r->p == r->end)
-                return SKF_ERR_FORMAT;
-            v = v << 16 | skf_le16(r->p);
-            r->p += 2;
-        }
-        *x = v;
-    }
-    return SKF_OK;
-}
-
-static uint32_t run_many(enum skf_isa isa, struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n)
-{
-#if defined __x86_64__
-    if (isa == SKF_ISA_AVX512 || isa == SKF_ISA_AMX)
-        return rans_run_avx512(r, sym, key, n);
-    if (isa == SKF_ISA_AVX2)
-        return rans_run_avx2(r, sym, key, n);
-#elif defined __aarch64__
-    if (isa == SKF_ISA_NEON)
-        return rans_run_neon(r, sym, key, n);
-#endif
-    return rans_run_ref(r, sym, key, n);
-}
-
-enum skf_err skf_syms_begin(struct skf_work *w, struct skf_area *tables, struct skf_reader *in, uint32_t n,
-                            struct skf_syms_in *s)
-{
-    uint8_t form;
-    const uint8_t *words;
-    uint64_t n_words;
-    struct rans *r = &s->r;
-    s->left = n;
-    s->isa = w->isa;
-    if (n == 0)
-        return SKF_OK;
-    SKF_TRY(skf_get_u8(in, &form));
-    r->bits = form & 15;
-    s->lanes = form & 16 ? RANS_MANY : RANS_FEW;
-    if (r->bits < RANS_BITS_MIN || r->bits > RANS_BITS_MAX || form > 31)
-        return SKF_ERR_FORMAT;
-    SKF_TRY(get_tables(tables, in, r));
-    for (unsigned i = 0; i < s->lanes; i++) {
-        SKF_TRY(skf_get_u32(in, &r->x[i]));
-        if (r->x[i] < RANS_LOW)
-            return SKF_ERR_FORMAT;
-    }
-    for (unsigned i = s->lanes; i < RANS_MANY; i++)
-        r->x[i] = RANS_LOW;
-    SKF_TRY(skf_get_varint(in, &n_words));
-    if (n_words > n) /* a symbol takes one at most */
-        return SKF_ERR_FORMAT;
-    SKF_TRY(skf_get_bytes(in, 2 * n_words, &words));
-    r->p = words;
-    r->end = words + 2 * n_words;
-    return SKF_OK;
-}
-
-enum skf_err skf_syms_some(struct skf_syms_in *s, uint8_t *sym, const uint8_t *key, uint32_t n)
-{
-    if (n == 0)
-        return SKF_OK;
-    if (n > s->left || (n < s->left && n % RANS_MANY))
-        return SKF_ERR_INTERNAL;
-    uint32_t done = s->lanes == RANS_MANY ? run_many(s->isa, &s->r, sym, key, n) : 0;
-    SKF_TRY(run_careful(&s->r, s->lanes, sym, key, done, n));
-    s->left -= n;
-    if (s->left)
-        return SKF_OK;
-    for (unsigned i = 0; i < s->lanes; i++)
-        if (s->r.x[i] != RANS_LOW)
-            return SKF_ERR_FORMAT;
-    return s->r.p == s->r.end ? SKF_OK : SKF_ERR_FORMAT;
-}
-
-enum skf_err skf_syms_get(struct skf_work *w, struct skf_reader *r, const struct skf_syms *s)
-{
-    struct skf_syms_in in;
-    SKF_TRY(skf_syms_begin(w, &w->tables, r, s->n, &in));
-    return skf_syms_some(&in, s->sym, s->key, s->n);
+    SKF_TRY(skf_put_varint(out, n / 2));
+    return skf_buf_put(out, w->words.p + 2 * (size_t)s->n - n, n);
 }

@@ -41,12 +41,13 @@ static inline __attribute__((always_inline)) unsigned step(__m256i *x, const uin
     return (unsigned)__builtin_popcount(m);
 }
 
-uint32_t rans_run_avx2(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n)
+static inline __attribute__((always_inline)) uint32_t run(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n,
+                                                          const unsigned lanes)
 {
     uint32_t place[256];
-    __m256i x[4];
+    __m256i x[RANS_MOST / 8];
     make_places(place);
-    for (unsigned k = 0; k < 4; k++)
+    for (unsigned k = 0; k < lanes / 8; k++)
         x[k] = _mm256_loadu_si256((const __m256i *)(const void *)(r->x + 8 * k));
     const __m256i mask = _mm256_set1_epi32((1 << r->bits) - 1);
     const __m128i bits = _mm_cvtsi32_si128((int)r->bits);
@@ -54,17 +55,25 @@ uint32_t rans_run_avx2(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_
     const uint8_t *p = r->p, *end = r->end;
     const struct rans_numbers numbers = rans_numbers_of(r);
     uint32_t i = 0;
-    for (; n - i >= RANS_MANY && end - p >= 2 * RANS_MANY; i += RANS_MANY) {
-        __m256i all = rans_tables_of(&numbers, key + i);
-        __m128i lo = _mm256_castsi256_si128(all), hi = _mm256_extracti128_si256(all, 1);
-        p += 2 * step(&x[0], tables, mask, bits, place, p, sym + i, lo);
-        p += 2 * step(&x[1], tables, mask, bits, place, p, sym + i + 8, _mm_unpackhi_epi64(lo, lo));
-        p += 2 * step(&x[2], tables, mask, bits, place, p, sym + i + 16, hi);
-        p += 2 * step(&x[3], tables, mask, bits, place, p, sym + i + 24, _mm_unpackhi_epi64(hi, hi));
+    for (; n - i >= lanes && end - p >= 2 * (ptrdiff_t)lanes; i += lanes) {
+        for (unsigned k = 0; k < lanes / 32; k++) {
+            __m256i all = rans_tables_of(&numbers, key + i + 32 * k);
+            __m128i lo = _mm256_castsi256_si128(all), hi = _mm256_extracti128_si256(all, 1);
+            uint8_t *to = sym + i + 32 * k;
+            p += 2 * step(&x[4 * k], tables, mask, bits, place, p, to, lo);
+            p += 2 * step(&x[4 * k + 1], tables, mask, bits, place, p, to + 8, _mm_unpackhi_epi64(lo, lo));
+            p += 2 * step(&x[4 * k + 2], tables, mask, bits, place, p, to + 16, hi);
+            p += 2 * step(&x[4 * k + 3], tables, mask, bits, place, p, to + 24, _mm_unpackhi_epi64(hi, hi));
+        }
     }
-    for (unsigned k = 0; k < 4; k++)
+    for (unsigned k = 0; k < lanes / 8; k++)
         _mm256_storeu_si256((__m256i *)(void *)(r->x + 8 * k), x[k]);
     r->p = p;
     return i;
+}
+
+uint32_t rans_run_avx2(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n)
+{
+    return r->lanes == RANS_MANY ? run(r, sym, key, n, RANS_MANY) : run(r, sym, key, n, RANS_MOST);
 }
 #endif

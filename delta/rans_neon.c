@@ -53,29 +53,35 @@ static inline __attribute__((always_inline)) uint32x4_t base_of(uint8x16_t table
     return vshlq_u32(k & 1 ? vmovl_u16(vget_high_u16(h)) : vmovl_u16(vget_low_u16(h)), up);
 }
 
-uint32_t rans_run_neon(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n)
+static inline __attribute__((always_inline)) uint32_t run(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n,
+                                                          const unsigned lanes)
 {
     uint8_t place[16][16];
-    uint32x4_t x[8];
+    uint32x4_t x[RANS_MOST / 4];
     make_places(place);
-    for (unsigned k = 0; k < 8; k++)
+    for (unsigned k = 0; k < lanes / 4; k++)
         x[k] = vld1q_u32(r->x + 4 * k);
-    const uint8x16x3_t numbers = {{vld1q_u8(r->table), vld1q_u8(r->table + 16), vld1q_u8(r->table + 32)}};
+    const uint8x16x3_t numbers = {{vld1q_u8(r->number), vld1q_u8(r->number + 16), vld1q_u8(r->number + 32)}};
     const uint32x4_t mask = vdupq_n_u32((1u << r->bits) - 1);
     const int32x4_t up = vdupq_n_s32((int32_t)r->bits), down = vdupq_n_s32(-(int32_t)r->bits);
     const uint8_t *p = r->p, *end = r->end;
     uint32_t i = 0;
-    for (; n - i >= RANS_MANY && end - p >= 2 * RANS_MANY; i += RANS_MANY) {
-        for (unsigned half = 0; half < 2; half++) {
+    for (; n - i >= lanes && end - p >= 2 * (ptrdiff_t)lanes; i += lanes) {
+        for (unsigned half = 0; half < lanes / 16; half++) {
             uint8x16_t table = vqtbl3q_u8(numbers, vld1q_u8(key + i + 16 * half));
             for (unsigned k = 0; k < 4; k++)
                 p += 2 * step(&x[4 * half + k], r->tables, base_of(table, k, up), mask, down, place, p,
                               sym + i + 16 * half + 4 * k);
         }
     }
-    for (unsigned k = 0; k < 8; k++)
+    for (unsigned k = 0; k < lanes / 4; k++)
         vst1q_u32(r->x + 4 * k, x[k]);
     r->p = p;
     return i;
+}
+
+uint32_t rans_run_neon(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n)
+{
+    return r->lanes == RANS_MANY ? run(r, sym, key, n, RANS_MANY) : run(r, sym, key, n, RANS_MOST);
 }
 #endif

@@ -6,7 +6,7 @@
 
 #include "delta/rans_priv.h"
 
-_Static_assert(SKF_CONTEXTS == 48 && RANS_MANY == 32, "three shuffles of 16 look the tables up");
+_Static_assert(SKF_CONTEXTS == 48, "three shuffles of 16 look the tables up");
 
 struct rans_numbers {
     __m256i of[3]; /* of contexts 0 to 15, 16 to 31, 32 to 47, in both halves */
@@ -16,7 +16,7 @@ static inline struct rans_numbers rans_numbers_of(const struct rans *r)
 {
     struct rans_numbers n;
     for (unsigned k = 0; k < 3; k++)
-        n.of[k] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(r->table + 16 * k)));
+        n.of[k] = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(r->number + 16 * k)));
     return n;
 }
 

@@ -565,7 +565,7 @@ static bool add(const struct decoding *c, const uint8_t *base, const uint8_t *sy
     return is_whole;
 }
 
-/* Symbols come in multiples of RANS_MANY, contexts in rows: what they leave over waits for the next. */
+/* Symbols come in multiples of RANS_MOST, contexts in rows: what they leave over waits for the next. */
 static enum skf_err get_dense(struct skf_work *w, struct skf_reader *r, struct decoding *c)
 {
     struct skf_words *o = &c->o;
@@ -579,7 +579,7 @@ static enum skf_err get_dense(struct skf_work *w, struct skf_reader *r, struct d
     for (uint32_t at = 0, n, ready = 0; at < o->n; at += n, ready -= n) {
         while (c->done < o->n && ready < BLOCK)
             ready += begin(c, key + ready);
-        n = c->done == o->n ? ready : ready & ~(RANS_MANY - 1u);
+        n = c->done == o->n ? ready : ready & ~(RANS_MOST - 1u);
         SKF_TRY(skf_syms_some(&in, sym, key, n));
         if (!add(c, c->base + (size_t)at * o->width, sym, o->neu + (size_t)at * o->width, n, &raw))
             return SKF_ERR_FORMAT;

@@ -87,11 +87,11 @@ def _frequencies(bits, precision):
     return np.array(freq, np.int64)
 
 
-def _tables(reader, precision, keys):
+def _tables(bits, precision, keys):
     """symbol, frequency and offset in its run for each context and slot."""
     size = 1 << precision
     symbol, freq, at = (np.zeros((CONTEXTS, size), np.int64) for _ in range(3))
-    occurs, bits, last = np.bincount(keys, minlength=CONTEXTS) > 0, Bits(reader), None
+    occurs, last = np.bincount(keys, minlength=CONTEXTS) > 0, None
     for c in range(CONTEXTS):
         kind = bits.get(2)
         if (kind == 0) == bool(occurs[c]) or kind > 2 or (kind == 1 and last is None):
@@ -103,7 +103,6 @@ def _tables(reader, precision, keys):
             last = s, f[s], np.arange(size) - first[s]
         if kind:
             symbol[c], freq[c], at[c] = last
-    bits.end()
     return symbol, freq, at
 
 
@@ -114,14 +113,19 @@ def symbols(reader, keys):
     if n == 0:
         return np.zeros(0, np.uint8)
     form = reader.u8()
-    precision, lanes = form & 15, 32 if form & 16 else 4
-    if form & ~31 or not 8 <= precision <= 12:
+    precision = form & 15
+    if form >> 4 > 2 or not 8 <= precision <= 12:
         raise FormatError("a form that is not known")
-    symbol, freq, at = _tables(reader, precision, keys)
-    x = np.frombuffer(reader.take(4 * lanes), "<u4").astype(np.int64)
+    lanes, bits = (4, 32, 64)[form >> 4], Bits(reader)
+    symbol, freq, at = _tables(bits, precision, keys)
+    x = np.zeros(lanes, np.int64)
+    for i in range(lanes):
+        k = bits.get(4)
+        x[i] = 1 << (16 + k) | bits.get(16 + k)
+    bits.end()
     words = reader.varint()
-    if words > n or (x < 65536).any():
-        raise FormatError("states or words are out of bounds")
+    if words > n:
+        raise FormatError("there are more words than symbols")
     word, next_word = np.frombuffer(reader.take(2 * words), "<u2").astype(np.int64), 0
     out, mask = np.zeros(n, np.uint8), (1 << precision) - 1
     for i in range(0, n, lanes):

@@ -153,10 +153,13 @@ static enum skf_err lying(struct skf_work *w, uint8_t form, unsigned last, unsig
     }
     for (unsigned c = 1; c < SKF_CONTEXTS; c++)
         skf_bits_put(&b, 0, 2);
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned more = 15 - (unsigned)__builtin_clz(begin);
+        skf_bits_put(&b, more, 4);
+        skf_bits_put(&b, begin - (RANS_LOW << more), 16 + more);
+    }
     assert_int_equal(skf_buf_u8(&out, form), SKF_OK);
     assert_int_equal(skf_buf_put(&out, packed, (size_t)(skf_bits_end(&b) - packed)), SKF_OK);
-    for (unsigned i = 0; i < 4; i++)
-        assert_int_equal(skf_buf_u32(&out, begin), SKF_OK);
     assert_int_equal(skf_put_varint(&out, words), SKF_OK);
     assert_int_equal(skf_buf_fill(&out, 0, 2 * words), SKF_OK);
     struct skf_reader r = skf_reader_of(out.data, out.len);
@@ -176,13 +179,14 @@ static void test_lying_tables(void **unused)
     assert_int_equal(lying(&w, 8, 0, 257, RANS_LOW, 0), SKF_ERR_FORMAT);  /* too much */
     assert_int_equal(lying(&w, 8, 1, 256, RANS_LOW, 0), SKF_ERR_FORMAT);  /* twice the sum */
     assert_int_equal(lying(&w, 8, 1, 128, RANS_LOW, 0), SKF_ERR_FORMAT);  /* right sums; the states are not at their end */
-    assert_int_equal(lying(&w, 8, 0, 256, RANS_LOW - 1, 0), SKF_ERR_FORMAT); /* a state that is none */
+    assert_int_equal(lying(&w, 8, 0, 256, UINT32_MAX, 0), SKF_ERR_FORMAT); /* a state far off */
     assert_int_equal(lying(&w, 8, 0, 256, RANS_LOW + 1, 0), SKF_ERR_FORMAT); /* one that does not end where all do */
     assert_int_equal(lying(&w, 8, 0, 256, RANS_LOW, 1), SKF_ERR_FORMAT);  /* words that nobody reads */
     assert_int_equal(lying(&w, 8, 0, 256, RANS_LOW, 5), SKF_ERR_FORMAT);  /* more words than symbols */
     assert_int_equal(lying(&w, 7, 0, 128, RANS_LOW, 0), SKF_ERR_FORMAT);  /* precisions that are not allowed */
     assert_int_equal(lying(&w, 13, 0, 4096, RANS_LOW, 0), SKF_ERR_FORMAT);
     assert_int_equal(lying(&w, 8 | 32, 0, 256, RANS_LOW, 0), SKF_ERR_FORMAT);
+    assert_int_equal(lying(&w, 8 | 48, 0, 256, RANS_LOW, 0), SKF_ERR_FORMAT);
     skf_work_free(&w);
 }
 

@@ -8,7 +8,7 @@
 #include "base/alloc.h"
 #include "delta/rans_priv.h"
 
-#define MOST 50000
+#define MOST 150000
 
 static uint64_t state = 88172645463325252u;
 static uint64_t next(void)
@@ -44,6 +44,15 @@ static void fill(uint8_t *sym, uint8_t *key, uint32_t n, unsigned kinds, unsigne
     }
 }
 
+/* The same, and all but one in so many are below `near`. */
+static void fill_near(uint8_t *sym, uint8_t *key, uint32_t n, unsigned kinds, unsigned contexts, unsigned near, unsigned rare)
+{
+    fill(sym, key, n, kinds, contexts);
+    for (uint32_t i = 0; i < n && rare; i++)
+        if (next() % rare)
+            sym[i] = (uint8_t)(sym[i] % near);
+}
+
 static enum skf_err in_pieces(struct skf_work *w, struct skf_area *tables, const struct skf_buf *b, const uint8_t *key,
                               uint32_t n, uint32_t piece, uint8_t *out, size_t *left)
 {
@@ -59,9 +68,12 @@ static enum skf_err in_pieces(struct skf_work *w, struct skf_area *tables, const
 static void test_pieces(void **unused)
 {
     static uint8_t sym[MOST], key[MOST], got[MOST];
-    static const uint32_t pieces[] = {32, 64, 4096, 1u << 20};
-    static const struct { uint32_t n; unsigned kinds, contexts; } cases[] = {
-        {1, 1, 1}, {31, 4, 2}, {32, 4, 2}, {33, 200, 48}, {5000, 2, 1}, {MOST, 256, 48}, {MOST - 7, 17, 40}, {MOST, 1, 48}};
+    static const uint32_t pieces[] = {64, 192, 4096, 1u << 20};
+    static const struct { uint32_t n; unsigned kinds, contexts, near, rare; } cases[] = {
+        {1, 1, 1, 0, 0}, {31, 4, 2, 0, 0}, {32, 4, 2, 0, 0}, {33, 200, 48, 0, 0}, {5000, 2, 1, 0, 0}, {50000, 256, 48, 0, 0},
+        {50000 - 7, 17, 40, 0, 0}, {MOST, 1, 48, 0, 0},
+        {MOST, 200, 48, 1, 300}, {MOST, 200, 48, 1, 20}, {MOST - 33, 64, 40, 3, 1000}, {MOST, 64, 48, 3, 30}, {MOST, 3, 48, 3, 0}};
+    unsigned seen[3] = {0}; /* streams of few, many and most lanes */
     enum skf_isa sets[4];
     size_t n_sets = sets_here(sets), left;
     struct skf_work w;
@@ -70,8 +82,10 @@ static void test_pieces(void **unused)
     for (size_t c = 0; c < SKF_COUNT(cases); c++) {
         struct skf_buf b = SKF_BUF_INIT(1 << 20);
         uint32_t n = cases[c].n;
-        fill(sym, key, n, cases[c].kinds, cases[c].contexts);
+        fill_near(sym, key, n, cases[c].kinds, cases[c].contexts, cases[c].near, cases[c].rare);
         assert_int_equal(skf_syms_put(&w, &(struct skf_syms){sym, key, n}, &b), SKF_OK);
+        assert_in_range(b.data[0] >> 4, 0, SKF_COUNT(seen) - 1);
+        seen[b.data[0] >> 4]++;
         assert_int_equal(skf_buf_put(&b, "behind", 6), SKF_OK);
         for (size_t k = 0; k < n_sets; k++) {
             w.isa = sets[k];
@@ -84,6 +98,8 @@ static void test_pieces(void **unused)
         }
         skf_buf_free(&b);
     }
+    for (unsigned k = 0; k < SKF_COUNT(seen); k++)
+        assert_true(seen[k]);
     skf_area_free(&tables);
     skf_work_free(&w);
 }
