@@ -6,6 +6,8 @@
 
 /* A payload must be this much smaller than the chunk before we stop looking for another way. */
 #define IS_GOOD(n, of) ((n) <= (of) - (of) / 8)
+/* Raw bytes need no digest of a payload, nor its length: nothing that saves less is smaller in the end. */
+#define CODED_LEAST (SKF_DIGEST + 2)
 
 /* The chunk's place in the tensor of the source that it is coded against. */
 static bool is_paired(const struct build *b, uint64_t i, const struct skf_tensor **from, uint64_t *within)
@@ -107,8 +109,10 @@ enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct sk
     const uint8_t *neu;
     struct candidate c = {SKF_CODE_RAW, n, 0, 0};
     enum skf_err e = skf_area_view(b->neu_source, r->result_offset, n, &w->neu, &neu);
-    if (e == SKF_OK)
+    if (e == SKF_OK && n > CODED_LEAST)
         e = choose(b, worker, i, neu, n, &c, why);
+    if (c.n + CODED_LEAST >= n)
+        c = (struct candidate){SKF_CODE_RAW, n, 0, 0};
     if (e != SKF_OK && why && why->text[0])
         return e; /* such as what is wrong with the adapter */
     if (e != SKF_OK)

@@ -14,6 +14,8 @@
 #define IS_SMALL(n, of) ((n) < (of) / 64)
 /* Contexts with the largest tables. */
 #define HEAVY_ANY 2
+#define NEARBY 16 /* times a small chunk of a tensor */
+#define NEARBY_LEAST (64u << 10)
 
 static enum skf_err take(struct build_worker *w, struct candidate *c, uint8_t coding, size_t n, const struct skd_range *range)
 {
@@ -46,18 +48,18 @@ enum skf_err build_take_mixed(struct build_worker *w, struct skf_region_room *ro
 }
 
 /* ---- what of the source may be referred to ---------------------------------------------------------------------------------- */
-/* As much of the source as a chunk may refer to, with `at` in its middle. */
-static uint32_t around(const struct build *b, uint64_t at, struct skd_range *range)
+/* `most` bytes of the source, as many as it has, with `at` in their middle. */
+static uint32_t around(const struct build *b, uint64_t at, uint64_t most, struct skd_range *range)
 {
-    uint64_t size = b->old_source->size, half = SKD_PATCH_MAX / 2;
+    uint64_t size = b->old_source->size, half = most / 2;
     uint64_t from = at > half ? at - half : 0;
-    if (size > SKD_PATCH_MAX)
-        from = SKF_MIN(from, size - SKD_PATCH_MAX);
-    else
-        from = 0;
-    *range = (struct skd_range){from, (uint32_t)SKF_MIN(SKD_PATCH_MAX, size)};
+    from = size > most ? SKF_MIN(from, size - most) : 0;
+    *range = (struct skd_range){from, (uint32_t)SKF_MIN(most, size)};
     return size > 0;
 }
+
+/* What a chunk of a tensor that has its counterpart is looked for in: zstd takes all of it in, and of small tensors there may be many. */
+static uint64_t nearby(size_t n) { return SKF_MIN(SKD_PATCH_MAX, SKF_MAX((uint64_t)n * NEARBY, NEARBY_LEAST)); }
 
 /* The whole of a small source; the same place of the chunk's tensor; what anchors say; the same place of the file. */
 static enum skf_err choose_ranges(const struct build *b, uint64_t i, const uint8_t *neu, size_t n, struct skd_range *ranges,
@@ -67,13 +69,13 @@ static enum skf_err choose_ranges(const struct build *b, uint64_t i, const uint8
     uint64_t at = b->neu_cut.chunks[i].offset;
     *count = 0;
     if (t != SKD_NO_TENSOR && b->pairs[t])
-        *count = around(b, b->pairs[t]->offset + (at - b->tensors[t].offset), ranges);
+        *count = around(b, b->pairs[t]->offset + (at - b->tensors[t].offset), nearby(n), ranges);
     else if (b->old_source->size <= SKD_PATCH_MAX && (t == SKD_NO_TENSOR || b->anchors))
-        *count = around(b, at, ranges);
+        *count = around(b, at, SKD_PATCH_MAX, ranges);
     else if (b->anchors)
         SKF_TRY(skf_anchors_ranges(b->anchors, neu, n, SKD_PATCH_MAX, ranges, SKD_RANGES_MAX, count));
     if (!*count && t == SKD_NO_TENSOR)
-        *count = around(b, at, ranges);
+        *count = around(b, at, SKD_PATCH_MAX, ranges);
     return SKF_OK;
 }
 
