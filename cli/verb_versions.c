@@ -1,9 +1,10 @@
-/* skiff versions: what is published, where it runs, and what a delta to it costs. */
+/* skiff versions: what is published, where it runs, and what a delta to it costs; and taking away what is over. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/digest.h"
 #include "cli/connect.h"
+#include "distributor/registry.h"
 #include "proto/msg.h"
 #include "proto/operator.pb-c.h"
 
@@ -76,41 +77,58 @@ static void print_row(const Skiff__V1__VersionInfo *v)
     (void)putchar('\n');
 }
 
-int skf_verb_versions(int argc, char **argv)
+static enum skf_err fill_removed(skf_json *j, const Skiff__V1__RemoveRequest *q, const Skiff__V1__RemoveReply *r)
 {
-    struct skf_connect c = {.centre = NULL};
-    const char *model[1] = {NULL};
-    bool json = false;
-    size_t n = 0;
-    int status;
-    const struct skf_opt opts[] = {
-        SKF_CONNECT_OPTS(&c),
-        {.name = "--json", .help = "one JSON object on stdout", .flag = &json},
-    };
-    const struct skf_usage u = {.verb = "versions",
-                                .args = "[MODEL] [--json]",
-                                .about = "Lists what is published.",
-                                .opts = opts,
-                                .n_opts = SKF_COUNT(opts),
-                                .positional = model,
-                                .min_args = 0,
-                                .max_args = 1,
-                                .n_args = &n};
-    if (!is_cli_parsed(&u, argc, argv, &status))
-        return status;
+    SKF_TRY(skf_json_put_str(j, "model", q->model));
+    SKF_TRY(skf_json_put_str(j, "version", q->version));
+    SKF_TRY(skf_json_set(j, "dry_run", skf_json_bool(q->dry_run)));
+    SKF_TRY(skf_json_put_u64(j, "chunks", r->chunks));
+    SKF_TRY(skf_json_put_u64(j, "chunk_bytes", r->chunk_bytes));
+    SKF_TRY(skf_json_put_u64(j, "deltas", r->deltas));
+    return skf_json_put_u64(j, "delta_bytes", r->delta_bytes);
+}
+
+static int remove_version(struct skf_connect *c, const char *model, const char *version, bool is_dry, bool json)
+{
+    Skiff__V1__RemoveRequest q = SKIFF__V1__REMOVE_REQUEST__INIT;
+    ProtobufCMessage *answer;
+    struct skf_why why = {{0}};
+    char chunks[16], deltas[16];
+    q.model = (char *)(uintptr_t)model;
+    q.version = (char *)(uintptr_t)version;
+    q.dry_run = is_dry;
+    enum skf_err e = skf_connect_once(c, "RemoveVersion", &q.base, &skiff__v1__remove_reply__descriptor, &answer, &why);
+    if (e != SKF_OK)
+        return skf_cli_fail(e, &why);
+    const Skiff__V1__RemoveReply *r = (Skiff__V1__RemoveReply *)answer;
+    int status = SKF_EXIT_OK;
+    if (json) {
+        skf_json *j = skf_json_obj();
+        e = fill_removed(j, &q, r);
+        status = skf_json_finish(e, j);
+    } else {
+        (void)printf("%s %s %s: %llu chunks of %s, %llu deltas of %s\n", model, version, is_dry ? "would go" : "is removed",
+                     (unsigned long long)r->chunks, skf_human_bytes(r->chunk_bytes, chunks), (unsigned long long)r->deltas,
+                     skf_human_bytes(r->delta_bytes, deltas));
+    }
+    skf_msg_free(answer);
+    return status;
+}
+
+static int list_versions(struct skf_connect *c, const char *model, bool json)
+{
     Skiff__V1__VersionsRequest q = SKIFF__V1__VERSIONS_REQUEST__INIT;
     ProtobufCMessage *answer = NULL;
     struct skf_why why = {{0}};
-    if (model[0])
-        q.model = (char *)(uintptr_t)model[0];
-    enum skf_err e =
-        skf_connect_once(&c, "ListVersions", &q.base, &skiff__v1__versions_reply__descriptor, &answer, &why);
+    int status = SKF_EXIT_OK;
+    if (model)
+        q.model = (char *)(uintptr_t)model;
+    enum skf_err e = skf_connect_once(c, "ListVersions", &q.base, &skiff__v1__versions_reply__descriptor, &answer, &why);
     if (e != SKF_OK)
         return skf_cli_fail(e, &why);
     const Skiff__V1__VersionsReply *r = (Skiff__V1__VersionsReply *)answer;
-    status = SKF_EXIT_OK;
-    if (model[0] && r->n_versions == 0) {
-        status = skf_cli_fail(skf_fail(&why, SKF_ERR_NOT_FOUND, "%s: no such model; `skiff versions` lists what there is", model[0]), &why);
+    if (model && r->n_versions == 0) {
+        status = skf_cli_fail(skf_fail(&why, SKF_ERR_NOT_FOUND, "%s: no such model; `skiff versions` lists what there is", model), &why);
     } else if (json) {
         status = print_json(r);
     } else {
@@ -121,4 +139,45 @@ int skf_verb_versions(int argc, char **argv)
     }
     skf_msg_free(answer);
     return status;
+}
+
+int skf_verb_versions(int argc, char **argv)
+{
+    struct skf_connect c = {.centre = NULL};
+    const char *model[1] = {NULL}, *version = NULL, *wrong = NULL;
+    bool json = false, is_dry = false;
+    size_t n = 0;
+    int status;
+    const struct skf_opt opts[] = {
+        SKF_CONNECT_OPTS(&c),
+        {.name = "--remove",
+         .value = "VERSION",
+         .help = "remove this version of MODEL, and what only it needs",
+         .text = &version},
+        {.name = "--dry-run", .help = "with --remove: say what would go, change nothing", .flag = &is_dry},
+        {.name = "--json", .help = "one JSON object on stdout", .flag = &json},
+    };
+    const struct skf_usage u = {.verb = "versions",
+                                .args = "[MODEL] [--remove VERSION [--dry-run]] [--json]",
+                                .about = "Lists what is published, or removes a version that no channel, pin or box has to do "
+                                         "with.",
+                                .opts = opts,
+                                .n_opts = SKF_COUNT(opts),
+                                .positional = model,
+                                .min_args = 0,
+                                .max_args = 1,
+                                .n_args = &n};
+    if (!is_cli_parsed(&u, argc, argv, &status))
+        return status;
+    if (version && !model[0])
+        wrong = "--remove: of which model?";
+    else if (version && (!is_registry_name(model[0]) || !is_registry_name(version)))
+        wrong = "names are 1 to 128 of [A-Za-z0-9._-]";
+    else if (is_dry && !version)
+        wrong = "--dry-run goes with --remove VERSION";
+    if (wrong) {
+        (void)fprintf(stderr, "skiff: versions: %s; `skiff versions --help` tells more\n", wrong);
+        return SKF_EXIT_USAGE;
+    }
+    return version ? remove_version(&c, model[0], version, is_dry, json) : list_versions(&c, model[0], json);
 }

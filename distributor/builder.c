@@ -280,6 +280,16 @@ size_t skf_builder_pending(struct skf_builder *b, const uint8_t to[SKF_DIGEST])
     return found;
 }
 
+bool is_builder_at(struct skf_builder *b, const uint8_t root[SKF_DIGEST])
+{
+    bool is = false;
+    (void)pthread_mutex_lock(&b->lock);
+    for (size_t i = 0; i < b->n && !is; i++)
+        is = memcmp(b->queue[i].to, root, SKF_DIGEST) == 0 || memcmp(b->queue[i].from, root, SKF_DIGEST) == 0;
+    (void)pthread_mutex_unlock(&b->lock);
+    return is;
+}
+
 enum skf_err skf_builder_open(const struct skf_builder_opts *o, struct skf_builder **out, struct skf_why *why)
 {
     struct skf_builder *b = skf_calloc(1, sizeof *b);

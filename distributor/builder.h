@@ -39,6 +39,8 @@ SKF_MUST enum skf_err skf_builder_want(struct skf_builder *b, const uint8_t from
                                        const uint8_t to[SKF_DIGEST]);
 /* How many pairs that make `to` wait or are under way. */
 size_t skf_builder_pending(struct skf_builder *b, const uint8_t to[SKF_DIGEST]);
+/* Whether a pair with this content waits or is under way. */
+bool is_builder_at(struct skf_builder *b, const uint8_t root[SKF_DIGEST]);
 
 /* The file of a delta. */
 SKF_MUST enum skf_err skf_delta_file(const char *dir, const uint8_t from[SKF_DIGEST], const uint8_t to[SKF_DIGEST],

@@ -155,6 +155,8 @@ static enum skf_err open_stores(struct skf_centre *c, unsigned jobs, struct skf_
                                  .ctx = c};
     SKF_TRY(skf_builder_open(&o, &c->builder, why));
     SKF_TRY(skf_feeds_open(a, c->registry, c->signer, &c->feeds, why));
+    SKF_TRY(skf_path(c->deltas, sizeof c->deltas, a, ""));
+    skf_centre_clear(c);
     return skf_registry_each_device(c->registry, load_device, c, why);
 }
 

@@ -52,6 +52,7 @@ struct skf_centre {
     struct skf_signer *signer;
     struct skf_builder *builder;
     struct skf_feeds *feeds;
+    char deltas[PATH_MAX]; /* their folder, with its slash */
     struct skf_wire_server *server, *enrol_server;
 
     pthread_mutex_t lock;
@@ -85,6 +86,16 @@ void *skf_centre_dispatch(void *centre); /* the dispatcher's thread */
 void skf_centre_build_for(struct skf_centre *c, const char *model, const uint8_t to[SKF_DIGEST]);
 void skf_centre_on_build(void *centre, const struct skf_build_event *ev);
 void skf_publish_on_build(struct skf_centre *c, const struct skf_build_event *ev);
+/* Removes a version that nobody has to do with, and what only it needed (SKF_ERR_BUSY, naming who has); with is_dry only
+ * says what that would be. */
+struct skf_removal {
+    uint64_t chunks, chunk_bytes, deltas, delta_bytes;
+};
+SKF_MUST enum skf_err skf_centre_remove(struct skf_centre *c, const char *model, const char *version, bool is_dry,
+                                        struct skf_removal *out, struct skf_why *why);
+/* Removes the files that are noted to be in nobody's use; what cannot be removed now stays noted. No version comes
+ * meanwhile: the publish lock is held, or nothing is open yet. */
+void skf_centre_clear(struct skf_centre *c);
 /* SKF_ERR_REFUSED unless the identity is of this fleet and kind; gives the name. */
 SKF_MUST enum skf_err skf_centre_admit(const struct skf_centre *c, const char *identity, int kind, char name[65],
                                        struct skf_why *why);

@@ -2,6 +2,7 @@
 #include "distributor/chunks.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
@@ -78,6 +79,32 @@ enum skf_err skf_chunks_put(struct skf_chunks *c, const uint8_t digest[SKF_DIGES
     SKF_TRY(skf_mkdirs(path, 0700, why));
     path[folder] = '/';
     return skf_file_write(path, p, n, 0600, why);
+}
+
+uint64_t skf_chunks_length(const struct skf_chunks *c, const uint8_t digest[SKF_DIGEST])
+{
+    char path[PATH_MAX];
+    struct stat st;
+    return chunk_path(c, digest, path, NULL) == SKF_OK && stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+enum skf_err skf_chunks_remove(struct skf_chunks *c, const uint8_t *digests, uint64_t n, struct skf_why *why)
+{
+    char path[PATH_MAX];
+    bool is_changed = false; /* the folder */
+    for (uint64_t i = 0; i < n; i++) {
+        const uint8_t *d = digests + i * SKF_DIGEST;
+        SKF_TRY(chunk_path(c, d, path, NULL));
+        if (unlink(path) == 0)
+            is_changed = true;
+        else if (errno != ENOENT)
+            return skf_fail_errno(why, errno, "%s", path);
+        if (is_changed && (i + 1 == n || d[0] != d[SKF_DIGEST])) {
+            SKF_TRY(skf_sync_folder(path, why));
+            is_changed = false;
+        }
+    }
+    return SKF_OK;
 }
 
 enum skf_err skf_chunk_list_check(const struct skf_chunk_list *l, struct skf_why *why)
@@ -161,6 +188,14 @@ enum skf_err skf_chunks_content(struct skf_chunks *c, const struct skf_chunk_lis
     }
     SKF_TRY(skf_chunks_file(c, l, progress, path, why));
     return skf_model_open(path, m, why);
+}
+
+void skf_chunks_forget(struct skf_chunks *c, const uint8_t root[SKF_DIGEST])
+{
+    char hex[SKF_HEX], path[PATH_MAX];
+    skf_hex(root, SKF_DIGEST, hex);
+    if (skf_path(path, sizeof path, c->content_dir, hex) == SKF_OK)
+        (void)unlink(path);
 }
 
 struct content {

@@ -25,6 +25,9 @@ bool has_chunk(const struct skf_chunks *c, const uint8_t digest[SKF_DIGEST]);
  * nothing. */
 SKF_MUST enum skf_err skf_chunks_put(struct skf_chunks *c, const uint8_t digest[SKF_DIGEST], const void *p, size_t n,
                                      struct skf_why *why);
+uint64_t skf_chunks_length(const struct skf_chunks *c, const uint8_t digest[SKF_DIGEST]); /* bytes; 0 when it is not there */
+/* Removes n chunks, so that it lasts; best in the order of digests. One that is not there is fine. Who reads one goes on. */
+SKF_MUST enum skf_err skf_chunks_remove(struct skf_chunks *c, const uint8_t *digests, uint64_t n, struct skf_why *why);
 
 /* A version's content as a list of chunks: digests of 32 bytes each, and lengths. */
 struct skf_chunk_list {
@@ -46,5 +49,6 @@ SKF_MUST enum skf_err skf_chunks_file(struct skf_chunks *c, const struct skf_chu
                                       const struct skf_progress *progress, char path[PATH_MAX], struct skf_why *why);
 /* Leaves the `keep` newest contents, removes the others. */
 void skf_chunks_trim(struct skf_chunks *c, size_t keep);
+void skf_chunks_forget(struct skf_chunks *c, const uint8_t root[SKF_DIGEST]); /* removes this content, if it is kept */
 
 #endif

@@ -427,6 +427,36 @@ static enum skf_err pin(void *ctx, const char *identity, const uint8_t *p, size_
     return e;
 }
 
+/* ---- RemoveVersion --------------------------------------------------------------------------------------------- */
+static enum skf_err remove_version(void *ctx, const char *identity, const uint8_t *p, size_t n, uint8_t **answer,
+                                   size_t *answer_len, struct skf_why *why)
+{
+    struct skf_centre *c = ctx;
+    char who[65];
+    ProtobufCMessage *m;
+    struct skf_removal r;
+    Skiff__V1__RemoveReply a = SKIFF__V1__REMOVE_REPLY__INIT;
+    SKF_TRY(ask(c, identity, &skiff__v1__remove_request__descriptor, p, n, &m, who, why));
+    const Skiff__V1__RemoveRequest *q = (Skiff__V1__RemoveRequest *)m;
+    enum skf_err e;
+    if (!is_registry_name(q->model) || !is_registry_name(q->version)) {
+        e = skf_fail(why, SKF_ERR_ARG, "model and version: names are 1 to 128 of [A-Za-z0-9._-]");
+        goto out;
+    }
+    SKF_GO(e, skf_centre_remove(c, q->model, q->version, q->dry_run, &r, why));
+    if (!q->dry_run)
+        skf_log(SKF_LOG_INFO, "%s: removed %s %s: %llu chunks, %llu deltas", who, q->model, q->version,
+                (unsigned long long)r.chunks, (unsigned long long)r.deltas);
+    a.chunks = r.chunks;
+    a.chunk_bytes = r.chunk_bytes;
+    a.deltas = r.deltas;
+    a.delta_bytes = r.delta_bytes;
+    e = skf_msg_pack(&a.base, answer, answer_len);
+out:
+    skf_msg_free(m);
+    return e;
+}
+
 size_t skf_operator_methods(struct skf_centre *c, struct skf_wire_method *out, size_t max)
 {
     const struct skf_wire_method all[] = {
@@ -435,6 +465,7 @@ size_t skf_operator_methods(struct skf_centre *c, struct skf_wire_method *out, s
         {.path = "/skiff.v1.Operator/ListDevices", .unary = list_devices, .ctx = c},
         {.path = "/skiff.v1.Operator/Rollout", .unary = rollout, .ctx = c},
         {.path = "/skiff.v1.Operator/Pin", .unary = pin, .ctx = c},
+        {.path = "/skiff.v1.Operator/RemoveVersion", .unary = remove_version, .ctx = c},
     };
     size_t n = SKF_MIN(SKF_COUNT(all), max);
     memcpy(out, all, n * sizeof *out);

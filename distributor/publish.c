@@ -56,20 +56,6 @@ static struct part part_of(const struct publication *p, uint64_t number)
 }
 
 /* ---- Begin: is it sound, is it signed, what is missing --------------------------------------------------------- */
-static enum skf_err check_name(struct publication *p, struct skf_why *why)
-{
-    struct skf_reg_version had;
-    enum skf_err e = skf_registry_version(p->c->registry, p->v.model, p->v.version, &had, why);
-    if (e == SKF_ERR_NOT_FOUND)
-        return SKF_OK;
-    SKF_TRY(e);
-    if (memcmp(had.root, p->v.root, SKF_DIGEST) != 0)
-        return skf_fail(why, SKF_ERR_EXISTS, "%s %s: published already with another content; take a new version name",
-                        p->v.model, p->v.version);
-    p->is_known = true;
-    return SKF_OK;
-}
-
 /* A delta that is listed in signed metadata stays as it is: an adapter that comes after it is left where it is. */
 static enum skf_err take_adapter(struct publication *p, const Skiff__V1__PublishAdapter *a, struct skf_why *why)
 {
@@ -88,7 +74,7 @@ static enum skf_err take_begin(struct publication *p, const Skiff__V1__PublishBe
     if (b->channel[0] && !is_registry_name(b->channel))
         return skf_fail(why, SKF_ERR_ARG, "channel: names are 1 to 128 of [A-Za-z0-9._-]");
     (void)snprintf(p->channel, sizeof p->channel, "%s", b->channel);
-    SKF_TRY(check_name(p, why));
+    SKF_TRY(skf_registry_may_add(p->c->registry, &p->v, &p->is_known, why));
     if (b->adapter)
         SKF_TRY(take_adapter(p, b->adapter, why));
     p->manifest = skf_memdup(b->manifest.data, b->manifest.len);
@@ -191,18 +177,24 @@ static enum skf_err send_done(struct skf_centre *c, struct skf_wire_stream *s, c
 }
 
 /* ---- Finish ---------------------------------------------------------------------------------------------------- */
-static enum skf_err commit(struct publication *p, struct skf_why *why)
+static enum skf_err check_parts(struct publication *p, struct skf_why *why)
 {
-    enum skf_err e = SKF_OK;
     for (uint64_t i = 0; i < part_count(p); i++)
         if (!has_chunk(p->c->chunks, part_of(p, i).digest))
             return skf_fail(why, SKF_ERR_STATE, "%s %s: chunk %llu was not sent", p->v.model, p->v.version,
                             (unsigned long long)i);
+    return SKF_OK;
+}
+
+static enum skf_err commit(struct publication *p, struct skf_why *why)
+{
     (void)pthread_mutex_lock(&p->c->publish_lock);
-    if (!p->is_known) {
+    enum skf_err e = check_parts(p, why); /* a version that was removed meanwhile may have taken some along */
+    if (e == SKF_OK && !p->is_known) {
         char path[SKF_TARGET_PATH];
+        bool is_known;
         skf_manifest_path(p->v.model, p->v.version, path);
-        e = check_name(p, why); /* somebody may have been faster */
+        e = skf_registry_may_add(p->c->registry, &p->v, &is_known, why); /* somebody may have been faster */
         if (e == SKF_OK)
             e = skf_signer_check(p->c->signer, p->targets, p->targets_len, path, p->manifest, p->manifest_len, why);
         if (e == SKF_OK)
@@ -211,6 +203,8 @@ static enum skf_err commit(struct publication *p, struct skf_why *why)
     if (e == SKF_OK)
         e = skf_registry_add_version(p->c->registry, &p->v, p->manifest, p->manifest_len,
                                      p->adapter.n ? &p->adapter : NULL, p->channel[0] ? p->channel : NULL, why);
+    if (e == SKF_OK && p->adapter.n)
+        skf_centre_clear(p->c); /* of an adapter whose place this one took */
     (void)pthread_mutex_unlock(&p->c->publish_lock);
     return e;
 }

@@ -66,9 +66,9 @@ static enum skf_err take_lock(const char *dir, int *fd, struct skf_why *why)
 static enum skf_err open_dbs(struct skf_registry *r, struct skf_why *why)
 {
     static const char *const names[] = {"meta", "versions", "manifests", "channels",
-                                        "pins", "deltas",   "adapters",  "devices"};
+                                        "pins", "deltas",   "adapters",  "devices",  "leftovers", "removed"};
     MDB_dbi *const dbs[] = {&r->meta, &r->versions, &r->manifests, &r->channels,
-                            &r->pins, &r->deltas,   &r->adapters,  &r->devices};
+                            &r->pins, &r->deltas,   &r->adapters,  &r->devices,  &r->leftovers, &r->removed};
     struct skf_buf b = SKF_BUF_INIT(16);
     struct skf_reader got;
     struct skf_reg_key key;
@@ -159,6 +159,13 @@ enum skf_err skf_reg_put(MDB_txn *t, MDB_dbi db, const struct skf_reg_key *k, co
 {
     MDB_val key = {k->n, (void *)(uintptr_t)k->bytes}, v = {value->len, value->data};
     return skf_reg_fail(why, mdb_put(t, db, &key, &v, 0), "put");
+}
+
+enum skf_err skf_reg_del(MDB_txn *t, MDB_dbi db, const void *key, size_t n, struct skf_why *why)
+{
+    MDB_val k = {n, (void *)(uintptr_t)key};
+    int rc = mdb_del(t, db, &k, NULL);
+    return rc == MDB_NOTFOUND ? SKF_OK : skf_reg_fail(why, rc, "delete");
 }
 
 enum skf_err skf_reg_scan(MDB_txn *t, MDB_dbi db, const struct skf_reg_key *prefix,

@@ -39,6 +39,10 @@ struct skf_reg_version {
     int64_t created;
     uint32_t runtime_level; /* lowest that runs it; 0 for any */
 };
+/* Whether this content may be published under this name: *is_known when it is already; SKF_ERR_EXISTS when the name has, or
+ * had before it was removed, another content. */
+SKF_MUST enum skf_err skf_registry_may_add(struct skf_registry *r, const struct skf_reg_version *v, bool *is_known,
+                                           struct skf_why *why);
 struct skf_reg_adapter;
 /* Adds a version with its packed manifest, the adapter that makes it of another one (or NULL) and, where `channel` is not
  * NULL, starts its rollout there. The same content under the same name again changes no version (the manifest of before
@@ -146,6 +150,32 @@ SKF_MUST enum skf_err skf_registry_adapter(struct skf_registry *r, const uint8_t
 /* Notes what became of it, as printable ASCII cut to SKF_ADAPTER_SAID. */
 SKF_MUST enum skf_err skf_registry_adapter_said(struct skf_registry *r, const uint8_t from[SKF_DIGEST],
                                                 const uint8_t to[SKF_DIGEST], const char *said, struct skf_why *why);
+
+/* In order of the pair. */
+SKF_MUST enum skf_err skf_registry_each_adapter(struct skf_registry *r,
+                                                enum skf_err (*fn)(void *ctx, const struct skf_reg_adapter *a),
+                                                void *ctx);
+
+/* ---- removing: what is left on the disk is noted until somebody has seen to it, so that a crash loses none of it ---- */
+struct skf_reg_leftover {
+    uint64_t serial;
+    uint8_t root[SKF_DIGEST];
+    bool is_gone;     /* no version has the root's content any more (as it was removed) */
+    uint8_t *digests; /* of n chunks and pieces of adapters, which others may need too */
+    size_t n;
+    uint8_t *pairs; /* of n_pairs deltas: source root, result root */
+    size_t n_pairs;
+};
+void skf_reg_leftover_clear(struct skf_reg_leftover *l); /* frees the arrays, zeroes the rest */
+/* Removes a version, which has these n chunks, and where no other one has its content the deltas and adapters from it and to
+ * it. Its name stays taken for its content. SKF_ERR_BUSY, naming it, where a channel or a pin has to do with the version.
+ * Gives what is left, also when `is_dry`: then nothing is changed. The caller clears it. */
+SKF_MUST enum skf_err skf_registry_remove(struct skf_registry *r, const char *model, const char *version,
+                                          const uint8_t *chunks, size_t n, bool is_dry, struct skf_reg_leftover *out,
+                                          struct skf_why *why);
+/* The first that is noted; SKF_ERR_NOT_FOUND when none is. The caller clears it. */
+SKF_MUST enum skf_err skf_registry_leftover(struct skf_registry *r, struct skf_reg_leftover *out, struct skf_why *why);
+SKF_MUST enum skf_err skf_registry_leftover_done(struct skf_registry *r, uint64_t serial, struct skf_why *why);
 
 /* ---- devices: what each last said, and what it was told -------------------------------------------------------- */
 struct skf_reg_held { /* a version on the box */

@@ -14,7 +14,7 @@
 struct skf_registry {
     MDB_env *env;
     int lock_fd; /* one process at a time */
-    MDB_dbi meta, versions, manifests, channels, pins, deltas, adapters, devices;
+    MDB_dbi meta, versions, manifests, channels, pins, deltas, adapters, devices, leftovers, removed;
 };
 
 /* Key: up to three parts, each but the last followed by a NUL. */
@@ -45,6 +45,20 @@ SKF_MUST enum skf_err skf_reg_serial(struct skf_registry *r, MDB_txn *t, uint64_
 /* Whether the version is known, in the same transaction. */
 SKF_MUST enum skf_err skf_reg_has_version(struct skf_registry *r, MDB_txn *t, const char *model, const char *version,
                                           struct skf_why *why);
+SKF_MUST enum skf_err skf_reg_get_version(struct skf_registry *r, MDB_txn *t, const char *model, const char *version,
+                                          struct skf_reg_version *out, struct skf_why *why);
+/* SKF_ERR_BUSY where a channel or a pin names the version. */
+SKF_MUST enum skf_err skf_reg_check_unused(struct skf_registry *r, MDB_txn *t, const char *model, const char *version,
+                                           struct skf_why *why);
+/* SKF_ERR_EXISTS where a version of this name and another content was removed. */
+SKF_MUST enum skf_err skf_reg_check_removed(struct skf_registry *r, MDB_txn *t, const struct skf_reg_version *v,
+                                            struct skf_why *why);
+/* Notes what is left, with a serial of its own. */
+SKF_MUST enum skf_err skf_reg_put_leftover(struct skf_registry *r, MDB_txn *t, struct skf_reg_leftover *l,
+                                           struct skf_why *why);
+SKF_MUST enum skf_err skf_reg_del(MDB_txn *t, MDB_dbi db, const void *key, size_t n, struct skf_why *why);
+/* What it allocates is in *a whatever it returns. */
+SKF_MUST enum skf_err skf_reg_unpack_adapter(struct skf_reader r, struct skf_reg_adapter *a);
 SKF_MUST enum skf_err skf_reg_put_adapter(struct skf_registry *r, MDB_txn *t, const struct skf_reg_adapter *a,
                                           struct skf_why *why);
 SKF_MUST enum skf_err skf_reg_start_in(struct skf_registry *r, MDB_txn *t, const char *model, const char *channel,

@@ -264,3 +264,47 @@ enum skf_err skf_registry_get_pin(struct skf_registry *r, const char *device, co
         e = skf_reg_close_record(&got);
     return skf_reg_end(t, e, NULL);
 }
+
+/* ---- who has to do with a version ------------------------------------------------------------------------------ */
+struct use {
+    const char *model, *version;
+    struct skf_why *why;
+};
+
+static enum skf_err use_of_channel(void *ctx, const struct skf_reg_channel *c)
+{
+    const struct use *u = ctx;
+    if (strcmp(c->version, u->version) == 0)
+        return skf_fail(u->why, SKF_ERR_BUSY, "%s %s: channel %s stands at it", u->model, u->version, c->channel);
+    if (strcmp(c->previous, u->version) == 0)
+        return skf_fail(u->why, SKF_ERR_BUSY, "%s %s: channel %s would go back to it, were its rollout of %s aborted", u->model,
+                        u->version, c->channel, c->version);
+    return SKF_OK;
+}
+
+static enum skf_err use_of_pin(void *ctx, struct skf_reader key, struct skf_reader value)
+{
+    const struct use *u = ctx;
+    char version[SKF_REG_NAME];
+    const char *device = (const char *)key.p;
+    size_t model = strlen(u->model), left = skf_reader_left(&key), n = strnlen(device, left);
+    if (left - n < model + 2 || memcmp(device + n + 1, u->model, model + 1) != 0) /* behind device and model a NUL each */
+        return SKF_OK;
+    SKF_TRY(skf_reg_open_record(&value));
+    SKF_TRY(skf_reg_get_text(&value, version, sizeof version));
+    if (strcmp(version, u->version) != 0)
+        return SKF_OK;
+    return skf_fail(u->why, SKF_ERR_BUSY, "%s %s: %.*s is pinned to it, or was rolled back to it; `skiff unpin` ends that",
+                    u->model, u->version, (int)n, device);
+}
+
+enum skf_err skf_reg_check_unused(struct skf_registry *r, MDB_txn *t, const char *model, const char *version,
+                                  struct skf_why *why)
+{
+    struct use u = {model, version, why};
+    struct channel_walk w = {use_of_channel, &u};
+    struct skf_reg_key prefix;
+    skf_reg_prefix(&prefix, model);
+    SKF_TRY(skf_reg_scan(t, r->channels, &prefix, walk_channel, &w));
+    return skf_reg_scan(t, r->pins, NULL, use_of_pin, &u);
+}

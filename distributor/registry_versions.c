@@ -55,8 +55,8 @@ static enum skf_err unpack_delta(struct skf_reader r, struct skf_reg_delta *d)
 }
 
 /* ---- versions -------------------------------------------------------------------------------------------------- */
-static enum skf_err get_version(struct skf_registry *r, MDB_txn *t, const char *model, const char *version,
-                                struct skf_reg_version *out, struct skf_why *why)
+enum skf_err skf_reg_get_version(struct skf_registry *r, MDB_txn *t, const char *model, const char *version,
+                                 struct skf_reg_version *out, struct skf_why *why)
 {
     struct skf_reg_key key;
     struct skf_reader got;
@@ -73,7 +73,7 @@ enum skf_err skf_reg_has_version(struct skf_registry *r, MDB_txn *t, const char 
                                  struct skf_why *why)
 {
     struct skf_reg_version v;
-    return get_version(r, t, model, version, &v, why);
+    return skf_reg_get_version(r, t, model, version, &v, why);
 }
 
 static enum skf_err put_version(struct skf_registry *r, MDB_txn *t, const struct skf_reg_version *v,
@@ -84,12 +84,20 @@ static enum skf_err put_version(struct skf_registry *r, MDB_txn *t, const struct
     struct skf_buf m = {(uint8_t *)(uintptr_t)manifest, manifest_len, manifest_len, manifest_len};
     enum skf_err e;
     skf_reg_key(&key, v->model, v->version, NULL);
+    SKF_GO(e, skf_reg_check_removed(r, t, v, why));
+    SKF_GO(e, skf_reg_del(t, r->removed, key.bytes, key.n, why));
     SKF_GO(e, pack_version(v, &b));
     SKF_GO(e, skf_reg_put(t, r->versions, &key, &b, why));
     SKF_GO(e, skf_reg_put(t, r->manifests, &key, &m, why));
 out:
     skf_buf_free(&b);
     return e;
+}
+
+static enum skf_err name_taken(const struct skf_reg_version *v, struct skf_why *why)
+{
+    return skf_fail(why, SKF_ERR_EXISTS, "%s %s: published already with another content; take a new version name",
+                    v->model, v->version);
 }
 
 enum skf_err skf_registry_add_version(struct skf_registry *r, const struct skf_reg_version *v, const void *manifest,
@@ -101,12 +109,11 @@ enum skf_err skf_registry_add_version(struct skf_registry *r, const struct skf_r
     if (!is_registry_name(v->model) || !is_registry_name(v->version) || (channel && !is_registry_name(channel)))
         return skf_fail(why, SKF_ERR_ARG, "%s %s: names are 1 to 128 of [A-Za-z0-9._-]", v->model, v->version);
     SKF_TRY(skf_reg_begin(r, true, &t, why));
-    enum skf_err e = get_version(r, t, v->model, v->version, &old, NULL);
+    enum skf_err e = skf_reg_get_version(r, t, v->model, v->version, &old, NULL);
     if (e == SKF_ERR_NOT_FOUND)
         e = put_version(r, t, v, manifest, manifest_len, why);
     else if (e == SKF_OK && memcmp(old.root, v->root, SKF_DIGEST) != 0)
-        e = skf_fail(why, SKF_ERR_EXISTS, "%s %s: published already with another content; take a new version name",
-                     v->model, v->version);
+        e = name_taken(v, why);
     if (e == SKF_OK && adapter)
         e = skf_reg_put_adapter(r, t, adapter, why);
     if (e == SKF_OK && channel)
@@ -114,12 +121,30 @@ enum skf_err skf_registry_add_version(struct skf_registry *r, const struct skf_r
     return skf_reg_end(t, e, why);
 }
 
+enum skf_err skf_registry_may_add(struct skf_registry *r, const struct skf_reg_version *v, bool *is_known,
+                                  struct skf_why *why)
+{
+    struct skf_reg_version had;
+    MDB_txn *t;
+    *is_known = false;
+    SKF_TRY(skf_reg_begin(r, false, &t, why));
+    enum skf_err e = skf_reg_get_version(r, t, v->model, v->version, &had, why);
+    if (e == SKF_ERR_NOT_FOUND)
+        e = skf_reg_check_removed(r, t, v, why);
+    else if (e == SKF_OK && memcmp(had.root, v->root, SKF_DIGEST) != 0)
+        e = name_taken(v, why);
+    else if (e == SKF_OK)
+        *is_known = true;
+    mdb_txn_abort(t);
+    return e;
+}
+
 enum skf_err skf_registry_version(struct skf_registry *r, const char *model, const char *version,
                                   struct skf_reg_version *out, struct skf_why *why)
 {
     MDB_txn *t;
     SKF_TRY(skf_reg_begin(r, false, &t, why));
-    return skf_reg_end(t, get_version(r, t, model, version, out, why), why);
+    return skf_reg_end(t, skf_reg_get_version(r, t, model, version, out, why), why);
 }
 
 enum skf_err skf_registry_manifest(struct skf_registry *r, const char *model, const char *version, uint8_t **p,
