@@ -324,7 +324,7 @@ static bool is_draft_of(const char *file, const char *name)
     const char *p = file + k + 1, *last = file + n - end;
     while (p < last) { /* a draft's own draft has the suffix twice */
         p += strspn(p, "0123456789abcdef.");
-        if (p < last && strncmp(p, SUFFIX + 1, end - 1) != 0)
+        if (p < last && strncmp(p, &SUFFIX[1], end - 1) != 0)
             return false;
         p += p < last ? end - 1 : 0;
     }
