@@ -145,8 +145,8 @@ $(BUILD)/lib/lib$(1).a: $(OBJ_$(1))
 endef
 $(foreach f,$(FOLDERS),$(eval $(call lib_rule,$(f))))
 
-# A file named *_avx2.c, *_avx512.c, *_amx.c or *_neon.c is compiled for that instruction set, on that machine only.
-isa_flags_x86_64  = $(if $(filter %_avx2,$(1)),-mavx2 -mfma -mf16c)$(if $(filter %_avx512,$(1)),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c)
+# A file named *_avx2.c, *_avx512.c, *_vbmi2.c, *_amx.c or *_neon.c is compiled for that instruction set, on that machine only.
+isa_flags_x86_64  = $(if $(filter %_avx2,$(1)),-mavx2 -mfma -mf16c)$(if $(filter %_vbmi2,$(1)),-mavx512vbmi2 )$(if $(filter %_avx512 %_vbmi2,$(1)),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mfma -mf16c)
 isa_flags_aarch64 = $(if $(filter %_neon,$(1)),-march=armv8.2-a+dotprod)
 isa_flags = $(call isa_flags_$(MACHINE),$(1))
 $(BUILD)/obj/%.o: %.c | $(GEN_H) $(BUILD)/gen/verbs.inc

@@ -26,6 +26,7 @@ static void set(skf_json *o, const char *key, skf_json *take_v, enum skf_err *e)
 static int report_json(const struct bench *b)
 {
     enum skf_err e = SKF_OK;
+    struct skf_engine_packed packed;
     skf_json *o = skf_json_obj(), *list = skf_json_arr();
     for (unsigned i = 0; i < b->n_batches; i++) {
         skf_json *row = skf_json_obj();
@@ -40,6 +41,10 @@ static int report_json(const struct bench *b)
     set(o, "decode_tokens", skf_json_int((int64_t)b->gen), &e);
     set(o, "threads", skf_json_int(skf_engine_threads(b->engine.e)), &e);
     set(o, "isa", skf_json_str(skf_engine_isa(b->engine.e)), &e);
+    skf_engine_packed(b->engine.e, &packed);
+    set(o, "packed_matrices", skf_json_int(packed.matrices), &e);
+    set(o, "packed_bytes", skf_json_int((int64_t)packed.bytes), &e);
+    set(o, "packed_instead_of", skf_json_int((int64_t)packed.instead_of), &e);
     if (b->n_batches)
         set(o, "batch", list, &e);
     else
@@ -53,6 +58,8 @@ static int report_json(const struct bench *b)
 static int report(const struct bench *b)
 {
     unsigned threads = skf_engine_threads(b->engine.e);
+    struct skf_engine_packed packed;
+    char size[2][16];
     if (b->is_json)
         return report_json(b);
     if (b->prompt)
@@ -61,6 +68,10 @@ static int report(const struct bench *b)
         (void)printf("decoding of %llu: %.1f tokens/s\n", (unsigned long long)b->gen, rate(b->gen, b->decode_ns));
     for (unsigned i = 0; i < b->n_batches; i++)
         (void)printf("%u streams together: %.1f tokens/s\n", b->batches[i], batch_rate(b, i));
+    skf_engine_packed(b->engine.e, &packed);
+    if (packed.matrices)
+        (void)printf("%u of %u matrices without their zeros: %s instead of %s\n", packed.matrices, packed.of,
+                     skf_human_bytes(packed.bytes, size[0]), skf_human_bytes(packed.instead_of, size[1]));
     (void)printf("%u thread%s, %s\n", threads, threads == 1 ? "" : "s", skf_engine_isa(b->engine.e));
     return skf_cli_flush(SKF_EXIT_OK);
 }

@@ -23,6 +23,7 @@
 #define SKF_KERNELS_KERNELS_H
 
 #include "base/util.h"
+#include "model/sparse.h"
 #include "model/tensor.h"
 
 /* A matrix of `rows` rows, each `cols` elements contiguous, wherever they lie: segments of whole rows, in order. A file is one
@@ -37,6 +38,7 @@ struct skf_weight {
     uint64_t row_bytes;
     uint32_t n_seg;
     const struct skf_rows *seg;
+    const struct skf_sparse *packed; /* the same matrix without its zeros, to be multiplied from instead; NULL: none */
 };
 
 #define SKF_QBLOCK 32u
@@ -77,6 +79,9 @@ struct skf_ops {
 const struct skf_ops *skf_ops_get(enum skf_isa isa);
 /* Whether a matrix of this type can be multiplied. */
 bool is_ops_type(enum skf_type t);
+/* The share of zeros from which multiplying from the packed form is worth its while, of a matrix that is even (model/sparse.h) or not;
+ * over 1: never. */
+double skf_sparse_least(enum skf_isa isa, enum skf_type t, bool is_even);
 /* The address of row r < w->rows. */
 const uint8_t *skf_weight_row(const struct skf_weight *w, uint32_t r);
 

@@ -68,6 +68,11 @@ static inline void skf_row_group(const struct skf_weight *w, uint32_t row, uint3
         rp[i] = rp[n - 1];
     *seg = (uint32_t)(s - w->seg);
 }
+/* Products with w->packed; false where there is no code for its type, and nothing was done. */
+typedef bool skf_sparse_fn(const struct skf_sparse *s, const struct skf_acts *a, uint32_t row0, uint32_t row1, float *y, size_t ldy);
+skf_sparse_fn skf_sparse_ref, skf_sparse_avx2, skf_sparse_vbmi2, skf_sparse_neon;
+bool is_sparse_matmul(enum skf_isa isa, const struct skf_weight *w, const struct skf_acts *a, uint32_t row0, uint32_t row1, float *y,
+                      size_t ldy);
 /* The segment that holds a row. */
 uint32_t skf_weight_seg(const struct skf_weight *w, uint32_t row);
 

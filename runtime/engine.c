@@ -58,6 +58,7 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
     if (e->n_slots > SKF_SLOTS_MAX || threads > 256)
         return skf_fail(why, SKF_ERR_ARG, "at most %u sequences and 256 threads", SKF_SLOTS_MAX);
     SKF_TRY(skf_pool_open(threads, &e->pool, why));
+    SKF_TRY(skf_llama_pack(e->llama, isa, threads, why));
     if (open_lock(e) != SKF_OK)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a lock");
     return open_buffers(e, why);
@@ -111,6 +112,7 @@ void skf_engine_close(struct skf_engine *e)
 const char *skf_engine_isa(const struct skf_engine *e) { return skf_isa_name(e->ops->isa); }
 unsigned skf_engine_threads(const struct skf_engine *e) { return skf_pool_threads(e->pool); }
 unsigned skf_engine_context(const struct skf_engine *e) { return e->context; }
+void skf_engine_packed(const struct skf_engine *e, struct skf_engine_packed *p) { skf_llama_packed(e->llama, p); }
 unsigned skf_engine_vocab(const struct skf_engine *e) { return e->llama->n_vocab; }
 
 enum skf_err skf_engine_tokenize(const struct skf_engine *e, const char *text, size_t n, bool add_bos, int32_t **ids,

@@ -25,6 +25,12 @@ const char *skf_engine_isa(const struct skf_engine *e);
 unsigned skf_engine_threads(const struct skf_engine *e);
 unsigned skf_engine_context(const struct skf_engine *e);
 unsigned skf_engine_vocab(const struct skf_engine *e);
+/* Matrices of so many zeros that they are computed with from a packed form in memory (model/sparse.h). */
+struct skf_engine_packed {
+    uint32_t matrices, of; /* of all that are multiplied with */
+    uint64_t bytes, instead_of; /* of those: what is read, what their rows take */
+};
+void skf_engine_packed(const struct skf_engine *e, struct skf_engine_packed *p);
 
 /* ---- text ---------------------------------------------------------------------------------------------------------------- */
 /* Text to ids; special tokens are recognised in the text; BOS in front only if the file says so and add_bos. *ids with skf_free. */

@@ -213,6 +213,7 @@ void skf_llama_free(struct skf_llama *l)
         skf_free(l->layers[i].attn_norm);
         skf_free(l->layers[i].ffn_norm);
     }
+    skf_llama_unpack(l);
     skf_free(l->layers);
     skf_free(l->norm);
     skf_free(l->rope_factors);

@@ -8,6 +8,7 @@
 
 #include "kernels/kernels.h"
 #include "model/model.h"
+#include "runtime/engine.h"
 
 struct skf_llama_layer {
     float *attn_norm, *ffn_norm; /* [n_embd] */
@@ -22,6 +23,7 @@ struct skf_llama {
     struct skf_weight embd, output; /* [n_vocab] rows of n_embd; the same when tied */
     float *norm;                    /* [n_embd] */
     struct skf_llama_layer *layers;
+    struct skf_packed *packed;      /* a place for each matrix that is multiplied with; NULL: none is packed */
     struct skf_kept *kept;          /* memory of ours: small tensors, rows that the source breaks in two, lists of segments */
 };
 
@@ -29,6 +31,12 @@ struct skf_llama {
  * architecture, type, scaling or tensor; SKF_ERR_FORMAT what is missing or of another shape; SKF_ERR_LIMIT an absurd size. */
 SKF_MUST enum skf_err skf_llama_load(const struct skf_model *m, uint32_t n_vocab, struct skf_llama **out, struct skf_why *why);
 void skf_llama_free(struct skf_llama *l); /* NULL is fine */
+
+/* Packs the matrices that are worth it (skf_sparse_least), or what SKF_SPARSE says: off none, on all. Results stay the same to the bit. Once,
+ * before anything is computed. */
+SKF_MUST enum skf_err skf_llama_pack(struct skf_llama *l, enum skf_isa isa, unsigned threads, struct skf_why *why);
+void skf_llama_packed(const struct skf_llama *l, struct skf_engine_packed *out);
+void skf_llama_unpack(struct skf_llama *l); /* frees what was packed; of one that was not, nothing */
 
 /* A matrix of the source as segments of whole rows; only a row that the source breaks in two is copied. For tests too. */
 struct skf_kept {

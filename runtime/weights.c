@@ -75,6 +75,7 @@ enum skf_err skf_weight_resolve(const struct skf_source *src, const struct skf_t
         w->cols = (uint32_t)t->dims[0];
         w->row_bytes = t->row_bytes;
         w->seg = mine;
+        w->packed = NULL;
     }
     skf_free(seg);
     return e == SKF_OK ? e : skf_fail(why, e, "tensor %s: cannot be read (%s)", t->name, skf_err_name(e));

@@ -10,7 +10,7 @@ static void quantize(const float *x, uint32_t n, struct skf_acts *a, uint32_t t)
 static void matmul(const struct skf_weight *w, const struct skf_acts *a, uint32_t row0, uint32_t row1, float *y,
                    size_t ldy)
 {
-    if (row0 >= row1)
+    if (row0 >= row1 || (w->packed && is_sparse_matmul(SKF_ISA_AVX2, w, a, row0, row1, y, ldy)))
         return;
     if (w->type == SKF_T_F32 || w->type == SKF_T_F16 || w->type == SKF_T_BF16)
         float_matmul(w, a, row0, row1, y, ldy);

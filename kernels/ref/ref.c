@@ -96,6 +96,8 @@ static void ref_matmul(const struct skf_weight *w, const struct skf_acts *a, uin
                        size_t ldy)
 {
     bool is_blocks = skf_type_info(w->type)->block > 1;
+    if (w->packed && is_sparse_matmul(SKF_ISA_REF, w, a, row0, row1, y, ldy))
+        return;
     for (uint32_t r = row0; r < row1; r++) {
         const uint8_t *p = skf_weight_row(w, r);
         for (uint32_t t = 0; t < a->m; t++)

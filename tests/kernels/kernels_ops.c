@@ -75,7 +75,7 @@ static void matrix_make(struct matrix *m, enum skf_type t, uint32_t rows, uint32
 {
     const struct skf_type_info *info = skf_type_info(t);
     memset(m, 0, sizeof *m);
-    m->w = (struct skf_weight){t, rows, cols, (uint64_t)cols / info->block * info->block_bytes, 0, m->seg};
+    m->w = (struct skf_weight){t, rows, cols, (uint64_t)cols / info->block * info->block_bytes, 0, m->seg, NULL};
     m->bytes = skf_alloc((size_t)rows * m->w.row_bytes + 64 * 7);
     assert_non_null(m->bytes);
     uint8_t *p = m->bytes;
