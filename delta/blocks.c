@@ -239,9 +239,10 @@ enum skf_err skf_blocks_get(struct skf_work *w, struct skf_reader *r, enum skf_t
         return SKF_ERR_FORMAT;
     b.factors.side = side;
     b.factors.side_n = side_n;
-    memcpy(b.neu, b.old, n); /* what does not change is right already */
     if (side_n && is_guessable(&b))
         SKF_TRY(skf_factors_get(w, r, &b.factors));
+    if (!skf_is_bytes(&b)) /* every byte of these is written */
+        memcpy(b.neu, b.old, n); /* what does not change is right already */
     if (b.factors.rank == 0 && skf_reader_left(r) && *r->p == LISTED) {
         r->p++;
         return skf_blocks_spots_get(w, r, &b);

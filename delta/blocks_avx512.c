@@ -1,4 +1,4 @@
-/* Predictions of codes, sixteen a vector, peaks of blocks, and changes of ordered codes (blocks_priv.h). */
+/* Predictions of codes, sixteen a vector, and changes of ordered codes (blocks_priv.h). */
 #if defined __x86_64__
 #include "delta/blocks_priv.h"
 
@@ -37,16 +37,6 @@ void skf_predict_avx512(const int8_t *code, const float *guess, const struct skf
             _mm_storeu_si128((__m128i *)(void *)(out->key + i), _mm512_cvtepi32_epi8(key));
             _mm_storeu_si128((__m128i *)(void *)(out->turn + i), _mm_movm_epi8(down));
         }
-    }
-}
-
-void skf_peaks_avx512(const uint8_t *code, size_t stride, uint32_t n, uint8_t *at)
-{
-    const __m256i most = _mm256_set1_epi8(127);
-    for (uint32_t i = 0; i < n; i++, code += stride) {
-        __m256i size = _mm256_abs_epi8(_mm256_loadu_si256((const __m256i *)(const void *)code));
-        uint64_t set = _mm256_cmpge_epu8_mask(size, most);
-        at[i] = (uint8_t)__builtin_ctzll(set | 1ull << 32);
     }
 }
 

@@ -65,12 +65,6 @@ static int choose_base(const struct skf_blocks *b)
 }
 
 /* ---- guessed ----------------------------------------------------------------------------------------------------------------- */
-static bool is_peaked(const struct skf_blocks *b)
-{
-    return b->factors.rank && b->l->n_halves == 1 && b->l->n_fields == 1 && b->l->field[0].bits == 8;
-}
-
-#define REACHES 6
 /* How far a guess of g goes at a block whose step is d: against half a step of the bfloat16 that its largest number was. */
 static inline unsigned reach_of(float g, float d)
 {
@@ -87,29 +81,35 @@ static inline unsigned reach_of(float g, float d)
            (size.f >= 22 * most.f);
 }
 
+static void row_peaks(const struct skf_blocks *b, uint32_t row, int at, skf_peaks_fn *peaks, uint8_t *place, uint8_t *key, uint8_t *turn)
+{
+    const unsigned code = b->l->field[0].low.at;
+    const uint32_t i = row * b->levels.stripe, n = SKF_MIN(b->n - i, b->levels.stripe);
+    const uint8_t *old = skf_old_block(b, i);
+    const float *guess = b->factors.guess;
+    skf_factors_row(&b->factors, row);
+    peaks(old + code, b->bytes, n, place);
+    for (uint32_t k = 0; k < n; k++, old += b->bytes, guess += 32) {
+        const float d = skf_half_at(old + b->l->half[0]);
+        const unsigned peak = place[k] & 31, class = skf_step_class[skf_context(skf_half_scale(old + b->l->half[0]), at)];
+        const float g = place[k] < 32 ? guess[peak] : 0;
+        key[k] = (uint8_t)(class * SKF_REACHES + reach_of(g, d));
+        turn[k] = (uint8_t)-((g < 0) != (old[code + peak] >= 128) && g != 0);
+    }
+}
+
 /* Contexts of all blocks in w->key; in w->mask -1 where the guess makes the step smaller. */
 static enum skf_err peak_keys(struct skf_work *w, const struct skf_blocks *b, int base)
 {
-    const struct skf_codes *f = &b->l->field[0];
+    const struct skf_bytes *bytes = skf_bytes_pick(w->isa);
     skf_peaks_fn *peaks = skf_peaks_pick(w->isa);
     SKF_TRY(skf_area_need(&w->key, b->n));
     SKF_TRY(skf_area_need(&w->mask, b->n));
     SKF_TRY(skf_area_need(&w->same, b->levels.stripe));
-    for (uint32_t i = 0, row = 0; i < b->n; row++) {
-        const int at = skf_row_at(b, i, base);
-        const float *guess = b->factors.guess;
-        const uint32_t n = SKF_MIN(b->n - i, b->levels.stripe);
-        skf_factors_row(&b->factors, row);
-        peaks(skf_old_block(b, i) + f->low.at, b->bytes, n, w->same.p);
-        for (uint32_t k = 0; k < n; k++, i++, guess += 32) {
-            const uint8_t *old = skf_old_block(b, i);
-            const float d = skf_half_at(old + b->l->half[0]);
-            const unsigned peak = w->same.p[k] & 31, class = skf_step_class[key_of(b, i, at)];
-            const float g = w->same.p[k] < 32 ? guess[peak] : 0;
-            w->key.p[i] = (uint8_t)(class * REACHES + reach_of(g, d));
-            w->mask.p[i] = (uint8_t)-((g < 0) != (old[f->low.at + peak] >= 128) && g != 0);
-        }
-    }
+    for (uint32_t i = 0; bytes && i < b->n; i += SKF_BYTES_RUN)
+        bytes->peaks(&(struct skf_bytes_run){b, base, i, SKF_MIN(b->n - i, (uint32_t)SKF_BYTES_RUN)}, w->key.p + i, w->mask.p + i);
+    for (uint32_t i = 0, row = 0; !bytes && i < b->n; i += b->levels.stripe, row++)
+        row_peaks(b, row, skf_row_at(b, i, base), peaks, w->same.p, w->key.p + i, w->mask.p + i);
     return SKF_OK;
 }
 
@@ -134,9 +134,9 @@ static enum skf_err peaks_get(struct skf_work *w, struct skf_reader *r, struct s
     int16_t *d = (int16_t *)(void *)w->val.p;
     SKF_TRY(skf_diffs16_get(w, r, w->key.p, b->n, d));
     for (uint32_t i = 0; i < b->n; i++) {
+        const int turn = (int8_t)w->mask.p[i];
         b->moved[i] = d[i] != 0;
-        if (d[i])
-            skf_put_le16(skf_new_block(b, i) + at, (uint16_t)(skf_le16(skf_old_block(b, i) + at) + (w->mask.p[i] ? -d[i] : d[i])));
+        skf_put_le16(skf_new_block(b, i) + at, (uint16_t)(skf_le16(skf_old_block(b, i) + at) + (d[i] ^ turn) - turn));
     }
     return SKF_OK;
 }
@@ -155,7 +155,7 @@ enum skf_err skf_halves_put(struct skf_work *w, struct skf_blocks *b, struct skf
         return SKF_OK;
     int base = choose_base(b);
     SKF_TRY(skf_put_svarint(out, (uint64_t)(int64_t)base));
-    if (is_peaked(b))
+    if (skf_is_bytes(b))
         return peaks_put(w, b, base, out);
     SKF_TRY(group_keys(w, b, base, groups));
     SKF_TRY(skf_area_need(&w->mask, groups));
@@ -206,12 +206,15 @@ enum skf_err skf_halves_get(struct skf_work *w, struct skf_reader *r, struct skf
     if (has > 1)
         return SKF_ERR_FORMAT;
     b->has_moved = has;
+    if (!has && skf_is_bytes(b))
+        for (uint32_t i = 0; i < b->n; i++)
+            memcpy(skf_new_block(b, i) + b->l->half[0], skf_old_block(b, i) + b->l->half[0], 2);
     if (!has)
         return SKF_OK;
     SKF_TRY(skf_get_svarint(r, &base));
     if ((int64_t)base > BLOCKS_BASE_MAX || (int64_t)base < -BLOCKS_BASE_MAX)
         return SKF_ERR_FORMAT;
-    if (is_peaked(b))
+    if (skf_is_bytes(b))
         return peaks_get(w, r, b, (int)(int64_t)base);
     SKF_TRY(get_moved(w, r, b, (int)(int64_t)base));
     SKF_TRY(list_moved(w, b, &n));

@@ -15,10 +15,19 @@ struct batch {
     const float *guess;
     struct skf_range range;
     skf_predict_fn *predict;
+    const struct skf_bytes *bytes; /* not NULL: they are the blocks of `run`, and this predicts them; code, guess and map are not made */
+    struct skf_bytes_run run;
     int8_t code[BATCH];
     struct skf_map map[UNITS];
     uint32_t unit[UNITS]; /* their numbers */
 };
+static void predict(const struct batch *t, unsigned unit, const struct skf_predictions *out)
+{
+    if (t->bytes)
+        t->bytes->predict(&t->run, out);
+    else
+        t->predict(t->code, t->guess, t->map, t->n, unit, &t->range, out);
+}
 /* What becomes of a batch. */
 typedef enum skf_err batch_fn(void *ctx, const struct batch *t);
 
@@ -127,6 +136,22 @@ static enum skf_err for_guessed(struct moved *m, bool is_simple)
     return SKF_OK;
 }
 
+/* The same by vectors from block to block. */
+static enum skf_err for_bytes(struct moved *m)
+{
+    struct batch *t = &m->t;
+    t->run = (struct skf_bytes_run){.b = m->b, .base = m->p->base};
+    while (t->first < m->b->n) {
+        t->n = t->run.n = SKF_MIN(m->b->n - t->first, (uint32_t)SKF_BYTES_RUN);
+        t->run.first = t->first;
+        for (uint32_t k = 0; k < t->n; k++)
+            t->unit[k] = t->first + k;
+        SKF_TRY(m->fn(m->ctx, t));
+        t->first += t->n;
+    }
+    return SKF_OK;
+}
+
 /* Batches of all units that moved, in order. */
 static enum skf_err for_moved(const struct skf_work *w, struct moved *m)
 {
@@ -138,6 +163,9 @@ static enum skf_err for_moved(const struct skf_work *w, struct moved *m)
     m->t.guess = NULL;
     m->t.range = (struct skf_range){p->f->bits == 8 ? -128 : 0, high, p->f->bits == 8 ? -127 : 0, high};
     m->t.predict = skf_predict_pick(w->isa, p->f->unit);
+    m->t.bytes = p->is_guessed && skf_is_bytes(b) ? skf_bytes_pick(w->isa) : NULL;
+    if (m->t.bytes)
+        return for_bytes(m);
     if (p->is_guessed)
         return for_guessed(m, is_simple);
     for (uint32_t i = skf_next_moved(b, 0); i < b->n; i = skf_next_moved(b, i + 1)) {
@@ -164,7 +192,7 @@ static enum skf_err put_batch(void *ctx, const struct batch *t)
     const struct skf_predictions out = {want, k->w->part.p + from, turn};
     uint8_t *sym = k->w->sym.p + from;
     uint32_t have = UINT32_MAX;
-    t->predict(t->code, t->guess, t->map, t->n, f->unit, &t->range, &out);
+    predict(t, f->unit, &out);
     for (uint32_t u = 0, e = 0; u < t->n; u++) {
         uint32_t i = t->unit[u] / k->p->units;
         const int8_t *c = code + t->unit[u] % k->p->units * f->unit;
@@ -196,8 +224,8 @@ enum skf_err skf_moved_put(struct skf_work *w, const struct skf_blocks *b, const
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------------------- */
-/* Symbols come in multiples of RANS_MOST: codes that are left over wait for the next batch. */
-#define ROOM (BATCH + RANS_MOST)
+/* Symbols come in multiples of RANS_MOST, and soonest in many: codes of small batches wait for more. */
+#define ROOM (2 * BATCH)
 struct getting {
     const struct skf_blocks *b;
     const struct skf_plan *p;
@@ -244,28 +272,47 @@ static void write_units(const struct getting *k, const int8_t *code, uint32_t un
     }
 }
 
+/* Those of symbols that are not small, one by one. */
+static enum skf_err get_far(struct getting *k, const uint8_t *sym, int8_t *code, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        int64_t d;
+        if (sym[i] < SKF_SMALL)
+            continue;
+        if (!skf_bucket_get(&k->raw, sym[i], 1, &d))
+            return SKF_ERR_FORMAT;
+        code[i] = (int8_t)(k->want[i] + (k->turn[i] ? -d : d));
+    }
+    return SKF_OK;
+}
+
 static enum skf_err get_batch(void *ctx, const struct batch *t)
 {
     struct getting *k = ctx;
     const unsigned each = k->p->f->unit;
-    const struct skf_predictions out = {k->want + k->n, k->key + k->n, k->turn + k->n};
+    const struct skf_predictions all = {k->want, k->key, k->turn}, out = {k->want + k->n, k->key + k->n, k->turn + k->n};
     int8_t code[ROOM];
     uint8_t sym[ROOM];
-    t->predict(t->code, t->guess, t->map, t->n, each, &t->range, &out);
+    predict(t, each, &out);
     memcpy(k->unit + k->n / each, t->unit, t->n * sizeof *t->unit);
     k->n += t->n * each;
-    const uint32_t n = t->first + t->n == k->p->n_moved ? k->n : k->n & ~(RANS_MOST - 1u);
+    const bool is_last = t->first + t->n == k->p->n_moved;
+    const uint32_t n = is_last ? k->n : k->n & ~(RANS_MOST - 1u);
+    if (!is_last && n < BATCH)
+        return SKF_OK;
     SKF_TRY(skf_syms_some(&k->in, sym, k->key, n));
-    if (undo(sym, k->want, k->turn, code, n))
-        for (uint32_t i = 0; i < n; i++) {
-            int64_t d;
-            if (sym[i] < SKF_SMALL)
-                continue;
-            if (!skf_bucket_get(&k->raw, sym[i], 1, &d))
-                return SKF_ERR_FORMAT;
-            code[i] = (int8_t)(k->want[i] + (k->turn[i] ? -d : d));
+    if (t->bytes) {
+        uint8_t *to = skf_new_block(k->b, k->unit[0]) + k->p->f->low.at;
+        if (t->bytes->undo(sym, &all, to, k->b->bytes, n / each)) {
+            (void)undo(sym, k->want, k->turn, code, n);
+            SKF_TRY(get_far(k, sym, code, n));
+            write_units(k, code, n / each);
         }
-    write_units(k, code, n / each);
+    } else {
+        if (undo(sym, k->want, k->turn, code, n))
+            SKF_TRY(get_far(k, sym, code, n));
+        write_units(k, code, n / each);
+    }
     k->n -= n;
     memmove(k->want, k->want + n, k->n);
     memmove(k->turn, k->turn + n, k->n);

@@ -122,7 +122,7 @@ skf_predict_fn *skf_predict_pick(enum skf_isa isa, unsigned unit);
 /* Of n blocks whose 32 codes of eight bits stand `stride` bytes apart: where the first of size 127 or more stands, 32 when there is
  * none. It is what a block's step was made of. */
 typedef void skf_peaks_fn(const uint8_t *code, size_t stride, uint32_t n, uint8_t *at);
-skf_peaks_fn skf_peaks_ref, skf_peaks_avx2, skf_peaks_avx512;
+skf_peaks_fn skf_peaks_ref, skf_peaks_avx2;
 skf_peaks_fn *skf_peaks_pick(enum skf_isa isa);
 
 /* ---- order ------------------------------------------------------------------------------------------------------------------- */
@@ -158,6 +158,11 @@ struct skf_blocks {
 };
 static inline const uint8_t *skf_old_block(const struct skf_blocks *b, uint32_t i) { return b->old + (size_t)i * b->bytes; }
 static inline uint8_t *skf_new_block(const struct skf_blocks *b, uint32_t i) { return b->neu + (size_t)i * b->bytes; }
+/* Blocks of a half and one unit of 32 codes of eight bits, all guessed at: what most of an embedding is. */
+static inline bool skf_is_bytes(const struct skf_blocks *b)
+{
+    return b->factors.rank && b->l->n_halves == 1 && b->l->n_fields == 1 && b->l->field[0].bits == 8;
+}
 /* The first block from i on that moved, or b->n; eight are passed over at once. */
 static inline uint32_t skf_next_moved(const struct skf_blocks *b, uint32_t i)
 {
@@ -170,6 +175,27 @@ static inline int skf_row_at(const struct skf_blocks *b, uint32_t i, int base)
 {
     return base + skf_level_at(&b->levels, i / b->levels.stripe);
 }
+/* Runs of such blocks: what the plain loops do one after the other, these do at once. */
+#define SKF_BYTES_RUN 64
+#define SKF_REACHES 6 /* classes of guesses at a peak (blocks_half.c) */
+struct skf_bytes_run {
+    const struct skf_blocks *b; /* its factors have `packed` and `base` */
+    int base;                   /* of contexts */
+    uint32_t first, n;          /* blocks: at most SKF_BYTES_RUN */
+};
+struct skf_bytes {
+    /* Predictions of all codes; what skf_predict_ref makes of the maps of blocks_moved.c. */
+    void (*predict)(const struct skf_bytes_run *r, const struct skf_predictions *out);
+    /* Contexts of the halves, and -1 where the guess makes one smaller: as blocks_half.c has them. No new byte is read. */
+    void (*peaks)(const struct skf_bytes_run *r, uint8_t *key, uint8_t *turn);
+    /* The codes of n blocks, `stride` bytes apart, from small symbols; whether some were not small. */
+    bool (*undo)(const uint8_t *sym, const struct skf_predictions *t, uint8_t *code, size_t stride, uint32_t n);
+};
+const struct skf_bytes *skf_bytes_pick(enum skf_isa isa); /* NULL: there are none */
+void skf_bytes_predict_avx512(const struct skf_bytes_run *r, const struct skf_predictions *out);
+void skf_bytes_peaks_avx512(const struct skf_bytes_run *r, uint8_t *key, uint8_t *turn);
+bool skf_bytes_undo_avx512(const uint8_t *sym, const struct skf_predictions *t, uint8_t *code, size_t stride, uint32_t n);
+
 /* A field's units: those that stay, and those that moved because their step did, or because all are guessed at. */
 struct skf_plan {
     const struct skf_codes *f;

@@ -83,10 +83,18 @@ void skf_peaks_ref(const uint8_t *code, size_t stride, uint32_t n, uint8_t *at)
 skf_peaks_fn *skf_peaks_pick(enum skf_isa isa)
 {
 #if defined __x86_64__
-    if (isa == SKF_ISA_AVX512 || isa == SKF_ISA_AMX)
-        return skf_peaks_avx512;
-    if (isa == SKF_ISA_AVX2)
+    if (isa == SKF_ISA_AVX2) /* wider ones find them otherwise: skf_bytes_pick */
         return skf_peaks_avx2;
 #endif
     return skf_peaks_ref;
+}
+
+const struct skf_bytes *skf_bytes_pick(enum skf_isa isa)
+{
+#if defined __x86_64__
+    static const struct skf_bytes avx512 = {skf_bytes_predict_avx512, skf_bytes_peaks_avx512, skf_bytes_undo_avx512};
+    if (isa == SKF_ISA_AVX512 || isa == SKF_ISA_AMX)
+        return &avx512;
+#endif
+    return NULL;
 }

@@ -207,6 +207,42 @@ enum skf_err skf_factors_find(struct skf_work *w, uint64_t rows, uint32_t column
 }
 
 /* ---- a chunk's guess --------------------------------------------------------------------------------------------- */
+static size_t whole(size_t columns)
+{
+    return (columns + 15) & ~(size_t)15;
+}
+
+/* v as bytes, for loops that take four products at once: of sixteen columns after another four ranks, then the next
+ * four. */
+static void pack(const float *v, unsigned rank, size_t columns, int8_t *out)
+{
+    memset(out, 0, whole(columns) * SKF_RANK_MAX);
+    for (unsigned k = 0; k < rank; k++)
+        for (size_t j = 0; j < columns; j++)
+            out[j / 16 * 16 * SKF_RANK_MAX + k / 4 * 64 + j % 16 * 4 + k % 4] = (int8_t)v[k * columns + j];
+}
+
+/* Where they stand behind n floats: as vectors are loaded soonest. */
+static uint8_t *packed_of(const struct skf_work *w, size_t n)
+{
+    uint8_t *p = w->side_v.p + n * sizeof(float);
+    return p + (64 - (uintptr_t)p % 64) % 64;
+}
+
+/* What these loops begin with: they take u, which is signed, 128 higher. */
+static void set_base(const struct skf_factors *f)
+{
+    if (!f->base)
+        return;
+    for (uint32_t j = 0; j < f->columns; j++) {
+        const int8_t *q = f->packed + j / 16 * 16 * SKF_RANK_MAX + j % 16 * 4;
+        int32_t sum = 0;
+        for (unsigned k = 0; k < f->rank; k++)
+            sum += q[k / 4 * 64 + k % 4];
+        f->base[j] = -128 * sum;
+    }
+}
+
 /* Areas, and v from the side (kept from chunk to chunk). *most is 0 where there is nothing to guess by. */
 static enum skf_err open_side(struct skf_work *w, struct skf_factors *f, unsigned *most)
 {
@@ -228,7 +264,7 @@ static enum skf_err open_side(struct skf_work *w, struct skf_factors *f, unsigne
             return SKF_ERR_FORMAT;
         size_t n = rank * columns;
         SKF_TRY(skf_area_need(&w->side, f->side_n));
-        SKF_TRY(skf_area_need(&w->side_v, n * sizeof(float)));
+        SKF_TRY(skf_area_need(&w->side_v, n * sizeof(float) + 64 + whole(columns) * (SKF_RANK_MAX + sizeof(int32_t))));
         SKF_TRY(skf_area_need(&w->sym, n));
         SKF_TRY(skf_area_need(&w->symkey, n));
         for (size_t i = 0; i < n; i++)
@@ -238,12 +274,16 @@ static enum skf_err open_side(struct skf_work *w, struct skf_factors *f, unsigne
             return SKF_ERR_FORMAT;
         for (size_t i = 0; i < n; i++)
             ((float *)(void *)w->side_v.p)[i] = unfolded(w->sym.p[i]);
+        pack((const float *)(const void *)w->side_v.p, rank, columns, (int8_t *)packed_of(w, n));
         memcpy(w->side.p, f->side, f->side_n);
         w->side_n = f->side_n;
         w->side_columns = f->columns;
         w->side_rank = rank;
     }
     f->v = (const float *)(const void *)w->side_v.p;
+    uint8_t *packed = packed_of(w, w->side_rank * columns);
+    f->packed = (const int8_t *)packed;
+    f->base = f->loops->guess_packed ? (int32_t *)(void *)(packed + whole(columns) * SKF_RANK_MAX) : NULL;
     *most = w->side_rank;
     return SKF_OK;
 }
@@ -260,7 +300,7 @@ static bool set_unit(struct skf_factors *f, double step)
     return f->shift >= -SKF_SHIFT_MAX && f->shift <= SKF_SHIFT_MAX;
 }
 
-static float unit_of(const struct skf_factors *f)
+float skf_factors_unit(const struct skf_factors *f)
 {
     return ldexpf((float)f->unit, f->shift);
 }
@@ -307,8 +347,10 @@ static bool set_rank(struct skf_factors *f, const struct look *l, unsigned rank)
     }
     f->rank = rank;
     left = fmax(left, l->all * 1e-6);
-    if (rank && set_unit(f, U_STEP * sqrt(left / l->rows / f->columns / mean)))
+    if (rank && set_unit(f, U_STEP * sqrt(left / l->rows / f->columns / mean))) {
+        set_base(f);
         return true;
+    }
     f->rank = 0;
     return false;
 }
@@ -324,7 +366,7 @@ static double trial(struct skf_factors *f, const struct look *l, const struct sk
     for (uint32_t i = 0; i < l->rows; i++) {
         uint32_t row = looked_at(f, l, i);
         for (unsigned k = 0; k < rank; k++) {
-            int8_t u = small(l->along[i * SKF_RANK_MAX + k] / unit_of(f));
+            int8_t u = small(l->along[i * SKF_RANK_MAX + k] / skf_factors_unit(f));
             f->u[(size_t)row * rank + k] = u;
             count[k][folded(u)]++;
         }
@@ -375,7 +417,7 @@ enum skf_err skf_factors_choose(struct skf_work *w, struct skf_factors *f, const
         SKF_TRY(c->row(c->ctx, i, d));
         for (unsigned k = 0; k < f->rank; k++)
             f->u[(size_t)i * f->rank + k] =
-                small(f->loops->dot(d, f->v + (size_t)k * f->columns, f->columns) / l.len[k] / unit_of(f));
+                small(f->loops->dot(d, f->v + (size_t)k * f->columns, f->columns) / l.len[k] / skf_factors_unit(f));
     }
     return SKF_OK;
 }
@@ -428,6 +470,7 @@ enum skf_err skf_factors_get(struct skf_work *w, struct skf_reader *r, struct sk
     f->rank = rank;
     f->unit = unit;
     f->shift = (int)(int64_t)shift;
+    set_base(f);
     SKF_TRY(syms_u(w, f, &s));
     SKF_TRY(skf_syms_get(w, r, &s));
     for (uint32_t i = 0; i < s.n; i++)
@@ -437,5 +480,9 @@ enum skf_err skf_factors_get(struct skf_work *w, struct skf_reader *r, struct sk
 
 void skf_factors_row(const struct skf_factors *f, uint32_t i)
 {
-    f->loops->guess(f->u + (size_t)i * f->rank, f->v, f->rank, f->columns, unit_of(f), f->guess);
+    const int8_t *u = f->u + (size_t)i * f->rank;
+    if (f->base)
+        f->loops->guess_packed(u, f->packed, f->base, f->rank, f->columns, skf_factors_unit(f), f->guess);
+    else
+        f->loops->guess(u, f->v, f->rank, f->columns, skf_factors_unit(f), f->guess);
 }

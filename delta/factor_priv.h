@@ -44,6 +44,8 @@ struct skf_factors {
     int shift;
     int8_t *u;      /* rank numbers a row */
     const float *v; /* rank rows of `columns` */
+    const int8_t *packed; /* the same for loops->guess_packed, where there is one, */
+    int32_t *base;        /* and what it begins with; otherwise NULL */
     float *guess;   /* of one row */
     const struct skf_loops *loops;
 };
@@ -66,5 +68,6 @@ SKF_MUST enum skf_err skf_factors_put(struct skf_work *w, const struct skf_facto
 SKF_MUST enum skf_err skf_factors_get(struct skf_work *w, struct skf_reader *r, struct skf_factors *f);
 /* The guess for row i, in f->guess. */
 void skf_factors_row(const struct skf_factors *f, uint32_t i);
+float skf_factors_unit(const struct skf_factors *f);
 
 #endif

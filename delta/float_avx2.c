@@ -77,5 +77,6 @@ INLINE uint64_t above_of_64(const uint8_t *p, unsigned least) /* which bytes are
     return (uint64_t)high << 32 | low;
 }
 
+#define GUESS_PACKED NULL /* products of bytes with signs need more steps than those of floats */
 #include "delta/float_wide_priv.h"
 #endif

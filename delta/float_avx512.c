@@ -43,5 +43,40 @@ INLINE uint64_t above_of_64(const uint8_t *p, unsigned least) /* which bytes are
     return _mm512_cmpge_epu8_mask(_mm512_loadu_si512(p), _mm512_set1_epi8((char)least));
 }
 
+/* Four products a lane and instruction; their sums are whole numbers below 2^24, which are floats without rounding. */
+INLINE void guess_of(const uint8_t up[16], const int8_t *v, const int32_t *base, unsigned fours, uint32_t n, float unit, float *guess)
+{
+    __m512i by[4];
+    for (unsigned k = 0; k < 4; k++)
+        by[k] = _mm512_broadcastd_epi32(_mm_loadu_si32(up + 4 * k));
+    for (uint32_t i = 0; i < n; i += 16, v += 256) {
+        __mmask16 some = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffff);
+        __m512i sum = _mm512_maskz_loadu_epi32(some, base + i);
+        for (unsigned k = 0; k < fours; k++)
+            sum = _mm512_dpbusd_epi32(sum, by[k], _mm512_loadu_si512(v + 64 * k));
+        __m512 out = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(unit));
+        if (n - i < 16)
+            _mm512_mask_storeu_ps(guess + i, some, out);
+        else
+            _mm512_storeu_ps(guess + i, out);
+    }
+}
+
+static void guess_packed(const int8_t *u, const int8_t *v, const int32_t *base, unsigned rank, uint32_t n, float unit,
+                         float *guess)
+{
+    uint8_t up[16] = {0};
+    for (unsigned k = 0; k < rank && k < 16; k++)
+        up[k] = (uint8_t)(u[k] + 128);
+    if (rank <= 4)
+        guess_of(up, v, base, 1, n, unit, guess);
+    else if (rank <= 8)
+        guess_of(up, v, base, 2, n, unit, guess);
+    else if (rank <= 12)
+        guess_of(up, v, base, 3, n, unit, guess);
+    else
+        guess_of(up, v, base, 4, n, unit, guess);
+}
+#define GUESS_PACKED guess_packed
 #include "delta/float_wide_priv.h"
 #endif

@@ -27,6 +27,10 @@ struct skf_loops {
                     float *move, float *size);
     /* guess[j] := unit * sum over k < rank of u[k] * v[k][j], for j < n; exact (factor_priv.h). */
     void (*guess)(const int8_t *u, const float *v, unsigned rank, uint32_t n, float unit, float *guess);
+    /* The same with v as bytes, in the order of factor.c, and base[j] = -128 * sum over k < rank of v[k][j]; NULL where
+     * it is no gain. */
+    void (*guess_packed)(const int8_t *u, const int8_t *v, const int32_t *base, unsigned rank, uint32_t n, float unit,
+                         float *guess);
     /* ref := old + guess, rounded to the type; ref may be old. */
     void (*guess_bf16)(const uint8_t *old, const float *guess, uint8_t *ref, uint32_t n);
     void (*guess_f16)(const uint8_t *old, const float *guess, uint8_t *ref, uint32_t n);

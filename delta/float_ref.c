@@ -79,8 +79,9 @@ static SKF_LOOPS float dot_ref(const float *restrict a, const float *restrict b,
 
 const struct skf_loops skf_loops_ref = {
     keys_ref,        add_ref,         sub_ref,        far_ref,       measure_ref,
-    guess_ref,       guess_bf16_ref,  guess_f16_ref,  guess_f32_ref, f16_to_bf16_ref,
-    bf16_to_f16_ref, change_bf16_ref, change_f16_ref, dot_ref,       add_scaled_ref,
+    guess_ref,       NULL,            guess_bf16_ref,  guess_f16_ref,   guess_f32_ref,
+    f16_to_bf16_ref, bf16_to_f16_ref, change_bf16_ref, change_f16_ref, dot_ref,
+    add_scaled_ref,
 };
 
 const struct skf_loops *skf_loops_of(enum skf_isa isa)

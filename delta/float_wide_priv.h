@@ -1,7 +1,7 @@
 /*
  * The loops that compilers do not turn into vectors by themselves, over sixteen numbers at once.  The file including
  * this has defined them for its instruction set: vf, sixteen float32; vi, sixteen 32-bit integers; and the operations
- * below.  What is left behind the last sixteen goes the plain way, which gives the same.
+ * below, and GUESS_PACKED, NULL or a loop of its own.  What is left behind the last sixteen goes the plain way, which gives the same.
  */
 #define WHOLE(n) ((n) & ~15u)
 
@@ -159,6 +159,7 @@ const struct skf_loops NAME(skf_loops) = {
     NAME(far_wide),
     NAME(measure_wide),
     NAME(guess_wide),
+    GUESS_PACKED,
     NAME(guess_bf16_wide),
     NAME(guess_f16_wide),
     NAME(guess_f32),

@@ -63,34 +63,41 @@ INLINE uint32_t run(struct rans *r, uint8_t *sym, const uint8_t *key, uint32_t n
  * sooner done than lookups of every slot. */
 struct edges {
     __m512i of[RANS_NEAR][2];
-    __m512i mask;
 };
 
-INLINE void next_of(__m512i *x, __m256i freq, __m256i at, const struct fixed *f, const uint8_t **p)
+INLINE __m512i lower(__m512i a) { return _mm512_cvtepu16_epi32(_mm512_castsi512_si256(a)); }
+INLINE __m512i upper(__m512i a) { return _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(a, 1)); }
+
+/* What 16 states become, whose symbols end at slots a, b and c; which of the symbols are the second and more, the third, and others. */
+INLINE __m512i next_of(__m512i x, __m512i a, __m512i b, __m512i c, const struct fixed *f, __mmask16 above[RANS_NEAR])
 {
-    __m512i v = _mm512_mullo_epi32(_mm512_cvtepu16_epi32(freq), _mm512_srl_epi32(*x, f->bits));
-    *p += 2 * refill(x, _mm512_add_epi32(v, _mm512_cvtepu16_epi32(at)), f, *p);
+    __m512i slot = _mm512_and_si512(x, f->mask);
+    above[0] = _mm512_cmpge_epu32_mask(slot, a);
+    above[1] = _mm512_cmpge_epu32_mask(slot, b);
+    above[2] = _mm512_cmpge_epu32_mask(slot, c);
+    __m512i from = _mm512_mask_mov_epi32(_mm512_maskz_mov_epi32(above[0], a), above[1], b);
+    __m512i freq = _mm512_mask_mov_epi32(a, above[0], _mm512_sub_epi32(b, a));
+    freq = _mm512_mask_mov_epi32(freq, above[1], _mm512_sub_epi32(c, b));
+    return _mm512_add_epi32(_mm512_mullo_epi32(freq, _mm512_srl_epi32(x, f->bits)), _mm512_sub_epi32(slot, from));
 }
 
 /* 32 lanes; false, and nothing done, where one of them has another symbol. */
 INLINE bool near_step(__m512i *x, const struct edges *t, const struct fixed *f, const uint8_t **p, uint8_t *sym, const uint8_t *key)
 {
+    __mmask16 above[2][RANS_NEAR];
     __m512i k = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)key));
     __m512i a = _mm512_permutex2var_epi16(t->of[0][0], k, t->of[0][1]);
     __m512i b = _mm512_permutex2var_epi16(t->of[1][0], k, t->of[1][1]);
     __m512i c = _mm512_permutex2var_epi16(t->of[2][0], k, t->of[2][1]);
-    __m512i slot = _mm512_castsi256_si512(_mm512_cvtepi32_epi16(x[0]));
-    slot = _mm512_and_si512(_mm512_inserti64x4(slot, _mm512_cvtepi32_epi16(x[1]), 1), t->mask);
-    if (_mm512_cmpge_epu16_mask(slot, c))
+    __m512i v = next_of(x[0], lower(a), lower(b), lower(c), f, above[0]);
+    __m512i w = next_of(x[1], upper(a), upper(b), upper(c), f, above[1]);
+    if (above[0][2] | above[1][2])
         return false;
-    __mmask32 above_a = _mm512_cmpge_epu16_mask(slot, a), above_b = _mm512_cmpge_epu16_mask(slot, b);
-    __m512i from = _mm512_mask_mov_epi16(_mm512_maskz_mov_epi16(above_a, a), above_b, b);
-    __m512i to = _mm512_mask_mov_epi16(_mm512_mask_mov_epi16(a, above_a, b), above_b, c);
-    __m512i freq = _mm512_sub_epi16(to, from), at = _mm512_sub_epi16(slot, from);
-    __m256i minus = _mm256_add_epi8(_mm256_movm_epi8(above_a), _mm256_movm_epi8(above_b));
+    __m256i minus = _mm256_add_epi8(_mm256_movm_epi8((__mmask32)above[1][0] << 16 | above[0][0]),
+                                    _mm256_movm_epi8((__mmask32)above[1][1] << 16 | above[0][1]));
     _mm256_storeu_si256((__m256i *)(void *)sym, _mm256_sub_epi8(_mm256_setzero_si256(), minus));
-    next_of(&x[0], _mm512_castsi512_si256(freq), _mm512_castsi512_si256(at), f, p);
-    next_of(&x[1], _mm512_extracti64x4_epi64(freq, 1), _mm512_extracti64x4_epi64(at, 1), f, p);
+    *p += 2 * refill(&x[0], v, f, *p);
+    *p += 2 * refill(&x[1], w, f, *p);
     return true;
 }
 
@@ -105,7 +112,7 @@ INLINE uint32_t run_near(struct rans *r, uint8_t *sym, const uint8_t *key, uint3
     const struct rans_numbers numbers = rans_numbers_of(r);
     const uint8_t *p = r->p, *end = r->end;
     uint32_t i = 0;
-    struct edges t = {.mask = _mm512_set1_epi16((short)((1 << r->bits) - 1))};
+    struct edges t;
     for (unsigned k = 0; k < RANS_NEAR; k++)
         for (unsigned h = 0; h < 2; h++)
             t.of[k][h] = _mm512_loadu_si512(r->edge[k] + 32 * h);

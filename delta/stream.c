@@ -71,19 +71,31 @@ enum skf_err skf_diffs16_put(struct skf_work *w, const int16_t *d, const uint8_t
     return skf_raw_put(w, &raw, out);
 }
 
+/* Numbers as if every symbol were a zigzag; whether some are not. */
+static SKF_LOOPS bool unfold16(const uint8_t *restrict sym, uint32_t n, int16_t *restrict d)
+{
+    uint8_t most = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        most = sym[i] > most ? sym[i] : most;
+        d[i] = (int16_t)((sym[i] >> 1) ^ -(sym[i] & 1));
+    }
+    return most >= 2 * NEAR - 1;
+}
+
 enum skf_err skf_diffs16_get(struct skf_work *w, struct skf_reader *r, const uint8_t *key, uint32_t n, int16_t *d)
 {
     struct skf_bits_in raw;
     SKF_TRY(skf_area_need(&w->sym, n));
     SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, key, n}));
     SKF_TRY(skf_raw_get(r, &raw));
-    for (uint32_t i = 0; i < n; i++) {
+    bool has_far = unfold16(w->sym.p, n, d);
+    for (uint32_t i = 0; has_far && i < n; i++) {
         const unsigned sym = w->sym.p[i];
-        int64_t v = (int64_t)(sym >> 1) ^ -(int64_t)(sym & 1);
-        if (sym >= 2 * NEAR - 1) {
-            if (sym < 2 * NEAR || !skf_bucket_get(&raw, (uint8_t)(sym - 2 * NEAR + SKF_SMALL + 5), 2, &v))
-                return SKF_ERR_FORMAT;
-        }
+        int64_t v;
+        if (sym < 2 * NEAR - 1)
+            continue;
+        if (sym < 2 * NEAR || !skf_bucket_get(&raw, (uint8_t)(sym - 2 * NEAR + SKF_SMALL + 5), 2, &v))
+            return SKF_ERR_FORMAT;
         d[i] = (int16_t)v;
     }
     return is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;

@@ -399,6 +399,104 @@ static void test_chunks(void **unused)
     skf_work_free(&w);
 }
 
+/* Blocks of an embedding with guesses of any rank, with steps that are no numbers, 0 or tiny among them: vectors write and read what
+ * the plain loops do. */
+#define GUESSED_MOST 1600
+static void fill_guessed(struct skf_blocks *b)
+{
+    static const uint16_t odd[] = {0, 0x8000, 1, 0x8001, 0x3ff, 0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e01};
+    for (uint32_t i = 0; i < b->n; i++) {
+        uint8_t *p = old + (size_t)i * 34, *q = neu + (size_t)i * 34;
+        skf_put_le16(p, next() % 16 ? (uint16_t)(0x1400 + next() % 0x1000) : odd[next() % SKF_COUNT(odd)]);
+        for (unsigned e = 0; e < 32; e++)
+            p[2 + e] = (uint8_t)(next() % 8 ? (int)(next() % 80) - 40 : (int)next());
+        if (next() % 8)
+            p[2 + next() % 32] = next() & 1 ? 127 : 129;
+        memcpy(q, p, 34);
+        if (next() % 4 == 0)
+            skf_put_le16(q, next() % 8 ? (uint16_t)(skf_le16(p) + next() % 300 - 150) : odd[next() % SKF_COUNT(odd)]);
+        for (unsigned e = 0; e < 32; e++)
+            q[2 + e] = (uint8_t)(q[2 + e] + (next() % 4 ? 0 : next() % 50 ? next() % 3 - 1 : next()));
+    }
+}
+
+/* Factors as a receiver has them. */
+static void make_factors(struct skf_work *w, struct skf_factors *f, struct skf_buf *side, struct skf_buf *mine, unsigned rank)
+{
+    static uint8_t sym[SKF_RANK_MAX * 4096], key[sizeof sym];
+    uint32_t n = rank * f->columns;
+    assert_true(n <= sizeof sym && f->rows * rank <= sizeof sym);
+    for (uint32_t i = 0; i < sizeof sym; i++)
+        sym[i] = (uint8_t)(next() % 4 ? next() % 40 : next());
+    for (uint32_t i = 0; i < n; i++)
+        key[i] = (uint8_t)(i / f->columns);
+    assert_int_equal(skf_buf_u8(side, (uint8_t)rank), SKF_OK);
+    assert_int_equal(skf_syms_put(w, &(struct skf_syms){sym, key, n}, side), SKF_OK);
+    rank = 1 + (unsigned)(next() % rank);
+    for (uint32_t i = 0; i < f->rows * rank; i++)
+        key[i] = (uint8_t)(i % rank);
+    assert_int_equal(skf_buf_u8(mine, (uint8_t)rank), SKF_OK);
+    assert_int_equal(skf_buf_u8(mine, (uint8_t)(SKF_UNIT_MIN + next() % SKF_UNIT_MIN)), SKF_OK);
+    assert_int_equal(skf_put_svarint(mine, (uint64_t)(int64_t)-(int)(next() % 12 + 22)), SKF_OK);
+    assert_int_equal(skf_syms_put(w, &(struct skf_syms){sym, key, f->rows * rank}, mine), SKF_OK);
+    f->side = side->data;
+    f->side_n = side->len;
+}
+
+static void test_guessed_bytes(void **unused)
+{
+    static const uint32_t stripes[] = {1, 3, 16, 18, 33, 66};
+    static uint8_t moved[GUESSED_MOST], level[GUESSED_MOST];
+    struct skf_work w;
+    assert_int_equal(skf_work_init(&w), SKF_OK);
+    const enum skf_isa best = w.isa;
+    for (unsigned round = 0; round < 40; round++) {
+        struct skf_buf side = SKF_BUF_INIT(1 << 18), mine = SKF_BUF_INIT(1 << 18), out[2] = {SKF_BUF_INIT(1 << 20), SKF_BUF_INIT(1 << 20)};
+        const uint32_t stripe = stripes[round % SKF_COUNT(stripes)], rows = 16 + (uint32_t)next() % 8;
+        struct skf_blocks b = {.l = skf_layout_of(SKF_T_Q8_0), .n = rows * stripe - (uint32_t)next() % stripe, .bytes = 34, .moved = moved,
+                               .row_bytes = stripe * 34, .old = old, .neu = neu,
+                               .levels = {.level = next() & 1 ? level : NULL, .n = rows, .stripe = stripe, .step = 2, .base = 7}};
+        assert_true(b.n <= GUESSED_MOST && b.n * 34 <= sizeof old);
+        for (uint32_t i = 0; i < rows; i++)
+            level[i] = (uint8_t)(next() % 12);
+        b.factors = (struct skf_factors){.rows = rows, .columns = 32 * stripe};
+        make_factors(&w, &b.factors, &side, &mine, 1 + round % SKF_RANK_MAX);
+        fill_guessed(&b);
+        for (unsigned k = 0; k < 2; k++) {
+            w.isa = k ? best : SKF_ISA_REF;
+            struct skf_reader r = skf_reader_of(mine.data, mine.len);
+            assert_int_equal(skf_factors_get(&w, &r, &b.factors), SKF_OK);
+            assert_true(skf_is_bytes(&b));
+            memset(moved, 0, b.n);
+            assert_int_equal(skf_halves_put(&w, &b, &out[k]), SKF_OK);
+            assert_int_equal(skf_field_put(&w, &b, 0, &out[k]), SKF_OK);
+        }
+        assert_int_equal(out[0].len, out[1].len);
+        assert_memory_equal(out[0].data, out[1].data, out[0].len);
+        for (size_t k = 0; k <= SKF_COUNT(sets); k++) {
+            if (k < SKF_COUNT(sets) && !has_isa(sets[k]))
+                continue;
+            w.isa = k < SKF_COUNT(sets) ? sets[k] : SKF_ISA_REF;
+            struct skf_reader r = skf_reader_of(mine.data, mine.len), in = skf_reader_of(out[0].data, out[0].len);
+            struct skf_blocks c = b;
+            c.neu = back;
+            assert_int_equal(skf_factors_get(&w, &r, &c.factors), SKF_OK);
+            memset(back, 0xa5, b.n * 34);
+            memset(moved, 0, b.n);
+            assert_int_equal(skf_halves_get(&w, &in, &c), SKF_OK);
+            assert_int_equal(skf_field_get(&w, &in, &c, 0), SKF_OK);
+            assert_int_equal(skf_reader_left(&in), 0);
+            assert_memory_equal(back, neu, b.n * 34);
+        }
+        w.isa = best;
+        skf_buf_free(&side);
+        skf_buf_free(&mine);
+        skf_buf_free(&out[0]);
+        skf_buf_free(&out[1]);
+    }
+    skf_work_free(&w);
+}
+
 /* A guess at an embedding that moves by two factors: less than half of the bytes, and the same from every instruction set. */
 static enum skf_err row_of(void *ctx, uint64_t row, float *out)
 {
@@ -496,7 +594,7 @@ int main(void)
         cmocka_unit_test(test_codes),       cmocka_unit_test(test_steps),  cmocka_unit_test(test_predictions),
         cmocka_unit_test(test_peaks),       cmocka_unit_test(test_order),  cmocka_unit_test(test_wide_differences),
         cmocka_unit_test(test_sparse),      cmocka_unit_test(test_sparse_is_small),
-        cmocka_unit_test(test_chunks),      cmocka_unit_test(test_guess),  cmocka_unit_test(test_codes_follow_scales),
+        cmocka_unit_test(test_chunks),      cmocka_unit_test(test_guessed_bytes), cmocka_unit_test(test_guess),  cmocka_unit_test(test_codes_follow_scales),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -78,6 +78,22 @@ static void same_loops(const struct skf_loops *x, uint32_t n)
     float unit = ldexpf((float)(SKF_UNIT_MIN + next() % SKF_UNIT_MIN), -(int)(next() % 30));
     r->guess(u, v, rank, n, unit, fwant);
     x->guess(u, v, rank, n, unit, fgot);
+    assert_memory_equal(fwant, fgot, n * sizeof *fwant);
+    if (x->guess_packed) { /* the same numbers as bytes */
+        static int8_t packed[SKF_RANK_MAX * (MOST + 16)];
+        static int32_t base[MOST];
+        memset(packed, 0, sizeof packed);
+        memset(fgot, 0, sizeof fgot);
+        for (uint32_t j = 0; j < n; j++) {
+            base[j] = 0;
+            for (unsigned k = 0; k < rank; k++) {
+                int8_t x8 = (int8_t)v[(size_t)k * n + j];
+                packed[j / 16 * 16 * SKF_RANK_MAX + k / 4 * 64 + j % 16 * 4 + k % 4] = x8;
+                base[j] -= 128 * x8;
+            }
+        }
+        x->guess_packed(u, packed, base, rank, n, unit, fgot);
+    }
     assert_memory_equal(fwant, fgot, n * sizeof *fgot);
     memcpy(guess, fgot, n * sizeof *guess);
     SAME(r->guess_bf16(a, guess, want, n), x->guess_bf16(a, guess, got, n), 2 * (size_t)n);
