@@ -285,9 +285,13 @@ static enum skf_err open_folder(const struct skf_agent_opts *o, char **token, st
         *token = (char *)p;
         (*token)[strcspn(*token, "\r\n")] = 0;
     }
-    SKF_TRY(skf_mkdirs(o->dir, 0700, why));
-    if (chdir(o->dir) != 0)
-        return skf_fail_errno(why, errno, "%s", o->dir);
+    if (o->is_init || o->enrol)
+        SKF_TRY(skf_mkdirs(o->dir, 0700, why));
+    if (chdir(o->dir) != 0) { /* mistyped, a new one would serve nothing without a word */
+        int sys = errno;
+        enum skf_err e = skf_fail_errno(why, sys, "%s", o->dir);
+        return sys == ENOENT ? skf_fail(why, e, "%s: no such folder; --init makes it", o->dir) : e;
+    }
     for (size_t i = 0; i < SKF_COUNT(folders); i++)
         SKF_TRY(skf_mkdirs(folders[i].name, folders[i].mode, why));
     return SKF_OK;
@@ -373,6 +377,7 @@ enum skf_err skf_agent_run(const struct skf_agent_opts *o, struct skf_why *why)
     if (!a)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory");
     a->o = o;
+    a->pace.rate = o->rate;
     a->signal_fd = a->wake_fd = -1;
     skf_gateway_init(&a->gateway, o->listen);
     enum skf_err e;
@@ -380,7 +385,7 @@ enum skf_err skf_agent_run(const struct skf_agent_opts *o, struct skf_why *why)
     SKF_GO(e, open_signals(a, why));
     SKF_GO(e, open_store(a, why));
     (void)turn_children(a, skf_now_ns()); /* serves before anything is asked of a network */
-    struct skf_session_opts so = {o->centre, "tls", a->wake_fd};
+    struct skf_session_opts so = {.centre = o->centre, .tls_dir = "tls", .is_open_key_fine = o->is_open_key_fine, .wake_fd = a->wake_fd};
     SKF_GO(e, skf_session_new(&so, &a->session, why));
     if (o->enrol)
         SKF_GO(e, skf_enrol(o, token, why));

@@ -20,8 +20,11 @@ struct skf_agent_opts {
     const char *token_file; /* one-time token for enrolment; NULL: none */
     const char *const *tags; /* for the inventory: "channel=beta" */
     size_t n_tags;
+    bool is_init;           /* make `dir` when it is not there; enrolment does so anyway */
+    bool is_open_key_fine;  /* a device key that others can read is used all the same */
     unsigned threads;       /* of a worker; 0: its own choice */
     unsigned share;         /* percent of a processor's time that installing takes from inference; 0: all it can */
+    uint64_t rate;          /* bytes a second that payloads of updates may take of the link; 0: all it carries */
     unsigned watch_seconds; /* a new version serves this long before it is confirmed */
     /* Called once the local API listens, with its address. May be NULL. */
     void (*listening)(void *ctx, const char *address);

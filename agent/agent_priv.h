@@ -5,7 +5,7 @@
  *   box.c       one model's states: from an assignment to confirmed or returned
  *   swap.c      the later half of them: check, swap, watch, confirm, go back
  *   record.c    what of it survives a restart (the store's journal)
- *   install.c   receiving a version: verification; sides.c, fetch.c: payloads into the store
+ *   install.c   receiving a version: verification; sides.c, fetch.c: payloads into the store, pace.c: how fast
  *   session.c   the link to the distributor; inbox.c: what comes over it; report.c: Hello and State
  *   gateway.c   the gateway process and its control socket; worker.c: workers; spawn.c: fork and exec
  *   enrol.c     the first certificate
@@ -88,6 +88,17 @@ struct skf_link {
     enum skf_err (*chunk)(void *ctx, const atomic_bool *cancel, struct skf_payload *out, struct skf_why *why);
 };
 
+/* A rate of download (pace.c); used by the installing thread alone. A NULL one, or one without a rate, never waits. */
+struct skf_pace {
+    uint64_t rate; /* bytes a second; 0: none */
+    uint64_t paid; /* the time that all bytes so far take the rate up to */
+};
+void skf_pace_begin(struct skf_pace *p, uint64_t now); /* time that passed before counts for nothing */
+uint64_t skf_pace_question(const struct skf_pace *p, uint64_t most); /* bytes that are asked for at once, at most */
+uint64_t skf_pace_due(const struct skf_pace *p, uint64_t bytes, uint64_t now); /* when these may be asked for, `now` at the earliest */
+void skf_pace_charge(struct skf_pace *p, uint64_t bytes, uint64_t now);        /* they are */
+SKF_MUST enum skf_err skf_pace_wait(uint64_t until, const atomic_bool *cancel, struct skf_why *why); /* SKF_ERR_CANCELLED */
+
 struct skf_install_progress { /* read by the loop while the installing thread writes */
     atomic_int phase; /* Skiff__V1__Phase */
     atomic_ullong done, total, bytes;
@@ -98,6 +109,7 @@ struct skf_install {
     struct skf_link link;
     struct skf_assign assign;
     unsigned jobs, share; /* share: percent of each thread's time that decoding may take; 0: all */
+    struct skf_pace *pace; /* NULL: as fast as the link is */
     const atomic_bool *cancel;
     struct skf_install_progress *progress;
 };
@@ -128,6 +140,7 @@ bool is_transient(enum skf_err e);
 struct skf_session;
 struct skf_session_opts {
     const char *centre, *tls_dir;
+    bool is_open_key_fine;
     int wake_fd; /* an eventfd that is written whenever the loop should look */
 };
 SKF_MUST enum skf_err skf_session_new(const struct skf_session_opts *o, struct skf_session **s, struct skf_why *why);
@@ -269,6 +282,7 @@ struct skf_agent {
     struct skf_worker *old[2 * SKF_AGENT_MODELS]; /* leaving */
     size_t n_old;
     struct skf_job job;
+    struct skf_pace pace; /* of all installations, one behind the other */
     unsigned next_socket;
     int wake_fd, signal_fd;
     bool is_stopping, has_routes, is_swept;

@@ -183,6 +183,7 @@ static void start_job(struct skf_box *b, uint64_t now)
                                  .assign = b->rec.assign,
                                  .jobs = SKF_MIN(skf_cpu_count(), 4u),
                                  .share = a->o->share,
+                                 .pace = &a->pace,
                                  .cancel = &j->cancel,
                                  .progress = &j->progress};
     if (pthread_create(&j->thread, NULL, install, j) != 0) {

@@ -49,7 +49,7 @@ static enum skf_err save(const Skiff__V1__EnrolReply *r, struct skf_why *why)
 static enum skf_err try_once(const struct skf_agent_opts *o, const uint8_t *p, size_t n, struct skf_why *why)
 {
     const char *ca = access(enrol_ca_path, F_OK) == 0 ? enrol_ca_path : ca_path;
-    struct skf_wire_tls tls = {ca, NULL, NULL};
+    struct skf_wire_tls tls = {.ca_path = ca};
     struct skf_wire_channel *c;
     uint8_t *answer = NULL;
     size_t len = 0;

@@ -166,37 +166,64 @@ static enum skf_err add(struct fetch *f, uint64_t number, uint8_t *take_payload,
 
 /* ---- asking ------------------------------------------------------------------------------------------------------------------ */
 
-static enum skf_err ask(struct fetch *f, unsigned slot, struct skf_why *why)
-{
+struct question {
     struct skf_range ranges[RANGES];
-    size_t n = 0;
-    uint64_t bytes = 0, i = f->cursor, count = 0;
-    for (; i < f->plan->n_chunks && bytes < WINDOW / 2; i++) {
+    size_t n;
+    uint64_t bytes, end; /* `end`: nothing between the cursor and there is left out */
+};
+
+static void gather(const struct fetch *f, uint64_t most, struct question *q)
+{
+    uint64_t i = f->cursor;
+    q->n = 0;
+    q->bytes = 0;
+    for (; i < f->plan->n_chunks && q->bytes < most; i++) {
         if (f->state[i] != LACKS)
             continue;
-        if (n && ranges[n - 1].first + ranges[n - 1].count == i)
-            ranges[n - 1].count++;
-        else if (n == RANGES)
+        struct skf_range *last = q->n ? &q->ranges[q->n - 1] : NULL;
+        if (last && last->first + last->count == i)
+            last->count++;
+        else if (q->n == RANGES)
             break;
         else
-            ranges[n++] = (struct skf_range){i, 1};
-        f->state[i] = (uint8_t)(ASKED + slot);
-        bytes += payload_of(f, i);
-        count++;
+            q->ranges[q->n++] = (struct skf_range){i, 1};
+        q->bytes += payload_of(f, i);
     }
-    f->cursor = i;
-    if (!n)
-        return SKF_OK;
-    f->asks[slot] = count;
-    f->window += bytes;
-    return f->in->link.ask(f->in->link.ctx, f->in->assign.delta, ranges, n, why);
+    q->end = i;
 }
 
-static enum skf_err fill_window(struct fetch *f, struct skf_why *why)
+static enum skf_err ask(struct fetch *f, unsigned slot, const struct question *q, struct skf_why *why)
 {
-    for (unsigned slot = 0; slot < ASKS && f->window < WINDOW / 2; slot++)
-        if (!f->asks[slot])
-            SKF_TRY(ask(f, slot, why));
+    for (size_t k = 0; k < q->n; k++) {
+        const struct skf_range *r = &q->ranges[k];
+        memset(f->state + r->first, ASKED + (int)slot, r->count);
+        f->asks[slot] += r->count;
+    }
+    f->cursor = q->end;
+    f->window += q->bytes;
+    return f->in->link.ask(f->in->link.ctx, f->in->assign.delta, q->ranges, q->n, why);
+}
+
+/* *due: when the rate allows for more, where it does not yet; otherwise 0. */
+static enum skf_err fill_window(struct fetch *f, uint64_t *due, struct skf_why *why)
+{
+    struct question q;
+    uint64_t most = skf_pace_question(f->in->pace, WINDOW / 2);
+    *due = 0;
+    for (unsigned slot = 0; slot < ASKS && f->window < most; slot++) {
+        if (f->asks[slot])
+            continue;
+        gather(f, most, &q);
+        if (!q.n)
+            return SKF_OK;
+        uint64_t now = skf_now_ns(), from = skf_pace_due(f->in->pace, q.bytes, now);
+        if (from > now) {
+            *due = from;
+            return SKF_OK;
+        }
+        skf_pace_charge(f->in->pace, q.bytes, now);
+        SKF_TRY(ask(f, slot, &q, why));
+    }
     return SKF_OK;
 }
 
@@ -232,13 +259,18 @@ static void forget(struct fetch *f)
 static enum skf_err receive(struct fetch *f, struct skf_why *why)
 {
     unsigned silences = 0;
-    uint64_t left = f->left;
+    uint64_t left = f->left, due;
     while (f->left) {
         struct skf_payload p = {0};
         struct skf_why lost = {{0}};
-        enum skf_err e = fill_window(f, &lost);
+        enum skf_err e = fill_window(f, &due, &lost);
         if (e == SKF_OK && f->left == f->n_batch) { /* all that is missing is here */
             SKF_TRY(flush(f, why));
+            continue;
+        }
+        if (e == SKF_OK && due && !f->window) { /* nothing is under way */
+            SKF_TRY(flush(f, why));
+            SKF_TRY(skf_pace_wait(due, f->in->cancel, why));
             continue;
         }
         if (e == SKF_OK)

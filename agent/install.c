@@ -54,7 +54,9 @@ static void verified_clear(struct verified *v)
 static enum skf_err fetch_meta(void *ctx, const char *name, struct skf_buf *out, struct skf_why *why)
 {
     const struct skf_install *in = ctx;
-    return in->link.meta(in->link.ctx, in->cancel, name, out, why);
+    SKF_TRY(in->link.meta(in->link.ctx, in->cancel, name, out, why));
+    skf_pace_charge(in->pace, out->len, skf_now_ns()); /* what comes next waits for it too */
+    return SKF_OK;
 }
 
 /* ---- one signed target ------------------------------------------------------------------------------------------------ */
@@ -80,6 +82,7 @@ static enum skf_err get_target(const struct skf_install *in, struct skf_tuf *tuf
     }
     struct skf_buf b = SKF_BUF_INIT((size_t)t.length);
     enum skf_err e = in->link.meta(in->link.ctx, in->cancel, path, &b, why);
+    skf_pace_charge(in->pace, b.len, skf_now_ns());
     if (e == SKF_OK)
         e = skf_tuf_check(&t, path, b.data, b.len, why);
     if (e == SKF_OK)
@@ -297,6 +300,7 @@ enum skf_err skf_install_run(const struct skf_install *in, struct skf_why *why)
 {
     struct verified v = {0};
     enum skf_err e;
+    skf_pace_begin(in->pace, skf_now_ns());
     for (unsigned silences = 0;;) {
         e = in->link.wait(in->link.ctx, in->cancel, why);
         if (e == SKF_OK)

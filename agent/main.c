@@ -7,6 +7,8 @@
 #include "base/util.h"
 
 #define TAGS_MAX 16
+#define RATE_LEAST 1000u /* slower, a chunk takes hours */
+#define RATE_MOST  1000000000000ull
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -15,6 +17,7 @@ static const char usage[] =
     "       skiff-agent --check-store DIR\n\n"
     "Receives signed versions of models for this box, installs and serves them.\n\n"
     "  --dir DIR            its folder: tls/{device.crt,device.key,ca.crt}, tuf/root.json, store/, run/\n"
+    "  --init               make that folder when it is not there (--enrol does too)\n"
     "  --centre HOST:PORT   the distributor; without one only what is here is served\n"
     "  --listen ADDRESS     of the local HTTP API (127.0.0.1:8080)\n"
     "  --enrol HOST:PORT    get a certificate there first, when there is none yet (tls/ca.crt must be)\n"
@@ -23,7 +26,9 @@ static const char usage[] =
     "  --tag TAG            for the inventory, as channel=beta; may be given again\n"
     "  --threads N          of each worker\n"
     "  --share PERCENT      of a thread's time that decoding an update may take from inference (100)\n"
+    "  --rate N             bytes a second that updates may take of the link, as 200K or 2M (all it carries)\n"
     "  --watch SECONDS      a new version serves this long before it is confirmed (10)\n"
+    "  --allow-open-keys    use tls/device.key though others can read it\n"
     "  --check-store DIR    hash everything in the store of the agent's folder DIR, print versions and slots as JSON\n"
     "  --help, --version\n";
 
@@ -47,6 +52,19 @@ static bool is_number(const char *s, unsigned most, unsigned *out)
     unsigned long v = strtoul(s, &end, 10);
     *out = (unsigned)v;
     return *end == 0 && v <= most;
+}
+
+/* Bytes a second: 500000, 500K, 2M, 1G. */
+static bool is_rate(const char *s, uint64_t *out)
+{
+    char *end;
+    if (*s < '0' || *s > '9')
+        return false;
+    unsigned long long v = strtoull(s, &end, 10);
+    uint64_t unit = *end == 'K' || *end == 'k' ? 1000 : *end == 'M' ? 1000000 : *end == 'G' ? 1000000000 : 1;
+    end += unit > 1;
+    *out = v * unit;
+    return *end == 0 && v <= RATE_MOST / unit && *out >= RATE_LEAST;
 }
 
 static void on_listening(void *ctx, const char *address)
@@ -85,30 +103,37 @@ static const char *take_number(int c, struct skf_agent_opts *o)
     switch (c) {
     case 'j': return is_number(optarg, 1024, &o->threads) ? NULL : "--threads";
     case 'p': return is_number(optarg, 100, &o->share) && o->share ? NULL : "--share";
+    case 'r': return is_rate(optarg, &o->rate) ? NULL : "--rate (at least 1K)";
     default: return is_number(optarg, 86400, &o->watch_seconds) ? NULL : "--watch";
     }
+}
+
+/* False for an option that takes no text. */
+static bool is_text_taken(int c, struct skf_agent_opts *o, const char **check_dir)
+{
+    const char **texts[] = {['c'] = &o->centre, ['d'] = &o->dir,  ['e'] = &o->enrol,      ['l'] = &o->listen,
+                            ['n'] = &o->name,   ['s'] = check_dir, ['t'] = &o->token_file};
+    if (c < 0 || (size_t)c >= SKF_COUNT(texts) || !texts[c])
+        return false;
+    *texts[c] = optarg;
+    return true;
 }
 
 static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *tags[TAGS_MAX], const char **check_dir)
 {
     static const struct option options[] = {
-        {"dir", 1, NULL, 'd'},     {"centre", 1, NULL, 'c'},     {"listen", 1, NULL, 'l'}, {"enrol", 1, NULL, 'e'},
-        {"name", 1, NULL, 'n'},    {"token-file", 1, NULL, 't'}, {"tag", 1, NULL, 'g'},    {"threads", 1, NULL, 'j'},
-        {"share", 1, NULL, 'p'},
-        {"watch", 1, NULL, 'w'},   {"check-store", 1, NULL, 's'}, {"help", 0, NULL, 'h'},  {"version", 0, NULL, 'v'},
+        {"dir", 1, NULL, 'd'},   {"centre", 1, NULL, 'c'},      {"listen", 1, NULL, 'l'},          {"enrol", 1, NULL, 'e'},
+        {"name", 1, NULL, 'n'},  {"token-file", 1, NULL, 't'},  {"tag", 1, NULL, 'g'},             {"threads", 1, NULL, 'j'},
+        {"share", 1, NULL, 'p'}, {"rate", 1, NULL, 'r'},        {"watch", 1, NULL, 'w'},           {"init", 0, NULL, 'i'},
+        {"help", 0, NULL, 'h'},  {"check-store", 1, NULL, 's'}, {"allow-open-keys", 0, NULL, 'k'}, {"version", 0, NULL, 'v'},
         {NULL, 0, NULL, 0}};
     const char *wrong;
     int c;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (is_text_taken(c, o, check_dir))
+            continue;
         switch (c) {
-        case 'd': o->dir = optarg; break;
-        case 'c': o->centre = optarg; break;
-        case 'l': o->listen = optarg; break;
-        case 'e': o->enrol = optarg; break;
-        case 'n': o->name = optarg; break;
-        case 't': o->token_file = optarg; break;
-        case 's': *check_dir = optarg; break;
         case 'g':
             if (o->n_tags == TAGS_MAX)
                 return bad_usage("--tag", "too many");
@@ -116,10 +141,13 @@ static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *ta
             break;
         case 'j':
         case 'p':
+        case 'r':
         case 'w':
             if ((wrong = take_number(c, o)) != NULL)
                 return bad_usage(wrong, optarg);
             break;
+        case 'i': o->is_init = true; break;
+        case 'k': o->is_open_key_fine = true; break;
         case 'h': (void)fputs(usage, stdout); return EXIT_DONE;
         case 'v': (void)printf("skiff-agent %s\n", SKF_VERSION); return EXIT_DONE;
         default: return bad_usage(argv[optind - 1], "no such option, or its value is missing");

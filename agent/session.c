@@ -115,7 +115,7 @@ static void check_certificate(struct skf_session *s)
 static enum skf_err open_stream(struct skf_session *s, const uint8_t *hello, size_t n, struct skf_why *why)
 {
     static const struct skf_wire_events events = {.message = skf_inbox_message, .done = on_done};
-    struct skf_wire_tls tls = {s->ca, s->crt, s->key};
+    struct skf_wire_tls tls = {s->ca, s->crt, s->key, s->o.is_open_key_fine};
     if (!s->channel)
         SKF_TRY(skf_wire_channel_open(s->o.centre, &tls, NULL, &s->channel, why));
     SKF_TRY(skf_wire_stream_open(s->channel, SESSION_PATH, &events, s, &s->stream, why));

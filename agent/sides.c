@@ -40,8 +40,8 @@ static enum skf_err ask(struct sides *s, struct skf_why *why)
 {
     struct skf_range ranges[RANGES];
     size_t n = 0;
-    uint64_t bytes = 0;
-    for (uint64_t k = 0; k < s->info->n_sides && bytes < WINDOW; k++) {
+    uint64_t bytes = 0, most = skf_pace_question(s->in->pace, WINDOW), now = skf_now_ns();
+    for (uint64_t k = 0; k < s->info->n_sides && bytes < most; k++) {
         struct skf_skd_side side;
         uint64_t at, number = s->info->n_chunks + k;
         if (s->state[k] != LACKS)
@@ -57,6 +57,8 @@ static enum skf_err ask(struct sides *s, struct skf_why *why)
         side_of(s, k, &side, &at);
         bytes += side.payload_length;
     }
+    SKF_TRY(skf_pace_wait(skf_pace_due(s->in->pace, bytes, now), s->in->cancel, why));
+    skf_pace_charge(s->in->pace, bytes, now);
     return s->in->link.ask(s->in->link.ctx, s->in->assign.delta, ranges, n, why);
 }
 

@@ -27,7 +27,7 @@ enum skf_err skf_connect_open(struct skf_connect *c, struct skf_why *why)
     SKF_TRY(skf_path(crt, sizeof crt, c->tls, "operator.crt"));
     SKF_TRY(skf_path(key, sizeof key, c->tls, "operator.key"));
     SKF_TRY(skf_cert_check(crt, ca, skf_now_unix(), &not_after, why));
-    struct skf_wire_tls tls = {ca, crt, key};
+    struct skf_wire_tls tls = {ca, crt, key, c->is_open_key_fine};
     return skf_wire_channel_open(c->centre, &tls, NULL, &c->channel, why);
 }
 

@@ -14,11 +14,13 @@
 
 struct skf_connect {
     const char *centre, *tls; /* options; NULL: the environment's */
+    bool is_open_key_fine;
     struct skf_wire_channel *channel;
 };
-/* Two entries of a verb's options. */
+/* Entries of a verb's options. */
 #define SKF_CONNECT_OPTS(c)                                                                                            \
     {.name = "--centre", .value = "HOST:PORT", .help = "the distributor (or SKIFF_CENTRE)", .text = &(c)->centre},     \
+        {.name = "--allow-open-keys", .help = "use operator.key though others can read it", .flag = &(c)->is_open_key_fine}, \
     {                                                                                                                  \
         .name = "--tls", .value = "DIR", .help = "operator.crt, operator.key, ca.crt (or SKIFF_TLS)",                  \
         .text = &(c)->tls                                                                                              \

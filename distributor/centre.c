@@ -1,5 +1,7 @@
 /* The distributor put together and taken apart (centre.h), and the table of devices. */
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/file.h"
@@ -131,6 +133,25 @@ static enum skf_err sub(const struct skf_centre *c, const char *name, char out[P
     return skf_path(out, PATH_MAX, c->dir, name);
 }
 
+/* Said, so that a folder mistyped, or one whose registry was lost, is seen at once. */
+static enum skf_err look_at_folder(const struct skf_centre *c, struct skf_why *why)
+{
+    char crt[PATH_MAX], registry[PATH_MAX], chunks[PATH_MAX];
+    SKF_TRY(sub(c, "tls/distributor.crt", crt));
+    SKF_TRY(sub(c, "registry/data.mdb", registry));
+    SKF_TRY(sub(c, "chunks", chunks));
+    if (access(crt, F_OK) != 0) /* before anything is made */
+        return skf_fail_errno(why, errno, "%s", crt);
+    if (access(registry, F_OK) == 0)
+        return SKF_OK;
+    if (access(chunks, F_OK) == 0)
+        skf_log(SKF_LOG_WARN, "%sregistry: not there, though chunks are: begins anew, without any version or box; stop now to put it back",
+                c->dir);
+    else
+        skf_log(SKF_LOG_INFO, "%sregistry: begins anew, without any version or box", c->dir);
+    return SKF_OK;
+}
+
 static enum skf_err open_stores(struct skf_centre *c, unsigned jobs, struct skf_why *why)
 {
     char a[PATH_MAX], b[PATH_MAX];
@@ -160,7 +181,7 @@ static enum skf_err open_stores(struct skf_centre *c, unsigned jobs, struct skf_
     return skf_registry_each_device(c->registry, load_device, c, why);
 }
 
-static enum skf_err open_server(struct skf_centre *c, const char *listen, struct skf_why *why)
+static enum skf_err open_server(struct skf_centre *c, const struct skf_centre_opts *opts, struct skf_why *why)
 {
     char ca[PATH_MAX], crt[PATH_MAX], key[PATH_MAX];
     struct skf_wire_method methods[METHODS_MAX];
@@ -170,7 +191,7 @@ static enum skf_err open_server(struct skf_centre *c, const char *listen, struct
     SKF_TRY(sub(c, "tls/distributor.key", key));
     SKF_TRY(skf_ca_fleet(ca, c->fleet, why));
     SKF_TRY(skf_cert_check(crt, ca, skf_now_unix(), &not_after, why));
-    struct skf_wire_server_opts o = {.listen = listen, .tls = {ca, crt, key}, .threads = THREADS};
+    struct skf_wire_server_opts o = {.listen = opts->listen, .tls = {ca, crt, key, opts->is_open_key_fine}, .threads = THREADS};
     methods[0] = skf_session_method;
     methods[1] = skf_publish_method;
     methods[0].ctx = methods[1].ctx = c;
@@ -178,14 +199,15 @@ static enum skf_err open_server(struct skf_centre *c, const char *listen, struct
     return skf_wire_server_open(&o, methods, n, &c->server, why);
 }
 
-static enum skf_err open_enrolment(struct skf_centre *c, const char *listen, struct skf_why *why)
+static enum skf_err open_enrolment(struct skf_centre *c, const struct skf_centre_opts *opts, struct skf_why *why)
 {
     char crt[PATH_MAX], key[PATH_MAX];
     SKF_TRY(sub(c, "tls/distributor.crt", crt));
     SKF_TRY(sub(c, "tls/distributor.key", key));
     struct skf_wire_method m = {.path = "/skiff.v1.Enrolment/Enrol", .unary = skf_enrol_unary, .ctx = c->dir};
     struct skf_wire_server_opts o = {
-        .listen = listen, .tls = {NULL, crt, key}, .threads = 1, .max_message = SKF_ENROL_MESSAGE, .max_streams = 100};
+        .listen = opts->enrol_listen, .tls = {NULL, crt, key, opts->is_open_key_fine}, .threads = 1,
+        .max_message = SKF_ENROL_MESSAGE, .max_streams = 100};
     return skf_wire_server_open(&o, &m, 1, &c->enrol_server, why);
 }
 
@@ -202,15 +224,16 @@ enum skf_err skf_centre_open(const struct skf_centre_opts *o, struct skf_centre 
         goto out;
     }
     c->has_lock = true;
+    SKF_GO(e, look_at_folder(c, why));
     SKF_GO(e, open_stores(c, o->jobs, why));
     if (pthread_create(&c->dispatcher, NULL, skf_centre_dispatch, c) != 0) {
         e = skf_fail(why, SKF_ERR_NOMEM, "no thread");
         goto out;
     }
     c->has_dispatcher = true;
-    SKF_GO(e, open_server(c, o->listen, why));
+    SKF_GO(e, open_server(c, o, why));
     if (o->enrol_listen)
-        SKF_GO(e, open_enrolment(c, o->enrol_listen, why));
+        SKF_GO(e, open_enrolment(c, o, why));
     *out = c;
     return SKF_OK;
 out:

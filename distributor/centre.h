@@ -20,6 +20,7 @@ struct skf_centre_opts {
     const char *listen;       /* "127.0.0.1:7443"; port 0 takes any */
     const char *enrol_listen; /* NULL: no enrolment */
     unsigned jobs;            /* of the builder; 0: one a processor */
+    bool is_open_key_fine;    /* a key of its certificate that others can read is used all the same */
 };
 SKF_MUST enum skf_err skf_centre_open(const struct skf_centre_opts *o, struct skf_centre **c, struct skf_why *why);
 int skf_centre_port(const struct skf_centre *c);

@@ -17,6 +17,7 @@ static const char help[] =
     "  --enrol-listen ADDR  HOST:PORT where new boxes enrol (needs ca/ in DIR)\n"
     "  --enrol-token NAME   print a one-time token for a new box, and end\n"
     "  --jobs N             threads of a build; 0: one a processor\n"
+    "  --allow-open-keys    use tls/distributor.key though others can read it\n"
     "  --help, --version\n\n"
     "Prints `listening HOST:PORT` when it is ready. Ends on SIGTERM or SIGINT.\n";
 
@@ -77,7 +78,8 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = {
         {"dir", 1, NULL, 'd'},  {"listen", 1, NULL, 'l'}, {"enrol-listen", 1, NULL, 'e'}, {"enrol-token", 1, NULL, 't'},
-        {"jobs", 1, NULL, 'j'}, {"help", 0, NULL, 'h'},   {"version", 0, NULL, 'v'},      {NULL, 0, NULL, 0}};
+        {"jobs", 1, NULL, 'j'}, {"help", 0, NULL, 'h'},   {"version", 0, NULL, 'v'},      {"allow-open-keys", 0, NULL, 'k'},
+        {NULL, 0, NULL, 0}};
     struct skf_centre_opts o = {.dir = NULL};
     const char *name = NULL;
     char *end;
@@ -100,6 +102,9 @@ int main(int argc, char **argv)
             o.jobs = (unsigned)strtoul(optarg, &end, 10);
             if (*end || end == optarg || o.jobs > 1024)
                 return usage_error("--jobs: not a number");
+            break;
+        case 'k':
+            o.is_open_key_fine = true;
             break;
         case 'h':
             (void)fputs(help, stdout);

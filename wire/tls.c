@@ -40,12 +40,13 @@ static void pems_free(struct pems *p)
     skf_free(p->ca);
 }
 
-/* Said, not refused: a box that has served with it is not to fall silent over it. */
-static void look_at_mode(const char *key)
+/* Whoever can read the key can speak as this machine. */
+static enum skf_err check_mode(const struct skf_wire_tls *t, struct skf_why *why)
 {
     struct stat st;
-    if (stat(key, &st) == 0 && (st.st_mode & 077))
-        skf_log(SKF_LOG_WARN, "%s: others can read this key: chmod 600 it", key);
+    if (t->is_open_key_fine || stat(t->key_path, &st) != 0 || !(st.st_mode & 077))
+        return SKF_OK;
+    return skf_fail(why, SKF_ERR_REFUSED, "%s: others can read this key: chmod 600 it, or say --allow-open-keys", t->key_path);
 }
 
 static enum skf_err pems_read(const struct skf_wire_tls *t, struct pems *p, struct skf_why *why)
@@ -59,7 +60,7 @@ static enum skf_err pems_read(const struct skf_wire_tls *t, struct pems *p, stru
     if (t->cert_path) {
         SKF_TRY(read_pem(t->cert_path, "CERTIFICATE-----", &p->cert, &n, why));
         SKF_TRY(read_pem(t->key_path, "PRIVATE KEY-----", &p->key, &p->key_len, why));
-        look_at_mode(t->key_path);
+        SKF_TRY(check_mode(t, why));
     }
     return SKF_OK;
 }

@@ -16,6 +16,7 @@
 /* PEM files; on an enrolment port ca_path is NULL: no client certificate asked. */
 struct skf_wire_tls {
     const char *ca_path, *cert_path, *key_path;
+    bool is_open_key_fine; /* otherwise a key that others than its owner can read is SKF_ERR_REFUSED */
 };
 
 /* gRPC's own status numbers. */

@@ -41,6 +41,8 @@ def usage():
         says(run("--dir", folder("u"), "--watch", bad), 2, bad, f"--watch {bad}")
     for bad in ("0", "101", "x"):
         says(run("--dir", folder("u"), "--share", bad), 2, bad, f"--share {bad}")
+    for bad in ("0", "999", "x", "-5", "5T", "99999999999999G"):
+        says(run("--dir", folder("u"), "--rate", bad), 2, "--rate", f"--rate {bad}")
     check(not os.path.exists(folder("u")), "wrong usage writes nothing")
 
 
@@ -48,10 +50,12 @@ def cannot_start():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         s.listen()
-        says(run("--dir", folder("p"), "--listen", f"127.0.0.1:{s.getsockname()[1]}"), 1, f"{s.getsockname()[1]}", "a port in use")
+        says(run("--dir", folder("p"), "--init", "--listen", f"127.0.0.1:{s.getsockname()[1]}"), 1, f"{s.getsockname()[1]}", "a port in use")
     with open(folder("file"), "w") as f:
         f.write("x")
     says(run("--dir", os.path.join(folder("file"), "sub")), 1, "file", "a folder that cannot be")
+    says(run("--dir", folder("mistyped")), 1, "--init", "a folder that is not there")
+    check(not os.path.exists(folder("mistyped")), "and is not made")
     says(run("--dir", folder("t"), "--token-file", folder("none")), 1, "none", "a token file that is not there")
     os.makedirs(os.path.join(folder("d"), "store"))
     with open(os.path.join(folder("d"), "store", "data.mdb"), "wb") as f:
@@ -63,7 +67,7 @@ def cannot_start():
 
 def alone():
     """Without a centre and without a version: it runs, says where it listens, holds its store alone, ends when told."""
-    p = subprocess.Popen([AGENT, "--dir", folder("a"), "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([AGENT, "--dir", folder("a"), "--init", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     line = p.stdout.readline()
     check(line.startswith("listening 127.0.0.1:"), "it says where it listens", line)
     says(run("--dir", folder("a"), "--listen", "127.0.0.1:0"), 1, "another process", "a second agent on one folder")
@@ -85,6 +89,7 @@ def wrong_certificate():
         shutil.copy(os.path.join(tls, "ca.crt"), os.path.join(box, "tls"))
         for ending in (".crt", ".key"):
             shutil.copy(os.path.join(tls, name + ending), os.path.join(box, "tls", "device" + ending))
+        os.chmod(os.path.join(box, "tls", "device.key"), 0o600)
         with open(folder(name + ".log"), "wb") as log:
             p = subprocess.Popen([AGENT, "--dir", box, "--centre", "127.0.0.1:1", "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=log)
             p.stdout.readline()

@@ -63,6 +63,7 @@ struct fix {
 
     atomic_bool cancel;
     struct skf_install_progress progress;
+    struct skf_pace pace; /* no rate unless a test sets one */
 };
 
 static int fix_unlink(const char *path, const struct stat *st, int flag, struct FTW *f)
@@ -395,6 +396,7 @@ FIX enum skf_err fix_install(struct fix *f, const char *version, const char *del
                              .cache_dir = fix_path(f, "incoming"),
                              .link = {f, fix_wait, fix_meta, fix_ask, fix_chunk},
                              .jobs = 2,
+                             .pace = &f->pace,
                              .cancel = &f->cancel,
                              .progress = &f->progress};
     (void)snprintf(in.assign.id, sizeof in.assign.id, "a1");

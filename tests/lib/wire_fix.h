@@ -26,7 +26,7 @@ extern char **environ;
 #define TLS_DIR "tests/vectors/tls/"
 #define TLS_OF(name)                                                                                                   \
     {                                                                                                                  \
-        TLS_DIR "ca.crt", TLS_DIR name ".crt", TLS_DIR name ".key"                                                     \
+        TLS_DIR "ca.crt", TLS_DIR name ".crt", TLS_DIR name ".key", true                                               \
     }
 
 static const struct skf_wire_tls tls_server = TLS_OF("server");

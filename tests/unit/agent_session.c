@@ -204,14 +204,14 @@ static int setup(void **state)
     const struct skf_wire_method method = {.path = "/skiff.v1.Fleet/Session", .open = on_open, .ctx = &centre,
                                            .events = {.message = on_message, .writable = on_writable}};
     const struct skf_wire_server_opts so = {
-        .listen = "127.0.0.1:0", .tls = {TLS_DIR "/ca.crt", TLS_DIR "/server.crt", TLS_DIR "/server.key"}};
+        .listen = "127.0.0.1:0", .tls = {TLS_DIR "/ca.crt", TLS_DIR "/server.crt", TLS_DIR "/server.key", true}};
     struct skf_why why = {{0}};
     memset(&centre, 0, sizeof centre);
     if (skf_wire_server_open(&so, &method, 1, &centre.server, &why) != SKF_OK)
         fail_msg("%s", why.text);
     (void)snprintf(centre.address, sizeof centre.address, "127.0.0.1:%d", skf_wire_server_port(centre.server));
     wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    const struct skf_session_opts o = {centre.address, TLS_DIR, wake_fd};
+    const struct skf_session_opts o = {centre.address, TLS_DIR, true, wake_fd};
     assert_int_equal(skf_session_new(&o, &session, &why), SKF_OK);
     link_ = skf_session_link(session);
     atomic_store(&cancel, false);
@@ -423,7 +423,7 @@ static void test_no_centre(void **state)
 {
     struct skf_session *s;
     struct skf_why why = {{0}};
-    const struct skf_session_opts o = {"127.0.0.1:1", TLS_DIR, wake_fd};
+    const struct skf_session_opts o = {"127.0.0.1:1", TLS_DIR, true, wake_fd};
     assert_int_equal(skf_session_new(&o, &s, &why), SKF_OK);
     unsigned tries = 0;
     uint64_t end = skf_now_ns() + 2 * SKF_SECOND;

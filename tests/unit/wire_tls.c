@@ -1,11 +1,16 @@
 /* Who gets in, and what those who do not are told. */
 #include "tests/lib/wire_fix.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
 static const struct skf_wire_tls operator_tls = TLS_OF("operator"), nobody = TLS_OF("nobody"),
                                  expired = TLS_OF("expired-device"), foreign = TLS_OF("foreign-device");
-static const struct skf_wire_tls bare = {TLS_DIR "ca.crt", NULL, NULL};
+static const struct skf_wire_tls bare = {.ca_path = TLS_DIR "ca.crt"};
 static const struct skf_wire_tls trusts_foreign = {TLS_DIR "foreign-ca.crt", TLS_DIR "device.crt",
-                                                   TLS_DIR "device.key"};
+                                                   TLS_DIR "device.key", true};
 
 static void ask_who(int port, const struct skf_wire_tls *tls, const char *name, enum skf_err want, const char *text)
 {
@@ -76,7 +81,7 @@ static void test_enrolment_port(void **state)
 {
     struct server_side side = {.all = RECORD_INIT};
     struct skf_why why = {{0}};
-    struct skf_wire_server_opts o = {.tls = {NULL, TLS_DIR "server.crt", TLS_DIR "server.key"}};
+    struct skf_wire_server_opts o = {.tls = {NULL, TLS_DIR "server.crt", TLS_DIR "server.key", true}};
     struct skf_wire_server *srv = serve_with(&side, o, &why);
     assert_non_null(srv);
     ask_who(skf_wire_server_port(srv), &bare, NULL, SKF_OK, "");
@@ -139,12 +144,40 @@ static void test_bad_files(void **state)
     refuse_channel(":7443", tls_device, SKF_ERR_ARG, "HOST:PORT");
 }
 
+/* A key that others can read is refused, by either end, unless that was allowed. */
+static void test_open_key(void **state)
+{
+    static const unsigned modes[] = {0600, 0400, 0640, 0604, 0644};
+    char path[128];
+    uint8_t *p;
+    size_t n;
+    const char *base = getenv("SKF_TMP");
+    (void)snprintf(path, sizeof path, "%.80s/open-%ld.key", base ? base : "/tmp", (long)getpid());
+    assert_int_equal(skf_file_read(TLS_DIR "server.key", 65536, &p, &n, NULL), SKF_OK);
+    assert_int_equal(skf_file_write(path, p, n, 0600, NULL), SKF_OK);
+    skf_free(p);
+    for (size_t i = 0; i < SKF_COUNT(modes); i++) {
+        struct skf_wire_server_opts o = {.listen = "127.0.0.1:0", .tls = {TLS_DIR "ca.crt", TLS_DIR "server.crt", path, false}};
+        struct skf_wire_server *s = NULL;
+        assert_int_equal(chmod(path, modes[i]), 0);
+        if (modes[i] & 077) {
+            refuse_server(o.tls, SKF_ERR_REFUSED, "others can read this key");
+            refuse_channel("127.0.0.1:1", o.tls, SKF_ERR_REFUSED, "others can read this key");
+            o.tls.is_open_key_fine = true;
+        }
+        assert_int_equal(skf_wire_server_open(&o, NULL, 0, &s, NULL), SKF_OK);
+        skf_wire_server_close(s);
+    }
+    assert_int_equal(unlink(path), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_identities),      cmocka_unit_test(test_refused_clients),
         cmocka_unit_test(test_refused_servers), cmocka_unit_test(test_enrolment_port),
         cmocka_unit_test(test_nobody_there),    cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_open_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
