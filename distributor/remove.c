@@ -192,7 +192,8 @@ void skf_centre_clear(struct skf_centre *c)
         skf_reg_leftover_clear(&l);
     }
     if (e != SKF_OK || found != SKF_ERR_NOT_FOUND)
-        skf_log(SKF_LOG_WARN, "files of removed versions stay for now: %s", why.text);
+        skf_log(SKF_LOG_WARN, "files of removed versions stay for now: %s",
+                why.text[0] ? why.text : skf_err_name(e == SKF_OK ? found : e));
 }
 
 /* ---- who has to do with it ------------------------------------------------------------------------------------- */
