@@ -97,7 +97,7 @@ static enum skf_err open_workers(struct apply *a, struct skf_why *why)
         longest = SKF_CHUNK_MAX / 4; /* the identity is copied in such pieces */
     a->piece = longest;
     uint64_t taken = APPLY_PROCESS + skf_skd_memory(a->skd);
-    uint64_t each = longest + (is_made ? APPLY_SCRATCH : 16384) + skd_adapter_memory(a->skd);
+    uint64_t each = longest + (is_made ? APPLY_SCRATCH : 16384) + skd_more_memory(a->skd);
     uint64_t fit = taken < APPLY_MEMORY ? (APPLY_MEMORY - taken) / each : 0;
     a->jobs = (unsigned)SKF_MIN(a->jobs, SKF_MIN(SKF_MAX(fit, 1u), APPLY_JOBS));
     a->workers = skf_calloc(a->jobs, sizeof *a->workers);

@@ -48,13 +48,15 @@ struct step {
     struct build *b;
     unsigned worker;
     uint64_t i;
-    bool is_side;
+    enum { CODE, SIDE, PACK } what;
 };
 
 static enum skf_err run_step(void *ctx, struct skf_why *why)
 {
     struct step *s = ctx;
-    return s->is_side ? build_find_side(s->b, s->worker, s->i, why) : build_chunk(s->b, s->worker, s->i, why);
+    if (s->what == CODE)
+        return build_chunk(s->b, s->worker, s->i, why);
+    return s->what == SIDE ? build_find_side(s->b, s->worker, s->i, why) : build_pack_piece(s->b, s->worker, s->i, why);
 }
 
 static enum skf_err guarded(struct step *s, struct skf_why *why)
@@ -80,7 +82,12 @@ static enum skf_err chunk_step(void *ctx, unsigned worker, uint64_t i, struct sk
 
 static enum skf_err side_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
-    return guarded(&(struct step){.b = ctx, .worker = worker, .i = i, .is_side = true}, why);
+    return guarded(&(struct step){.b = ctx, .worker = worker, .i = i, .what = SIDE}, why);
+}
+
+static enum skf_err pack_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+{
+    return guarded(&(struct step){.b = ctx, .worker = worker, .i = i, .what = PACK}, why);
 }
 
 static void init_lock(pthread_mutex_t *lock)
@@ -92,7 +99,7 @@ static void init_lock(pthread_mutex_t *lock)
     (void)pthread_mutexattr_destroy(&a);
 }
 
-/* ---- progress: hashing both and coding what is not there are one way, on which a byte hashed is an eighth of one coded -------------- */
+/* ---- progress: hashing both, coding what is not there, and packing some of it are one way, on which a byte hashed is an eighth of one coded */
 #define HASH_STEP 8
 
 static void tell_whole(void *ctx, uint64_t done, uint64_t total)
@@ -118,6 +125,7 @@ static void begin_coding(struct build *b)
     b->all = b->before;
     for (uint64_t i = 0; i < b->neu_cut.n; i++)
         b->all += b->chunks[i].coding == SKF_CODE_COPY ? 0 : b->neu_cut.chunks[i].length;
+    b->all += b->may_pack;
 }
 
 /* ---- the plan -------------------------------------------------------------------------------------------------------------------- */
@@ -131,7 +139,8 @@ static enum skf_err place_chunks(struct build *b, struct skf_why *why, bool *nee
     b->chunks = skf_calloc(n, sizeof *b->chunks);
     b->spooled = skf_calloc(n, sizeof *b->spooled);
     b->tensor_of = skf_calloc(n, sizeof *b->tensor_of);
-    if (!b->chunks || !b->spooled || !b->tensor_of || skf_by_digest_make(&b->old_cut, &have) != SKF_OK)
+    b->alone = skf_calloc(n, sizeof *b->alone);
+    if (!b->chunks || !b->spooled || !b->tensor_of || !b->alone || skf_by_digest_make(&b->old_cut, &have) != SKF_OK)
         return no_memory(why);
     *needs_anchors = false;
     for (uint64_t i = 0; i < n; i++) {
@@ -158,6 +167,7 @@ static enum skf_err place_chunks(struct build *b, struct skf_why *why, bool *nee
         if (is_inside)
             atomic_fetch_add(&b->sides[t].left, 1);
         *needs_anchors = *needs_anchors || !is_inside || !b->pairs[t];
+        b->may_pack += is_inside ? 0 : c->length;
     }
     skf_by_digest_free(&have);
     return SKF_OK;
@@ -206,16 +216,28 @@ static void close_workers(struct build *b)
     }
 }
 
-/* The directory: tensors that some INT or ADAPTER chunk refers to. */
+static struct skd_out_tensor packed_record(const struct build *b, const struct build_pack *p)
+{
+    struct skd_out_tensor r = {.name = "", .type = SKF_T_I8, .row_bytes = 1, .offset = b->chunks[p->first].result_offset, .bytes = p->bytes,
+                               .side_length = p->n, .side_coding = SKF_CODE_PACK, .side_spooled = p->spooled};
+    memcpy(r.side_digest, p->digest, SKF_DIGEST);
+    return r;
+}
+
+/* The directory: tensors that some INT or ADAPTER chunk refers to, and packed pieces. */
 static enum skf_err list_tensors(const struct build *b, struct skd_out_tensor **out, uint64_t *n, struct skf_why *why)
 {
     *n = 0;
-    *out = skf_calloc(b->n_tensors, sizeof **out);
+    *out = skf_calloc(b->n_tensors + b->n_packs, sizeof **out);
     if (!*out)
         return no_memory(why);
     uint32_t last = SKD_NO_TENSOR;
     struct skd_out_tensor *r = NULL;
+    const struct build_pack *pack = b->packs;
     for (uint64_t i = 0; i < b->neu_cut.n; i++) {
+        for (; pack && pack < b->packs + b->n_packs && pack->first <= i; pack++)
+            if (pack->n)
+                (*out)[(*n)++] = packed_record(b, pack);
         if (b->chunks[i].coding != SKF_CODE_INT && b->chunks[i].coding != SKF_CODE_ADAPTER)
             continue;
         if (b->tensor_of[i] != last) {
@@ -323,6 +345,17 @@ static void tell(const struct build *b, const struct skf_delta_opts *opts, struc
     }
 }
 
+static enum skf_err pack(struct build *b, struct skf_why *why)
+{
+    unsigned jobs;
+    uint64_t bytes;
+    close_workers(b); /* packing takes as much memory as coding did */
+    if (build_plan_packs(b, &jobs, &bytes) != SKF_OK)
+        return no_memory(why);
+    atomic_fetch_add(&b->done, b->may_pack - bytes);
+    return skf_par_for(jobs, b->n_packs, pack_step, b, why);
+}
+
 static enum skf_err build_all(struct build *b, const char *out_path, struct skf_delta_stats *stats, struct skf_why *why)
 {
     bool needs_anchors = false;
@@ -347,6 +380,7 @@ static enum skf_err build_all(struct build *b, const char *out_path, struct skf_
     SKF_TRY(open_workers(b, why));
     SKF_TRY(skf_par_for(b->jobs, b->n_tensors, side_step, b, why));
     SKF_TRY(skf_par_for(b->jobs, b->neu_cut.n, chunk_step, b, why));
+    SKF_TRY(pack(b, why));
     return write_out(b, out_path, &stats->bytes, why);
 }
 
@@ -374,6 +408,7 @@ enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model
         tell(&b, opts, stats);
     stats->seconds = (double)(skf_now_ns() - begun) / 1e9;
     close_workers(&b);
+    build_free_packs(&b);
     build_spool_close(&b.spool);
     skf_anchors_free(b.anchors);
     for (uint64_t i = 0; b.chunks && i < b.neu_cut.n; i++)

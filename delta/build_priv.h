@@ -6,6 +6,7 @@
 
 #include "delta/int_priv.h"
 #include "delta/locate_priv.h"
+#include "delta/lz_priv.h"
 #include "delta/region_priv.h"
 #include "delta/skd_priv.h"
 
@@ -48,6 +49,18 @@ struct build_worker {
     uint32_t n_ranges;
     struct skf_area adapter, place; /* adapter_put.c */
 };
+struct build_pack { /* a piece of several chunks, or of one */
+    uint64_t first;
+    uint32_t chunks, bytes;
+    uint32_t n; /* bytes of its side; 0: packing it does not pay */
+    uint8_t digest[SKF_DIGEST];
+    uint64_t spooled;
+};
+#define BUILD_PACKERS 3 /* threads that pack; one where pieces are long */
+struct build_packer {
+    struct skf_lz_room room;
+    struct skf_area neu, model, check;
+};
 struct candidate { /* a way to code a chunk; its payload is in the worker's `best` */
     uint8_t coding;
     size_t n; /* payload bytes */
@@ -72,6 +85,10 @@ struct build {
     struct build_spool spool;
     struct build_heavy heavy[BUILD_HEAVY];
     struct build_worker *workers;
+    uint32_t *alone;          /* what the fastest zstd makes of the chunk; 0: not tried, or noise */
+    struct build_pack *packs; /* in order of their places */
+    uint64_t n_packs, may_pack; /* may_pack: the most bytes that could be */
+    struct build_packer packer[BUILD_PACKERS];
     unsigned jobs;
     int level;
     const struct skf_progress *progress; /* of the stage, which `pace` makes part of the whole: */
@@ -98,6 +115,11 @@ SKF_MUST enum skf_err build_find_side(struct build *b, unsigned worker, uint64_t
 /* encode_any.c: tries what does not depend on a tensor: zstd by itself and with ranges of the source, regions where the content is unknown. */
 SKF_MUST enum skf_err build_try_any(struct build *b, unsigned worker, uint64_t i, const uint8_t *neu, size_t n,
                                     struct candidate *c);
+/* pack.c: which chunks that were coded may be packed together, and how many threads may do that; then piece k, which takes the place of its
+ * chunks' codings where it is smaller. */
+SKF_MUST enum skf_err build_plan_packs(struct build *b, unsigned *jobs, uint64_t *bytes);
+SKF_MUST enum skf_err build_pack_piece(struct build *b, unsigned worker, uint64_t k, struct skf_why *why);
+void build_free_packs(struct build *b);
 /* Makes a mixed payload the worker's best, once it has been undone again. */
 SKF_MUST enum skf_err build_take_mixed(struct build_worker *w, struct skf_region_room *room, const struct skf_buf *payload,
                                        const struct skd_range *ranges, uint32_t n_ranges, const uint8_t *neu, size_t n,

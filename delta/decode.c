@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "delta/adapter_priv.h"
 #include "delta/int_priv.h"
+#include "delta/lz_priv.h"
 #include "delta/region_priv.h"
 #include "delta/skd_priv.h"
 
@@ -11,6 +12,9 @@ struct skf_delta_scratch {
     struct skf_work work;
     struct skf_area source; /* what does not lie in one piece */
     struct skf_region_room room;
+    struct skf_area model, piece; /* piece: unpacked, of the side with this digest */
+    size_t piece_n; /* 0: nothing is unpacked */
+    uint8_t piece_digest[SKF_DIGEST];
 };
 
 enum skf_err skf_delta_scratch_new(struct skf_delta_scratch **s)
@@ -33,6 +37,8 @@ void skf_delta_scratch_free(struct skf_delta_scratch *s)
         return;
     skf_work_free(&s->work);
     skf_area_free(&s->source);
+    skf_area_free(&s->model);
+    skf_area_free(&s->piece);
     skf_area_free(&s->room.rest);
     skf_area_free(&s->room.zeros);
     skf_free(s);
@@ -51,6 +57,24 @@ static enum skf_err make_mixed(const struct skf_skd *skd, const struct skd_chunk
         SKF_TRY(skf_source_read(source, g[i].at, s->source.p + at, g[i].n));
     return skf_regions_get(&s->work, &s->room, payload, c->payload_length, old ? old : s->source.p, c->source_length, out,
                            c->result_length);
+}
+
+/* A piece of several chunks is unpacked whole and kept, since the next chunk is mostly the next of it. */
+static enum skf_err make_packed(const struct skf_skd *skd, const struct skd_chunk *c, struct skf_delta_scratch *s, uint8_t *out)
+{
+    const struct skd_tensor *t = &skd->tensors[c->tensor];
+    const struct skd_side *side = skd_side_of(skd, c);
+    if (t->bytes == c->result_length)
+        return skf_lz_get(&s->model, side->payload, side->payload_length, out, t->bytes);
+    if (s->piece_n != t->bytes || memcmp(s->piece_digest, side->digest, SKF_DIGEST) != 0) {
+        s->piece_n = 0;
+        SKF_TRY(skf_area_need(&s->piece, SKD_PACK_MAX));
+        SKF_TRY(skf_lz_get(&s->model, side->payload, side->payload_length, s->piece.p, t->bytes));
+        memcpy(s->piece_digest, side->digest, SKF_DIGEST);
+        s->piece_n = t->bytes;
+    }
+    memcpy(out, s->piece.p + (c->result_offset - t->offset), c->result_length);
+    return SKF_OK;
 }
 
 static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, const uint8_t *payload,
@@ -89,6 +113,8 @@ static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, c
     }
     case SKF_CODE_MIXED:
         return make_mixed(skd, c, payload, source, s, out);
+    case SKF_CODE_PACK:
+        return make_packed(skd, c, s, out);
     default:
         return SKF_ERR_INTERNAL;
     }

@@ -22,9 +22,10 @@ enum skf_coding { /* how a chunk of the result is made; never renumbered */
     SKF_CODE_INT = 4,   /* differences of elements or block fields, coded by rANS in the context of the old ones */
     SKF_CODE_ADAPTER = 5, /* rows of the source merged with a low-rank change, as `skiff merge` does it */
     SKF_CODE_MIXED = 6, /* regions: numbers as differences or by themselves, other bytes as zstd with ranges of the source */
+    SKF_CODE_PACK = 7, /* of up to 4 MiB that are packed in one piece, which is the side; no payload, nothing of the source */
     SKF_CODE_COUNT
 };
-const char *skf_coding_name(enum skf_coding c); /* copy, raw, zstd, patch, int, adapter, mixed */
+const char *skf_coding_name(enum skf_coding c); /* copy, raw, zstd, patch, int, adapter, mixed, pack */
 
 struct skf_skd_chunk;
 struct skf_adapter; /* model/adapter.h */
@@ -58,6 +59,13 @@ SKF_MUST enum skf_err skf_delta_build(const struct skf_model *old, const struct 
 SKF_MUST enum skf_err skf_delta_apply(const char *old_path, const char *skd_path, const char *out_path,
                                       const struct skf_delta_opts *opts, struct skf_delta_stats *stats,
                                       struct skf_why *why);
+/* The same where OLD or the result is a folder (model/folder.h): a result that is a folder's content becomes the folder `out_path`, which
+ * must not be there yet or be empty; any other becomes a file. Nothing is kept of a run that ended early. SKF_ERR_STATE when
+ * something stands there. */
+SKF_MUST enum skf_err skf_delta_apply_folder(const char *old_path, const char *skd_path, const char *out_path,
+                                             const struct skf_delta_opts *opts, struct skf_delta_stats *stats, struct skf_why *why);
+/* One of the two is a folder, or `out_path` ends in a slash. */
+bool is_delta_of_folder(const char *old_path, const char *out_path);
 /* The same in the source's own place, for which a journal beside it (PATH.skiff-journal) takes a part of its size. Every chunk is made
  * once before the first byte is changed. Whatever ends it early, killed and powered off at any instant included: either the source is as
  * it was, or the file is neither version, and the same call goes on (with any other delta: SKF_ERR_STATE). A file that is the result
@@ -100,7 +108,7 @@ struct skf_skd_info {
     uint64_t n_sides;
     uint32_t codec;        /* codec version */
 };
-/* A side: a payload that chunks of one tensor need beside their own. Sides stand in front of the chunks' payloads. On the wire
+/* A side: a payload that chunks of one tensor need beside their own, or that packs several chunks. Sides stand in front of the chunks' payloads. On the wire
  * the payload of chunk i is number i, that of side k is n_chunks + k. */
 #define SKF_SIDE_MAX (1u << 21)
 #define SKF_NO_SIDE UINT32_MAX

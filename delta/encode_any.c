@@ -100,6 +100,7 @@ static enum skf_err gather(const struct build *b, struct build_heavy *h, const s
 /* ---- ways -------------------------------------------------------------------------------------------------------------------- */
 struct piece { /* a chunk in the making */
     struct build *b;
+    uint64_t i;
     struct build_worker *w;
     struct build_heavy *h;
     const uint8_t *neu, *prefix;
@@ -251,6 +252,7 @@ static enum skf_err try_unknown(struct piece *p, struct candidate *c)
     SKF_TRY(skf_regions_find(&t, p->neu, p->n, p->prefix, p->prefix_n, &f));
     size_t got;
     SKF_TRY(look(p, &got));
+    p->b->alone[p->i] = (uint32_t)got;
     if (!got || f.numbers > p->n / 2 || f.matched > p->n / 8)
         SKF_TRY(narrow(p, &f));
     p->matched = f.matched;
@@ -265,7 +267,7 @@ static enum skf_err try_unknown(struct piece *p, struct candidate *c)
 enum skf_err build_try_any(struct build *b, unsigned worker, uint64_t i, const uint8_t *neu, size_t n, struct candidate *c)
 {
     bool is_tensor = b->tensor_of[i] != SKD_NO_TENSOR;
-    struct piece p = {.b = b, .w = &b->workers[worker], .neu = neu, .n = n};
+    struct piece p = {.b = b, .i = i, .w = &b->workers[worker], .neu = neu, .n = n};
     struct build_heavy *h = p.h = &b->heavy[worker % (is_tensor ? BUILD_HEAVY : HEAVY_ANY)];
     enum skf_err e = SKF_OK;
     p.level = b->level ? b->level : is_tensor ? LEVEL_TENSOR : LEVEL_ANY;

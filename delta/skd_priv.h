@@ -20,13 +20,13 @@
  * Tensor: shared (bytes its name has in common with the name before it), rest, the rest's bytes, type, row bytes,
  *         gap (from the end of the tensor before it), bytes, signed shift (source offset - result offset, less that of the tensor
  *         before it), signed growth (source bytes - bytes), side (payload length of its side; 0: none);
- *         with a side: coding (1 byte: of which chunks), the side's payload digest.
+ *         with a side: coding (1 byte: of which chunks), the side's payload digest. A packed piece is such a record, without a name.
  * Chunk:  coding (1 byte, the upper four bits 0), result length;
  *         COPY: signed source offset less the end of the copy before it (0 at first);
  *         PATCH: signed (source offset - result offset), source length;
  *         MIXED: ranges; of each: signed source offset (less the result offset, later ones less the end of the one before), length;
- *         all but COPY and RAW: payload length; a RAW payload is as long as the result;
- *         result digest; all but COPY and RAW: payload digest (of RAW it is the result's).
+ *         all but COPY, RAW and PACK: payload length; a RAW payload is as long as the result, a PACK has none;
+ *         result digest; all but COPY, RAW and PACK: payload digest (of RAW it is the result's).
  *
  * Equal roots make the identity: no tensors, no chunks, no payloads.
  */
@@ -70,9 +70,9 @@ struct skd_chunk {
     uint64_t result_offset, payload_offset, source_offset;
     uint32_t result_length, payload_length, source_length;
     uint32_t range, ranges; /* of MIXED: the first in skf_skd.ranges, and how many */
-    uint32_t tensor;     /* of INT and ADAPTER; otherwise SKD_NO_TENSOR */
+    uint32_t tensor;     /* of INT, ADAPTER and PACK; otherwise SKD_NO_TENSOR */
     uint8_t coding;
-    const uint8_t *result_digest, *payload_digest; /* in the index; payload_digest NULL for copies */
+    const uint8_t *result_digest, *payload_digest; /* in the index; payload_digest NULL where there is no payload */
 };
 struct skf_skd {
     struct skf_skd_info info;
@@ -95,9 +95,17 @@ static inline const struct skd_side *skd_side_of(const struct skf_skd *s, const 
 
 size_t skf_skd_memory(const struct skf_skd *s); /* bytes that it takes */
 
-/* What a thread takes for adapter chunks beside what others take: the factors as float32 (about: they are read later), and the rows that
- * are merged before they are corrected. */
-uint64_t skd_adapter_memory(const struct skf_skd *s);
+/* The longest piece that PACK chunks lie in. */
+#define SKD_PACK_MAX (4u << 20)
+/* Whether the coding has a payload of its own, whose length and digest stand in the table. */
+static inline bool has_skd_own(uint8_t coding)
+{
+    return coding != SKF_CODE_COPY && coding != SKF_CODE_RAW && coding != SKF_CODE_PACK;
+}
+
+/* What a thread takes beside what others take. For adapter chunks: the factors as float32 (about: they are read later), and the rows that
+ * are merged before they are corrected. For packed chunks: the piece, where that is more than the chunk. */
+uint64_t skd_more_memory(const struct skf_skd *s);
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------- */
 struct skd_out_chunk { /* a record in the making */

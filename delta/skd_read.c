@@ -13,7 +13,7 @@
 
 const char *skf_coding_name(enum skf_coding c)
 {
-    static const char *const names[SKF_CODE_COUNT] = {"copy", "raw", "zstd", "patch", "int", "adapter", "mixed"};
+    static const char *const names[SKF_CODE_COUNT] = {"copy", "raw", "zstd", "patch", "int", "adapter", "mixed", "pack"};
     return (unsigned)c < SKF_CODE_COUNT ? names[c] : "unknown";
 }
 
@@ -78,7 +78,7 @@ static enum skf_err get_side(struct skf_skd *s, struct skf_reader *r, struct skd
     if (n > SKF_SIDE_MAX || n > s->info.payload_size - (before - s->info.index_size))
         return SKF_ERR_FORMAT;
     SKF_TRY(skf_get_u8(r, &k->coding));
-    if (k->coding != SKF_CODE_INT && k->coding != SKF_CODE_ADAPTER)
+    if (k->coding != SKF_CODE_INT && k->coding != SKF_CODE_ADAPTER && k->coding != SKF_CODE_PACK)
         return SKF_ERR_FORMAT;
     SKF_TRY(skf_get_bytes(r, SKF_DIGEST, &k->digest));
     k->payload_offset = before;
@@ -111,10 +111,25 @@ static enum skf_err get_tensor(struct skf_skd *s, struct skf_reader *r, const st
     t->source_bytes = t->bytes + growth;
     if (!is_add_ok(t->source_offset, t->source_bytes, &at) || at > s->info.source_size)
         return SKF_ERR_FORMAT;
-    return SKF_OK;
+    if (t->side == SKF_NO_SIDE || s->sides[t->side].coding != SKF_CODE_PACK)
+        return SKF_OK;
+    /* No tensor, but a piece of the result. */
+    return t->name_len || t->bytes == 0 || t->bytes > SKD_PACK_MAX || t->source_bytes ? SKF_ERR_FORMAT : SKF_OK;
 }
 
-/* Where an INT or ADAPTER chunk reads: the same place of its tensor in the source. `*tensor` only ever moves on. */
+/* The piece that a PACK chunk lies in. `*tensor` only ever moves on. */
+static enum skf_err place_in_piece(const struct skf_skd *s, struct skd_chunk *c, uint32_t *tensor)
+{
+    uint64_t end = c->result_offset + c->result_length;
+    while (*tensor < s->n_tensors && s->tensors[*tensor].offset + s->tensors[*tensor].bytes < end)
+        ++*tensor;
+    if (*tensor >= s->n_tensors || c->result_offset < s->tensors[*tensor].offset)
+        return SKF_ERR_FORMAT;
+    c->tensor = *tensor;
+    return skd_side_of(s, c) ? SKF_OK : SKF_ERR_FORMAT;
+}
+
+/* Where an INT or ADAPTER chunk reads: the same place of its tensor in the source. Moves on likewise. */
 static enum skf_err place_in_tensor(const struct skf_skd *s, struct skd_chunk *c, uint32_t *tensor)
 {
     uint64_t end = c->result_offset + c->result_length;
@@ -171,6 +186,8 @@ static enum skf_err get_source(struct skf_skd *s, struct skf_reader *r, struct p
     uint64_t d, n = c->result_length;
     if (c->coding == SKF_CODE_INT || c->coding == SKF_CODE_ADAPTER)
         return place_in_tensor(s, c, &at->tensor);
+    if (c->coding == SKF_CODE_PACK)
+        return place_in_piece(s, c, &at->tensor);
     if (c->coding == SKF_CODE_MIXED)
         return get_ranges(s, r, c);
     if (c->coding != SKF_CODE_COPY && c->coding != SKF_CODE_PATCH)
@@ -199,18 +216,18 @@ static enum skf_err get_chunk(struct skf_skd *s, struct skf_reader *r, struct pl
     c->result_length = (uint32_t)n;
     c->tensor = SKD_NO_TENSOR;
     SKF_TRY(get_source(s, r, at, c));
-    bool has_own = c->coding != SKF_CODE_COPY && c->coding != SKF_CODE_RAW;
+    bool has_own = has_skd_own(c->coding);
     if (has_own) {
         SKF_TRY(skf_get_varint(r, &n));
         if (n == 0 || n >= c->result_length) /* otherwise it were RAW */
             return SKF_ERR_FORMAT;
     }
-    c->payload_length = c->coding == SKF_CODE_COPY ? 0 : (uint32_t)n;
+    c->payload_length = has_own || c->coding == SKF_CODE_RAW ? (uint32_t)n : 0;
     if (c->payload_length > s->info.payload_size - (at->payload - s->info.index_size))
         return SKF_ERR_FORMAT;
     c->payload_offset = at->payload;
     SKF_TRY(skf_get_bytes(r, SKF_DIGEST, &c->result_digest));
-    c->payload_digest = c->coding == SKF_CODE_COPY ? NULL : c->result_digest;
+    c->payload_digest = c->payload_length ? c->result_digest : NULL;
     if (has_own) {
         SKF_TRY(skf_get_bytes(r, SKF_DIGEST, &p));
         c->payload_digest = p;
@@ -389,12 +406,14 @@ enum skf_err skf_skd_put_side(struct skf_skd *skd, uint64_t k, const uint8_t *pa
     return SKF_OK;
 }
 
-uint64_t skd_adapter_memory(const struct skf_skd *s)
+uint64_t skd_more_memory(const struct skf_skd *s)
 {
     uint64_t most = 0;
     for (uint64_t i = 0; i < s->info.n_chunks; i++) {
         const struct skd_chunk *c = &s->chunks[i];
         const struct skd_side *side = skd_side_of(s, c);
+        if (c->coding == SKF_CODE_PACK && s->tensors[c->tensor].bytes > c->result_length)
+            most = SKF_MAX(most, s->tensors[c->tensor].bytes);
         if (c->coding == SKF_CODE_ADAPTER)
             most = SKF_MAX(most, c->result_length + sizeof(float) * ((uint64_t)c->payload_length + (side ? side->payload_length : 0)));
     }

@@ -69,7 +69,7 @@ static enum skf_err put_chunks(const struct skd_out *o, struct skf_buf *b)
                 end = c->ranges[k].at + c->ranges[k].n;
             }
         }
-        bool has_payload = c->coding != SKF_CODE_COPY && c->coding != SKF_CODE_RAW;
+        bool has_payload = has_skd_own(c->coding);
         if (has_payload)
             SKF_TRY(skf_put_varint(b, c->payload_length));
         SKF_TRY(skf_buf_put(b, c->result_digest, SKF_DIGEST));

@@ -9,11 +9,11 @@ import os
 import struct
 import sys
 
-from . import integer, low_rank, mixed
+from . import integer, low_rank, lz, mixed
 from .rans import FormatError, Reader
 
-HEAD, CHUNK_MAX, PATCH_MAX, SIDE_MAX = 128, 1 << 20, 1 << 22, 1 << 21
-COPY, RAW, ZSTD, PATCH, INT, ADAPTER, MIXED = range(7)
+HEAD, CHUNK_MAX, PATCH_MAX, SIDE_MAX, PACK_MAX = 128, 1 << 20, 1 << 22, 1 << 21, 1 << 22
+COPY, RAW, ZSTD, PATCH, INT, ADAPTER, MIXED, PACK = range(8)
 
 
 def sha(data):
@@ -40,6 +40,7 @@ class Delta:
 
     def __init__(self, data):
         self.data = memoryview(data)
+        self.piece = None, b""  # the last one that was unpacked, by its place
         if len(data) < HEAD or bytes(data[:4]) != b"SKD\x1a":
             raise FormatError("not a .skd")
         container, codec, index, payloads, zero = struct.unpack_from("<HHQQQ", data, 4)
@@ -72,6 +73,8 @@ class Delta:
                 t["side_coding"], t["side_digest"] = r.u8(), bytes(r.take(32))
             if end > self.result_size or t["side"] > SIDE_MAX or not 0 <= t["source_offset"] <= self.source_size - t["source_bytes"]:
                 raise FormatError("a tensor lies outside")
+            if t["side"] and t["side_coding"] == PACK and (name or t["source_bytes"] or not 1 <= t["bytes"] <= PACK_MAX):
+                raise FormatError("a packed piece that is none")
             tensors.append(t)
         return tensors
 
@@ -80,16 +83,17 @@ class Delta:
         for _ in range(n):
             c = {"coding": r.u8(), "length": r.varint(), "offset": at}
             at += c["length"]
-            if not 1 <= c["length"] <= CHUNK_MAX or c["coding"] > MIXED:
+            if not 1 <= c["length"] <= CHUNK_MAX or c["coding"] > PACK:
                 raise FormatError("a chunk of no known kind")
             if c["coding"] == COPY:
                 c["from"] = copied + r.svarint()
                 copied, c["ranges"] = c["from"] + c["length"], [(c["from"], c["length"])]
             elif c["coding"] in (PATCH, MIXED):
                 c["ranges"] = self._ranges(r, c)
-            c["payload"] = {COPY: 0, RAW: c["length"]}.get(c["coding"]) if c["coding"] in (COPY, RAW) else r.varint()
+            is_own = c["coding"] not in (COPY, RAW, PACK)
+            c["payload"] = r.varint() if is_own else c["length"] if c["coding"] == RAW else 0
             c["digest"] = bytes(r.take(32))
-            c["payload_digest"] = c["digest"] if c["coding"] in (COPY, RAW) else bytes(r.take(32))
+            c["payload_digest"] = bytes(r.take(32)) if is_own else c["digest"]
             chunks.append(c)
         if at != (self.result_size if n else 0):
             raise FormatError("the chunks do not cover the result")
@@ -130,6 +134,11 @@ class Delta:
             raise FormatError("a chunk does not come out: the delta is for another base")
         return out
 
+    def _unpacked(self, side, t):
+        if self.piece[0] != t["offset"]:
+            self.piece = t["offset"], lz.decode(bytes(side), t["bytes"])
+        return self.piece[1]
+
     def _made(self, c, p, old):
         prefix = b"".join(bytes(old[at:at + n]) for at, n in c.get("ranges", ()))
         if c["coding"] == RAW:
@@ -143,6 +152,9 @@ class Delta:
         t = next(t for t in self.tensors if t["offset"] <= c["offset"] < t["offset"] + t["bytes"])
         is_mine = t["side"] and t["side_coding"] == c["coding"]
         side = self.payload(t, t["side"], t["side_digest"], "side_at") if is_mine else b""
+        if c["coding"] == PACK:
+            at = c["offset"] - t["offset"]
+            return self._unpacked(side, t)[at:at + c["length"]] if is_mine else b""
         at = t["source_offset"] + c["offset"] - t["offset"]
         how = integer if c["coding"] == INT else low_rank
         return how.decode(t["type"], t["row_bytes"], p, bytes(old[at:at + c["length"]]), side)

@@ -1,0 +1,113 @@
+/*
+ * Chunks that came out of zstd, packed anew in pieces of up to 4 MiB (lz_priv.h): what texts, programs and archives have in common from
+ * chunk to chunk is said once.  Pieces are longer than a chunk only where the delta has no numbers, whose decoding takes the memory that
+ * a piece would.
+ */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "delta/build_priv.h"
+
+/* So much of such bytes is packed; in what is longer it would take too long. */
+#define PACKED_MOST (256ull << 20)
+#define LEVEL_BEST 19 /* of zstd: whoever asks for less wants it sooner */
+
+/* A chunk of unknown content that is neither noise nor numbers, and not made of the source for much less than by itself. */
+static bool is_packable(const struct build *b, uint64_t i)
+{
+    const struct skd_out_chunk *r = &b->chunks[i];
+    bool is_kind = r->coding == SKF_CODE_ZSTD || ((r->coding == SKF_CODE_PATCH || r->coding == SKF_CODE_MIXED) &&
+                                                  r->payload_length > b->alone[i] / 8 * 5);
+    return b->tensor_of[i] == SKD_NO_TENSOR && is_kind && b->alone[i] && b->alone[i] < r->result_length / 8 * 7;
+}
+
+static bool has_numbers(const struct build *b)
+{
+    for (uint64_t i = 0; i < b->neu_cut.n; i++)
+        if (b->chunks[i].coding == SKF_CODE_INT || b->chunks[i].coding == SKF_CODE_ADAPTER || b->chunks[i].coding == SKF_CODE_MIXED)
+            return true;
+    return false;
+}
+
+enum skf_err build_plan_packs(struct build *b, unsigned *jobs, uint64_t *bytes)
+{
+    const uint64_t most = has_numbers(b) ? 1 : SKD_PACK_MAX;
+    struct build_pack *p = NULL;
+    uint64_t sum = 0, end = 0;
+    *bytes = 0;
+    *jobs = most > 1 ? 1 : SKF_MIN(b->jobs, BUILD_PACKERS);
+    if (b->level && b->level < LEVEL_BEST)
+        return SKF_OK;
+    if (!(b->packs = skf_calloc(b->neu_cut.n, sizeof *b->packs)))
+        return SKF_ERR_NOMEM;
+    for (uint64_t i = 0; i < b->neu_cut.n; i++) {
+        const struct skd_out_chunk *r = &b->chunks[i];
+        if (!is_packable(b, i) || *bytes + r->result_length > PACKED_MOST)
+            continue;
+        *bytes += r->result_length;
+        sum += r->payload_length;
+        /* A side has its limit, and what zstd makes of the chunks is more than what packing does. */
+        if (!p || end != i || p->bytes + (uint64_t)r->result_length > most || sum > SKF_SIDE_MAX) {
+            p = &b->packs[b->n_packs++];
+            *p = (struct build_pack){.first = i};
+            sum = r->payload_length;
+        }
+        p->chunks++;
+        p->bytes += r->result_length;
+        end = i + 1;
+    }
+    return SKF_OK;
+}
+
+enum skf_err build_pack_piece(struct build *b, unsigned worker, uint64_t k, struct skf_why *why)
+{
+    struct build_pack *p = &b->packs[k];
+    struct build_packer *w = &b->packer[worker];
+    const uint8_t *neu;
+    size_t now = 0;
+    if (is_cancelled(b->progress))
+        return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
+    for (uint64_t i = p->first; i < p->first + p->chunks; i++)
+        now += b->chunks[i].payload_length + SKF_DIGEST;
+    size_t record = SKF_DIGEST + 16; /* about */
+    now -= SKF_MIN(now, record + now / 128);
+    struct skf_buf out = SKF_BUF_INIT(SKF_MIN(now, (size_t)SKF_SIDE_MAX));
+    enum skf_err e = skf_area_view(b->neu_source, b->chunks[p->first].result_offset, p->bytes, &w->neu, &neu);
+    if (e == SKF_OK)
+        e = skf_lz_put(&w->room, neu, p->bytes, &out);
+    if (e == SKF_OK)
+        e = skf_area_need(&w->check, p->bytes);
+    if (e == SKF_OK && (skf_lz_get(&w->model, out.data, out.len, w->check.p, p->bytes) != SKF_OK || memcmp(w->check.p, neu, p->bytes) != 0))
+        e = SKF_ERR_INTERNAL;
+    if (e == SKF_OK) {
+        p->n = (uint32_t)out.len;
+        skf_sha256(out.data, out.len, p->digest);
+        e = build_spool_put(&b->spool, out.data, out.len, &p->spooled, why);
+    }
+    skf_buf_free(&out);
+    for (uint64_t i = p->first; p->n && i < p->first + p->chunks; i++) {
+        struct skd_out_chunk *r = &b->chunks[i];
+        skf_free(r->ranges);
+        r->ranges = NULL;
+        r->n_ranges = 0;
+        r->coding = SKF_CODE_PACK;
+        r->payload_length = r->source_length = 0;
+        r->source_offset = 0;
+    }
+    skf_progress_tell(b->progress, atomic_fetch_add(&b->done, p->bytes) + p->bytes, b->neu_cut.size);
+    return e == SKF_OK || e == SKF_ERR_LIMIT ? SKF_OK : e == SKF_ERR_INTERNAL || e == SKF_ERR_NOMEM ? skf_fail(why, e, "chunk %llu cannot be packed: %s", (unsigned long long)p->first, skf_err_name(e)) : e;
+}
+
+void build_free_packs(struct build *b)
+{
+    for (unsigned i = 0; i < BUILD_PACKERS; i++) {
+        skf_lz_room_free(&b->packer[i].room);
+        skf_area_free(&b->packer[i].neu);
+        skf_area_free(&b->packer[i].model);
+        skf_area_free(&b->packer[i].check);
+    }
+    skf_free(b->alone);
+    skf_free(b->packs);
+    b->alone = NULL;
+    b->packs = NULL;
+}
