@@ -421,6 +421,7 @@ def strangers(fleet):
         codes = [refused(lambda: stub.ListDevices(op.DevicesRequest(), timeout=10)),
                  refused(lambda: stub.Pin(op.PinRequest(action="pin", device="py-1", model="m", version="1"), timeout=10)),
                  refused(lambda: stub.GetMeta(op.MetaRequest(name="timestamp.json"), timeout=10)),
+                 refused(lambda: stub.RemoveVersion(op.RemoveRequest(model=fl.MODEL, version="1.0"), timeout=10)),
                  refused(lambda: list(stub.Publish(iter([op.PublishMessage(finish=op.PublishFinish())]), timeout=10)))]
         check(all(x == grpc.StatusCode.PERMISSION_DENIED for x in codes), "a device's certificate is no operator's", codes)
     with grpc.secure_channel(fleet.address, credentials(fleet.path("operator"), "operator")) as c:
