@@ -55,7 +55,8 @@ static int apply(const struct want *w)
     struct skf_delta_opts o = {.jobs = (unsigned)w->jobs, .progress = skf_cli_progress("apply"), .is_kept = true};
     o.progress.share = (unsigned)w->share;
     enum skf_err e = w->is_in_place ? skf_delta_apply_in_place(w->files[0], w->files[1], &o, &stats, &why)
-                                    : skf_delta_apply(w->files[0], w->files[1], w->out, &o, &stats, &why);
+                     : is_delta_of_folder(w->files[0], w->out) ? skf_delta_apply_folder(w->files[0], w->files[1], w->out, &o, &stats, &why)
+                                                               : skf_delta_apply(w->files[0], w->files[1], w->out, &o, &stats, &why);
     if (e != SKF_OK)
         return skf_cli_fail(e, &why);
     skf_cli_progress_end();

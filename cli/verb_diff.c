@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "cli/diff.h"
 #include "model/adapter.h"
+#include "model/folder.h"
 
 struct want {
     const char *out, *adapter, *sort;
@@ -109,7 +110,12 @@ static enum skf_err make_plan(struct diff *d, double encode_seconds, struct skf_
 static bool is_cut_short(const char *path, const struct skf_model *m)
 {
     struct stat st;
-    return stat(path, &st) == 0 && (uint64_t)st.st_size < skf_model_source(m)->size;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size < skf_model_source(m)->size;
+}
+
+static enum skf_err open_side(const char *path, struct skf_model **m, struct skf_why *why)
+{
+    return is_folder(path) ? skf_model_open_folder(path, m, why) : skf_cli_model_open(path, m, why);
 }
 
 static enum skf_err run(struct diff *d, const char *old_path, const char *new_path, struct skf_why *why)
@@ -118,8 +124,8 @@ static enum skf_err run(struct diff *d, const char *old_path, const char *new_pa
     const char *path;
     struct skf_delta_opts opts = {.jobs = (unsigned)w->jobs, .level = (int)w->level, .progress = skf_cli_progress("diff")};
     opts.progress.share = (unsigned)w->share;
-    SKF_TRY(skf_cli_model_open(old_path, &d->old, why));
-    SKF_TRY(skf_cli_model_open(new_path, &d->neu, why));
+    SKF_TRY(open_side(old_path, &d->old, why));
+    SKF_TRY(open_side(new_path, &d->neu, why));
     if (w->adapter)
         SKF_TRY(skf_adapter_open(w->adapter, d->old, old_path, &d->adapter, why));
     opts.adapter = d->adapter;
@@ -172,7 +178,7 @@ int skf_verb_diff(int argc, char **argv)
     };
     const struct skf_usage u = {.verb = "diff",
                                 .args = "OLD NEW -o FILE.skd",
-                                .about = "Writes the exact delta that makes NEW of OLD.",
+                                .about = "Writes the exact delta that makes NEW of OLD, models or folders of a sharded one's files.",
                                 .opts = opts,
                                 .n_opts = SKF_COUNT(opts),
                                 .positional = files,

@@ -4,10 +4,12 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "model/folder.h"
 #include "model/model_priv.h"
 
 struct skf_model {
     struct skf_map map; /* zero when the bytes are somebody else's */
+    struct skf_folder *folder; /* whose bytes they are; NULL for none */
     struct skf_source src;
     enum skf_format format;
     struct skf_gguf *gguf;
@@ -127,6 +129,19 @@ enum skf_err skf_model_open(const char *path, struct skf_model **m, struct skf_w
     return open_any(&map, &src, path, m, why);
 }
 
+enum skf_err skf_model_open_folder(const char *path, struct skf_model **m, struct skf_why *why)
+{
+    struct skf_folder *f;
+    *m = NULL;
+    SKF_TRY(skf_folder_open(path, &f, why));
+    enum skf_err e = skf_model_open_source(skf_folder_source(f), path, m, why);
+    if (e == SKF_OK)
+        (*m)->folder = f;
+    else
+        skf_folder_close(f);
+    return e;
+}
+
 enum skf_err skf_model_open_source(const struct skf_source *src, const char *name, struct skf_model **m,
                                    struct skf_why *why)
 {
@@ -144,6 +159,7 @@ void skf_model_close(struct skf_model *m)
     skf_free(m->tensors);
     skf_free(m->by_name);
     skf_map_close(&m->map);
+    skf_folder_close(m->folder);
     skf_free(m);
 }
 

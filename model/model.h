@@ -21,6 +21,8 @@ struct skf_model;
 
 /* Maps the file. `why` names the path. */
 SKF_MUST enum skf_err skf_model_open(const char *path, struct skf_model **m, struct skf_why *why);
+/* The files of a folder as one content (model/folder.h). */
+SKF_MUST enum skf_err skf_model_open_folder(const char *path, struct skf_model **m, struct skf_why *why);
 /* The same over bytes that lie elsewhere (a version in the store); `src` is copied, what its ctx points at must outlive
  * the model. `name` is for error lines. */
 SKF_MUST enum skf_err skf_model_open_source(const struct skf_source *src, const char *name, struct skf_model **m,
