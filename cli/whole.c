@@ -45,7 +45,7 @@ enum skf_err skf_cli_whole(const char *path, struct skf_why *why)
     if (is_held)
         return skf_fail(why, SKF_ERR_STATE, "%s: is being changed in place by another process (`skiff apply --in-place`); wait until it is done", path);
     return skf_fail(why, SKF_ERR_STATE, "%s: neither version: a change in place was ended early; the same `skiff apply %s DELTA --in-place` "
-                    "goes on with it (its journal is %s)", path, path, journal);
+                    "goes on with it; or put a whole version there and remove %s", path, path, journal);
 }
 
 enum skf_err skf_cli_model_open(const char *path, struct skf_model **m, struct skf_why *why)

@@ -77,7 +77,7 @@ static enum skf_err read_op(const struct place *p, const struct place_op *op, ui
     skf_sha256(out, op->length, digest);
     return memcmp(digest, c.result_digest, SKF_DIGEST) == 0
                ? SKF_OK
-               : skf_fail(why, SKF_ERR_DIGEST, "%s: damaged journal", p->journal_path);
+               : skf_fail(why, SKF_ERR_DIGEST, "%s: " JOURNAL_DAMAGED, p->journal_path);
 }
 
 static enum skf_err take_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
@@ -266,7 +266,7 @@ static enum skf_err find_batch(struct place *p, uint64_t *last, bool *is_whole, 
         *last = number[k];
     }
     if (!*is_whole && n && number[0] > 0)
-        return skf_fail(why, SKF_ERR_FORMAT, "%s: damaged journal", p->journal_path);
+        return skf_fail(why, SKF_ERR_FORMAT, "%s: " JOURNAL_DAMAGED, p->journal_path);
     return SKF_OK;
 }
 
@@ -297,7 +297,7 @@ static enum skf_err go_on(struct place *p, bool *is_over, struct skf_why *why)
     }
     if (j->source_size != info->source_size || j->result_size != info->result_size || j->batch < p->a.piece ||
         j->slot_bytes < p->a.piece || j->batch > SKF_MAX((uint64_t)BATCH_MAX, 2ull * p->a.piece + 4096))
-        return skf_fail(why, SKF_ERR_FORMAT, "%s: damaged journal", p->journal_path);
+        return skf_fail(why, SKF_ERR_FORMAT, "%s: " JOURNAL_DAMAGED, p->journal_path);
     SKF_TRY(find_batch(p, &last, &is_whole, why));
     SKF_TRY(skf_rw_size(p->file, &size, why));
     if (!is_whole) { /* nothing was changed, but the file may have become longer */

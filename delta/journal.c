@@ -60,11 +60,11 @@ enum skf_err journal_open(const char *path, struct journal *j, struct skf_why *w
         return skf_fail(why, e, "%s", silent.text);
     SKF_TRY(skf_rw_size(j->file, &size, why));
     if (size < PAGE)
-        return skf_fail(why, SKF_ERR_FORMAT, "%s: damaged journal", path);
+        return skf_fail(why, SKF_ERR_FORMAT, "%s: " JOURNAL_DAMAGED, path);
     SKF_TRY(skf_rw_read_at(j->file, 0, head, sizeof head, why));
     skf_sha256(head, HEAD_BYTES, digest);
     if (memcmp(head, "SKJ\x1a", 4) != 0 || memcmp(digest, head + HEAD_BYTES, SKF_DIGEST) != 0)
-        return skf_fail(why, SKF_ERR_FORMAT, "%s: damaged journal", path);
+        return skf_fail(why, SKF_ERR_FORMAT, "%s: " JOURNAL_DAMAGED, path);
     if (skf_le16(head + 4) != VERSION)
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: journal version %u; this skiff reads %d", path,
                         skf_le16(head + 4), VERSION);

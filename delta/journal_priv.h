@@ -18,6 +18,9 @@
 #include "base/file.h"
 #include "delta/place_priv.h"
 
+/* What is said of one that cannot be read, with the way on: nobody can tell any more which of the file's chunks are whose. */
+#define JOURNAL_DAMAGED "damaged journal; put the old version back in the file's place, remove the journal, and begin anew"
+
 struct journal {
     struct skf_rw *file;
     uint8_t delta[SKF_DIGEST]; /* digest of its index */

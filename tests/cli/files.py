@@ -82,6 +82,8 @@ for args in READERS:
     r = run(*args)
     check(is_line(r, "neither version", "--in-place") and not r.stdout and not os.path.exists(at("o.skd")) and not os.path.exists(at("o.gguf")),
           "half way: " + " ".join(os.path.basename(a) for a in args[:3]), r.returncode, r.stderr)
+r = run("apply", half, at("d.skd"), "--in-place")
+check(is_line(r, "half.gguf.skiff-journal", "damaged journal", "remove the journal"), "a damaged journal, and the way on", r.stderr)
 journal(b"")
 r = run("show", half)
 check(r.returncode == 0, "a journal in which no batch is recorded: nothing was changed yet", r.stderr)

@@ -143,6 +143,20 @@ refused("another type than the base's", requantize("v2.bf16", "no", *q4, "--type
 refused("a method of floats for a grid", requantize("v2.bf16", "no", *q4, "--method", "topk"), 1, "--method")
 refused("an unknown method", requantize("v2.bf16", "no", "--base", at("v1.bf16"), "--method", "magic"), 1, "--method")
 refused("a float version without a bound", requantize("v2.bf16", "no", "--base", at("v1.bf16")), 1, "bound")
+for what, raw in (("no number", b"\xc0\x7f"), ("an infinite value", b"\x80\xff")):  # bfloats
+    for name in ("v1", "v2"):
+        r = GGUFReader(at(name + ".bf16"))
+        t = next(x for x in r.tensors if x.name == "blk.1.ffn_up.weight")
+        spot = t.data_offset + 2 * int(t.shape[0]) * 3 + 2 * 5
+        broken = bytearray(read(name + ".bf16"))
+        broken[spot:spot + 2] = raw
+        with open(at("broken"), "wb") as f:
+            f.write(broken)
+        old, new = ("broken", "v2.bf16") if name == "v1" else ("v1.bf16", "broken")
+        for method in ("sign", "topk", "lowrank") if name == "v1" else ("sample", "uniform", "sign", "topk", "lowrank"):
+            refused(f"{what} in the {'old' if name == 'v1' else 'new'} version: {method}", requantize(new, "no", "--base", at(old), "--method", method), 1,
+                    "broken: ", "blk.1.ffn_up.weight", what, "row 3, column 5")
+os.remove(at("broken"))
 with open(at("short"), "w") as f:
     f.write("few")
 refused("a text that is too short", requantize("v2.bf16", "no", *q4, "--budget", "1%", "--text", at("short")), 1, "tokens")
