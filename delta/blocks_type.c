@@ -28,6 +28,18 @@ static const struct skf_layout layouts[] = {
      {ONE(16, 16, 8, 0, GRID_HALF, 192, 8, 16), TWO(256, 16, 6, 32, GRID_SUB, 0, 4, 64, 128, 2, 32)}},
     {SKF_T_IQ4_XS, 1, {0}, 2,
      {TWO(8, 8, 6, 32, GRID_HALF, 4, 4, 1, 2, 2, 1), ONE(256, 32, 4, 0, GRID_NONE, 8, 4, 16)}},
+    {SKF_T_TQ2_0, 1, {64}, 1, {ONE(256, 32, 2, 1, GRID_HALF, 0, 2, 32)}},
+    {SKF_T_NVFP4, 0, {0}, 2, {ONE(4, 1, 8, 0, GRID_NONE, 0, 8, 4), ONE(64, 16, 4, 0, GRID_NONE, 4, 4, 8)}},
+    /* Places in books of vectors, signs, digits to the base of three: bytes, each as likely to become any other. */
+    {SKF_T_TQ1_0, 1, {52}, 2, {ONE(8, 8, 4, 0, GRID_NONE, 48, 4, 4), ONE(48, 8, 8, 0, GRID_NONE, 0, 8, 48)}},
+    {SKF_T_IQ2_XXS, 1, {0}, 1, {ONE(64, 8, 8, 0, GRID_NONE, 2, 8, 64)}},
+    {SKF_T_IQ2_XS, 1, {0}, 1, {ONE(72, 8, 8, 0, GRID_NONE, 2, 8, 72)}},
+    {SKF_T_IQ2_S, 1, {0}, 1, {ONE(80, 8, 8, 0, GRID_NONE, 2, 8, 80)}},
+    {SKF_T_IQ3_XXS, 1, {0}, 1, {ONE(96, 8, 8, 0, GRID_NONE, 2, 8, 96)}},
+    {SKF_T_IQ3_S, 1, {0}, 2, {ONE(8, 8, 4, 0, GRID_NONE, 106, 4, 4), ONE(104, 8, 8, 0, GRID_NONE, 2, 8, 104)}},
+    {SKF_T_IQ1_S, 1, {0}, 1, {ONE(48, 8, 8, 0, GRID_NONE, 2, 8, 48)}},
+    {SKF_T_IQ1_M, 0, {0}, 1, {ONE(56, 8, 8, 0, GRID_NONE, 0, 8, 56)}},
+    {SKF_T_Q1_0, 1, {0}, 1, {ONE(16, 8, 8, 0, GRID_NONE, 2, 8, 16)}},
 };
 
 const struct skf_layout *skf_layout_of(enum skf_type t)

@@ -23,7 +23,9 @@ static uint64_t next(void) /* xorshift64 */
 }
 
 static const enum skf_type types[] = {SKF_T_Q4_0, SKF_T_Q4_1, SKF_T_Q5_0, SKF_T_Q5_1,   SKF_T_Q8_0,  SKF_T_Q8_1,   SKF_T_Q2_K,
-                                      SKF_T_Q3_K, SKF_T_Q4_K, SKF_T_Q5_K, SKF_T_Q6_K, SKF_T_IQ4_NL, SKF_T_IQ4_XS, SKF_T_MXFP4};
+                                      SKF_T_Q3_K, SKF_T_Q4_K, SKF_T_Q5_K, SKF_T_Q6_K, SKF_T_IQ4_NL, SKF_T_IQ4_XS, SKF_T_MXFP4,
+                                      SKF_T_TQ2_0, SKF_T_NVFP4, SKF_T_TQ1_0, SKF_T_IQ2_XXS, SKF_T_IQ2_XS, SKF_T_IQ2_S, SKF_T_IQ3_XXS,
+                                      SKF_T_IQ3_S, SKF_T_IQ1_S, SKF_T_IQ1_M, SKF_T_Q1_0};
 
 /* Codes come out as they went in, touch each other nowhere, and add up one by one. */
 static void test_codes(void **unused)
