@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "delta/blocks_priv.h"
+#include "delta/zeros_priv.h"
 
 /* Rows of fewer elements are no stripes. */
 #define STRIPE_MIN 128
@@ -198,7 +199,7 @@ static enum skf_err put_coded(struct skf_work *w, struct skf_blocks *b, struct s
     return SKF_OK;
 }
 
-/* Lists of what changes, without a guess, in place of what stands in `out` from `begin` on, where they are shorter. */
+/* Lists of what changes in place of what stands in `out` from `begin` on, where they are shorter; a guess that stood there is left out. */
 static enum skf_err put_listed(struct skf_work *w, const struct skf_blocks *b, bool has_guess, size_t begin, struct skf_buf *out)
 {
     const uint8_t *p;
@@ -217,16 +218,24 @@ enum skf_err skf_blocks_put(struct skf_work *w, enum skf_type t, uint64_t row_by
                             const uint8_t *old, const uint8_t *neu, size_t n, struct skf_buf *out)
 {
     struct skf_blocks b;
+    struct skf_zeros z;
     if (!open_blocks(t, row_bytes, old, (uint8_t *)(uintptr_t)neu, n, &b))
         return SKF_ERR_ARG;
     b.factors.side = side;
     b.factors.side_n = side_n;
-    const size_t begin = out->len;
-    const bool has_guess = side_n && is_guessable(&b);
-    if (has_guess) {
-        SKF_TRY(skf_factors_choose(w, &b.factors, &(struct skf_choice){.gain = code_bits(&b) / 2, .row = row_change, .ctx = &b}));
+    SKF_TRY(skf_blocks_zeros_put(w, &b, &z));
+    size_t begin = out->len;
+    if (side_n && is_guessable(&b)) {
+        const struct skf_choice c = {.gain = code_bits(&b) / 2, .row = row_change, .ctx = &b};
+        if (!z.kind)
+            SKF_TRY(skf_factors_choose(w, &b.factors, &c));
         SKF_TRY(skf_factors_put(w, &b.factors, out));
     }
+    const bool has_guess = b.factors.rank != 0;
+    if (z.kind)
+        SKF_TRY(skf_zeros_put(&z, b.levels.n, out));
+    if (!has_guess)
+        begin = out->len;
     SKF_TRY(put_coded(w, &b, out));
     return put_listed(w, &b, has_guess, begin, out);
 }
@@ -241,6 +250,8 @@ enum skf_err skf_blocks_get(struct skf_work *w, struct skf_reader *r, enum skf_t
     b.factors.side_n = side_n;
     if (side_n && is_guessable(&b))
         SKF_TRY(skf_factors_get(w, r, &b.factors));
+    if (b.factors.rank == 0)
+        SKF_TRY(skf_blocks_zeros_get(w, r, &b));
     if (!skf_is_bytes(&b)) /* every byte of these is written */
         memcpy(b.neu, b.old, n); /* what does not change is right already */
     if (b.factors.rank == 0 && skf_reader_left(r) && *r->p == LISTED) {

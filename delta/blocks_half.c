@@ -170,7 +170,7 @@ enum skf_err skf_halves_put(struct skf_work *w, struct skf_blocks *b, struct skf
         const unsigned at = b->l->half[k];
         half_keys(w, b, base, n, before);
         for (uint32_t i = 0; i < n; i++)
-            d[i] = (int16_t)(skf_le16(skf_new_block(b, list[i]) + at) - skf_le16(skf_old_block(b, list[i]) + at));
+            d[i] = (int16_t)(skf_le16(skf_new_block(b, list[i]) + at) - skf_half_base(b, list[i], k));
         SKF_TRY(skf_diffs16_put(w, d, w->key.p, n, out));
         before = d;
     }
@@ -225,7 +225,7 @@ enum skf_err skf_halves_get(struct skf_work *w, struct skf_reader *r, struct skf
         half_keys(w, b, (int)(int64_t)base, n, before);
         SKF_TRY(skf_diffs16_get(w, r, w->key.p, n, d));
         for (uint32_t i = 0; i < n; i++)
-            skf_put_le16(skf_new_block(b, list[i]) + at, (uint16_t)(skf_le16(skf_old_block(b, list[i]) + at) + d[i]));
+            skf_put_le16(skf_new_block(b, list[i]) + at, (uint16_t)(skf_half_base(b, list[i], k) + d[i]));
         before = d;
     }
     return SKF_OK;

@@ -153,6 +153,7 @@ struct skf_blocks {
     uint8_t *neu;   /* complete when coding; when decoding, what was decoded so far is */
     uint8_t *moved; /* of each block: not 0 when something its last field's steps depend on differs */
     bool has_moved; /* one of them is not 0 */
+    bool has_zero;  /* new grids have zero on them: see skf_half_base */
     struct skf_levels levels;
     struct skf_factors factors;
 };
@@ -219,6 +220,17 @@ SKF_MUST enum skf_err skf_field_get(struct skf_work *w, struct skf_reader *r, st
 /* Halves of all blocks; sets b->moved. */
 SKF_MUST enum skf_err skf_halves_put(struct skf_work *w, struct skf_blocks *b, struct skf_buf *out);
 SKF_MUST enum skf_err skf_halves_get(struct skf_work *w, struct skf_reader *r, struct skf_blocks *b);
+/* Where many codes become zero, b->old are the old blocks pruned alike afterwards, in w->narrow. */
+struct skf_zeros;
+SKF_MUST enum skf_err skf_blocks_zeros_put(struct skf_work *w, struct skf_blocks *b, struct skf_zeros *z);
+SKF_MUST enum skf_err skf_blocks_zeros_get(struct skf_work *w, struct skf_reader *r, struct skf_blocks *b);
+/* What differences of half k count from in a block whose halves before it are new already: the old half; where new grids have zero on them,
+ * what the old grid comes to then. */
+uint16_t skf_zero_base(const struct skf_blocks *b, uint32_t i, unsigned k);
+static inline uint16_t skf_half_base(const struct skf_blocks *b, uint32_t i, unsigned k)
+{
+    return b->has_zero ? skf_zero_base(b, i, k) : skf_le16(skf_old_block(b, i) + b->l->half[k]);
+}
 /* The whole chunk as lists of what changes, in w; *n is 0 where it is not worth it, or that takes `most` bytes or more. */
 SKF_MUST enum skf_err skf_blocks_spots_put(struct skf_work *w, const struct skf_blocks *b, size_t most, const uint8_t **p,
                                            size_t *n);

@@ -9,6 +9,7 @@
 
 #include "delta/factor_priv.h"
 #include "delta/words_priv.h"
+#include "delta/zeros_priv.h"
 
 /* Rows of fewer elements are no stripes; and where the contexts' middle stands: few elements lie far above the mean. */
 #define STRIPE_MIN 64
@@ -294,6 +295,58 @@ static enum skf_err begin_from_guess(struct skf_work *w, const struct skf_factor
     return SKF_OK;
 }
 
+/* ---- what becomes zero ------------------------------------------------------------------------------------------- */
+/* Sizes of all old numbers (zeros_priv.h); of those that become zero, how many are negative and stay so, less how many do not. */
+static SKF_LOOPS int32_t sizes_of(const struct skf_words *o, uint32_t *size)
+{
+    const uint32_t sign = 1u << (8 * o->width - 1);
+    int32_t stay = 0;
+    for (uint32_t i = 0; i < o->n; i++) {
+        uint32_t a = (uint32_t)word_load(o->old + (size_t)i * o->width, o->width);
+        uint32_t b = (uint32_t)word_load(o->neu + (size_t)i * o->width, o->width);
+        bool becomes = (a & ~sign) != 0 && (b & ~sign) == 0;
+        size[i] = (a & ~sign) == 0 ? SKF_ZEROS_WAS : (a & ~sign) | (becomes ? SKF_ZEROS_BECOMES : 0);
+        stay += !becomes || !(a & sign) ? 0 : b & sign ? 1 : -1;
+    }
+    return stay;
+}
+
+static SKF_LOOPS uint32_t zeros_in(const uint8_t *p, unsigned width, uint32_t n)
+{
+    uint32_t zeros = 0;
+    if (width == 2)
+        for (uint32_t i = 0; i < n; i++)
+            zeros += (word_load(p + 2 * (size_t)i, 2) & 0x7fff) == 0;
+    else
+        for (uint32_t i = 0; i < n; i++)
+            zeros += (word_load(p + 4 * (size_t)i, 4) & 0x7fffffff) == 0;
+    return zeros;
+}
+
+/* Where many numbers become zero, the old ones pruned alike are what the others count from: in w->ref. */
+static enum skf_err begin_from_zeros(struct skf_work *w, struct skf_words *o, const struct skf_levels *l, struct skf_zeros *z)
+{
+    *z = (struct skf_zeros){.kind = SKF_ZEROS_NONE};
+    if (!is_guessed(o->type) || zeros_in(o->neu, o->width, o->n) <= zeros_in(o->old, o->width, o->n) + o->n / SKF_ZEROS_SHARE)
+        return SKF_OK;
+    SKF_TRY(skf_area_need(&w->val, o->n * sizeof(uint32_t)));
+    uint32_t *size = (uint32_t *)(void *)w->val.p;
+    int32_t stay = sizes_of(o, size);
+    SKF_TRY(skf_zeros_find(w, size, o->n, l->stripe, z));
+    if (!z->kind)
+        return SKF_OK;
+    z->keeps_sign = stay > 0;
+    SKF_TRY(skf_area_need(&w->ref, (size_t)o->n * o->width)); /* no more than it has, when the old numbers stand there */
+    if (o->old != w->ref.p)
+        memcpy(w->ref.p, o->old, (size_t)o->n * o->width);
+    for (uint32_t k = 0; k < l->n; k++) {
+        uint32_t begin = k * l->stripe, n = SKF_MIN(l->stripe, o->n - begin);
+        skf_zeros_words(z, k, w->ref.p + (size_t)begin * o->width, o->width, n);
+    }
+    o->old = w->ref.p;
+    return SKF_OK;
+}
+
 /* ---- coding ------------------------------------------------------------------------------------------------------ */
 static inline __attribute__((always_inline)) int64_t diff_at(const struct skf_words *o, unsigned width, uint32_t i)
 {
@@ -459,9 +512,14 @@ enum skf_err skf_words_put(struct skf_work *w, const struct skf_words *given, st
     SKF_TRY(skf_buf_u8(out, form));
     open_levels(o, &l);
     struct skf_factors f = factors_of(o, &l);
-    SKF_TRY(choose_guess(w, o, &f));
+    struct skf_zeros z;
+    SKF_TRY(begin_from_zeros(w, o, &l, &z));
+    if (!z.kind)
+        SKF_TRY(choose_guess(w, o, &f));
     SKF_TRY(skf_factors_put(w, &f, out));
     SKF_TRY(begin_from_guess(w, &f, o));
+    if (z.kind)
+        SKF_TRY(skf_zeros_put(&z, l.n, out));
     SKF_TRY(all_syms(w, o, WORD_TOP_WIDE, &raw));
     SKF_TRY(choose_levels(w, o, &l));
     SKF_TRY(skf_levels_put(w, &l, out));
@@ -484,6 +542,7 @@ struct decoding {
     const struct skf_loops *loops;
     struct skf_levels l;
     struct skf_factors f;
+    struct skf_zeros z;
     unsigned top;        /* of the buckets */
     const uint8_t *base; /* what differences count from: the old words, or o.neu */
     uint32_t done;       /* elements whose base and contexts are there */
@@ -504,6 +563,8 @@ static uint32_t begin(struct decoding *c, uint8_t *key)
         guess_row(&c->f, o->type, k, is_other ? to : from, to, n);
     else if (!is_other && c->base == o->neu)
         memcpy(to, from, (size_t)n * o->width);
+    if (c->z.kind)
+        skf_zeros_words(&c->z, k, to, o->width, n);
     keys_of(c->loops, o, c->base + (size_t)i * o->width, skf_level_at(&c->l, k), key, n);
     c->done += n;
     return n;
@@ -620,6 +681,10 @@ enum skf_err skf_words_get(struct skf_work *w, struct skf_reader *r, const struc
     open_levels(o, &c.l);
     c.f = factors_of(o, &c.l);
     SKF_TRY(skf_factors_get(w, r, &c.f));
+    if (!c.f.rank && is_guessed(o->type))
+        SKF_TRY(skf_zeros_get(w, r, c.l.n, &c.z));
+    if (c.z.is_on_grid)
+        return SKF_ERR_FORMAT;
     SKF_TRY(skf_levels_get(w, r, &c.l));
     SKF_TRY(skf_get_u8(r, &mode));
     if (mode >= MODE_COUNT)
@@ -629,6 +694,6 @@ enum skf_err skf_words_get(struct skf_work *w, struct skf_reader *r, const struc
         o->neu = w->ref.p;
     }
     c.top = mode == MODE_DENSE_WIDE ? WORD_TOP_WIDE : WORD_TOP;
-    c.base = o->type != given->type || c.f.rank || mode == MODE_SPARSE ? o->neu : o->old;
+    c.base = o->type != given->type || c.f.rank || c.z.kind || mode == MODE_SPARSE ? o->neu : o->old;
     return mode == MODE_SPARSE ? get_sparse(w, r, &c) : get_dense(w, r, &c);
 }

@@ -48,7 +48,7 @@ void skf_work_free(struct skf_work *w)
     struct skf_area *all[] = {&w->tables, &w->words, &w->hist, &w->sym, &w->symkey, &w->mask, &w->maskkey, &w->raw,
                               &w->val,    &w->key,   &w->level, &w->flag, &w->part,
                               &w->ref,    &w->same,   &w->factor, &w->sample,
-                              &w->side,   &w->side_v, &w->narrow,
+                              &w->side,   &w->side_v, &w->narrow, &w->zero,
                               &w->low.columns, &w->low.rows, &w->low.line, &w->low.merged};
     for (size_t i = 0; i < SKF_COUNT(all); i++)
         skf_area_free(all[i]);

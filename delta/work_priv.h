@@ -39,6 +39,7 @@ struct skf_work { /* of one thread, encoding or decoding */
     struct skf_area tables, words, hist; /* rans.c */
     struct skf_area sym, symkey, mask, maskkey, raw; /* stream.c */
     struct skf_area val, key, level, flag, part, ref, same, narrow; /* words.c, sparse.c, blocks.c */
+    struct skf_area zero; /* zeros.c */
     struct skf_area factor, sample, side, side_v; /* factor.c */
     size_t side_n;          /* bytes of the side that side_v was read from; 0: none */
     uint32_t side_columns;

@@ -1,9 +1,10 @@
-"""Integer differences of quantized blocks (docs/formats.md, "Blocks", "Changes", "Codes that moved", "Lists")."""
+"""Integer differences of quantized blocks (docs/formats.md, "Blocks", "Changes", "Codes that moved", "Lists", "Zeros")."""
 import numpy as np
 
 from .integer import guess
 from .rans import CONTEXTS, Bits, FormatError, Reader, differences, raw_string, symbols, unzigzag
 from .spots import spots
+from .zeros import zeros
 
 K4 = "K4"
 # ggml's number: bytes of a block, places of halves, fields: codes, codes in a unit, bits, bias, planes (byte, bits, run), step and offset.
@@ -117,6 +118,18 @@ def steps(block, halves, scales, field):
     return d, np.broadcast_to(m, d.shape).astype(np.float32)
 
 
+NO_ZERO = 1 << 15
+
+
+def zero_codes(step, offset, bits):
+    """The codes next to zero."""
+    lowest, highest = (-128, 127) if bits == 8 else (0, (1 << bits) - 1)
+    with np.errstate(all="ignore"):
+        x = -offset / step
+        good = (x > -1000) & (x < 1000)
+        return np.where(good, np.clip(np.rint(np.where(good, x, 0)), lowest, highest), NO_ZERO).astype(np.int64)
+
+
 def bits_of(x):
     return np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.int64)
 
@@ -219,8 +232,7 @@ def wide_buckets(r, key):
 class Chunk:
     def __init__(self, r, kind, row_bytes, old, side):
         self.r, (size, self.halves, self.fields) = r, TYPES[kind]
-        self.old = np.frombuffer(old, np.uint8).reshape(-1, size)
-        self.new, n = self.old.copy(), len(old) // size
+        self.old, n = np.frombuffer(old, np.uint8).reshape(-1, size), len(old) // size
         each = self.fields[-1][0]
         row = row_bytes // size * each if row_bytes % size == 0 else 0
         size_of = row if 128 <= row < n * each else n * each
@@ -229,6 +241,10 @@ class Chunk:
         self.g = guess(r, side, rows, size_of) if self.fields[-1][5] != NONE else None
         if self.g is not None:
             self.g = self.g.ravel()[:n * each].reshape(n, each)
+        self.zeros = zeros(r, rows) if self.fields[-1][5] != NONE and self.g is None else None
+        if self.zeros:
+            self.prune()
+        self.new = self.old.copy()
         kind, self.rows, self.row_blocks = r.u8(), rows, size_of // each
         self.is_listed = kind == LISTED and self.g is None
         if self.is_listed:
@@ -237,6 +253,34 @@ class Chunk:
         if kind > 1 or not -4096 <= self.base <= 4096:
             raise FormatError("levels of no known kind")
         self.level = symbols(r, np.zeros(rows, np.int64)).astype(np.int64) if kind else np.zeros(rows, np.int64)
+
+    def prune(self):
+        """The old codes that become zero first."""
+        field = self.fields[-1]
+        codes, unit, bits, _, planes, how = field
+        if self.zeros.keeps_sign or (self.zeros.on_grid and how != DM):
+            raise FormatError("zeros that this type does not have")
+        scales = get_codes(self.old, self.fields[0][0], self.fields[0][2], self.fields[0][4]) if len(self.fields) > 1 else None
+        step, offset = (np.repeat(x, unit, 1) for x in steps(self.old, self.halves, scales, field))
+        code, zero = get_codes(self.old, codes, bits, planes), zero_codes(step, offset, bits)
+        with np.errstate(all="ignore"):
+            size = bits_of(step * code.astype(np.float32) + offset) & 0x7FFFFFFF
+        size[code == zero] = 0
+        gone = self.zeros.mark(size.ravel(), np.repeat(self.stripe, codes)).reshape(size.shape) & (zero != NO_ZERO)
+        self.old = self.old.copy()
+        put_codes(self.old, np.where(gone, zero, code), planes)
+
+    def half_base(self, which, k):
+        """What the differences of halves count from in some blocks, whose halves before are new."""
+        old = self.old[which][:, self.halves[k]:self.halves[k] + 2].copy().view("<u2").ravel().astype(np.int64)
+        if not (self.zeros and self.zeros.on_grid):
+            return old
+        if k == 0:
+            return old + 15 & 0xFFF0
+        d, m = half(self.new[which], self.halves[0])[:, 0], half(self.old[which], self.halves[1])[:, 0]
+        zero = zero_codes(d, m, self.fields[0][2])
+        with np.errstate(all="ignore"):
+            return np.where(zero == NO_ZERO, old, (-(d * zero.astype(np.float32))).astype(np.float16).view(np.uint16).astype(np.int64))
 
     def do_lists(self):
         """Everything that changes, against the old halves and codes."""
@@ -261,9 +305,10 @@ class Chunk:
             raise FormatError("a base out of bounds")
         return np.clip((bits_of(step) >> 21 & 1023) - 448 - 2 * self.level[stripe] + self.base + base, 0, CONTEXTS - 1)
 
-    def move(self, which, at, d):
-        """Adds d to the halves of some blocks."""
-        old = self.old[which][:, at:at + 2].copy().view("<u2").ravel().astype(np.int64)
+    def move(self, which, at, d, old=None):
+        """Adds d to the halves of some blocks, or to others."""
+        if old is None:
+            old = self.old[which][:, at:at + 2].copy().view("<u2").ravel().astype(np.int64)
         self.new[which, at:at + 2] = (old + d & 0xFFFF).astype("<u2").view(np.uint8).reshape(-1, 2)
 
     def guessed_halves(self, key):
@@ -296,9 +341,9 @@ class Chunk:
             raise FormatError("a mask has more than its bits")
         changed = bits[:n].astype(bool)
         before = np.zeros(int(changed.sum()), bool)
-        for at in self.halves:
+        for k, at in enumerate(self.halves):
             d = wide_buckets(r, key[changed] // 2 + np.where(before, 24, 0))
-            self.move(changed, at, d)
+            self.move(changed, at, d, self.half_base(changed, k))
             before = d != 0
         return changed
 

@@ -2,6 +2,7 @@
 import numpy as np
 
 from .rans import CONTEXTS, FormatError, Reader, differences, raw_string, symbols, unzigzag
+from .zeros import zeros
 
 F32, F16, BF16 = 0, 1, 30
 # Width in bytes, and the bit where the exponent begins (0: an integer).
@@ -160,6 +161,13 @@ def words(r, kind, row_bytes, old, side):
         _, count, size = stripes(n, row, 64)
         g = guess(r, side, count, size)
         old = old if g is None else with_guess(old, kind, g)
+        z = zeros(r, count) if g is None else None
+        if z:
+            if z.on_grid:
+                raise FormatError("a grid of numbers that have none")
+            sign = 1 << 8 * width - 1
+            gone = z.mark(old.astype(np.int64) & sign - 1, np.arange(n) // size)
+            old = np.where(gone, old & (sign if z.keeps_sign else 0), old).astype(old.dtype)
     bits, full = 8 * width, (1 << 8 * width) - 1
     x = np.zeros(n, np.int64)
     if exponent_at:

@@ -57,12 +57,19 @@ def as_type(kind, x):
     return quantize(x.astype(np.float32), kind)
 
 
+def two_of_four(x):
+    g = x.reshape(-1, 4)
+    return np.where(np.argsort(np.argsort(np.abs(g), axis=1), axis=1) < 2, 0, g).reshape(x.shape)
+
+
 def weights(rng):
     """Changes of every kind: none, few, small everywhere, by few factors, and another tensor altogether."""
     old = rng.randn(ROWS, COLUMNS)
+    row = np.linspace(0.3, 1, ROWS)[:, None]
     factor = np.outer(rng.randn(ROWS), rng.randn(COLUMNS))
     return {"same": (old, old), "few": (old, old + 0.3 * (rng.rand(*old.shape) < 0.004)), "small": (old, old * (1 + 0.004 * rng.randn(*old.shape))),
             "factors": (old, old + 0.05 * factor + 0.0005 * rng.randn(*old.shape)), "stronger": (old, old + 0.1 * rng.randn(*old.shape)),
+            "pruned": (old, np.where(np.abs(old) < 0.6, 0, old)), "pruned, two of four": (old, two_of_four(old)), "pruned by rows": (old, np.where(np.abs(old) < row, -0.0, old)),
             "other": (old, rng.randn(*old.shape)), "odd": (old * 1e30, np.where(rng.rand(*old.shape) < 0.1, 0, old * 1e30))}
 
 
@@ -110,6 +117,12 @@ for kind in FLOATS + FITTED + RANDOM:
     for i, side in enumerate(("old", "new")):
         write_gguf(at(side), {n: (kind, pair[i]) for n, pair in made.items()})
     delta = both_ways(f"{kind.name}", at("old"), at("new"))
+
+tiny_model.write(at("float"), type="bf16", seed=1)
+for kind in ("q4_1", "q5_1", "q8_0"):  # pruned matrices of the first two have grids with zero on them
+    for name, more in (("old", []), ("new", ["--prune", "50%"])):
+        subprocess.run([SKIFF, "quantize", at("float"), at(name), "--type", kind, *more], capture_output=True, timeout=120 * SLOW)
+    both_ways(f"pruned {kind}", at("old"), at("new"))
 
 # ---- an adapter, merged by us and by others
 for kind in ("bf16", "f16", "f32", "q8_0", "q4_0", "q4_1"):
