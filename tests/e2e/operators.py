@@ -7,6 +7,7 @@ import queue
 import random
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -158,7 +159,13 @@ def skd_of(box, delta, chunks):
     """Fetches head, index and payloads as a box would: the .skd file's bytes."""
     index = box.get_meta(delta)
     got, error = box.get_chunks(delta, [(0, chunks // 2), (chunks // 2, chunks - chunks // 2)])
-    return index + b"".join(p for _, p in got), [n for n, _ in got], error
+    left = struct.unpack_from("<Q", index, 16)[0] - sum(len(p) for _, p in got)
+    sides = []  # behind the chunks by number, in front of them in the file
+    while left > 0 and not error:
+        side, error = box.get_chunks(delta, [(chunks + len(sides), 1)])
+        sides += [p for _, p in side]
+        left -= sum(len(p) for _, p in side)
+    return index + b"".join(sides + [p for _, p in got]), [n for n, _ in got], error
 
 
 def refused(call):
