@@ -39,13 +39,17 @@ int skf_pin_verb_run(const struct skf_pin_verb *v, int argc, char **argv)
     struct skf_connect c = {.centre = NULL};
     const char *model = NULL, *version = NULL, *device[1] = {NULL};
     bool all = false, json = false;
-    size_t n = 0, n_opts = 4;
+    size_t n = 0, n_opts = 0;
     int status;
-    struct skf_opt opts[6] = {
+    struct skf_opt opts[] = {
         SKF_CONNECT_OPTS(&c),
         {.name = "--model", .value = "M", .help = "the model's name", .text = &model},
         {.name = "--json", .help = "one JSON object on stdout", .flag = &json},
+        {.name = NULL}, /* room for what only some of them take */
+        {.name = NULL},
     };
+    while (opts[n_opts].name)
+        n_opts++;
     if (v->has_version || v->wants_version)
         opts[n_opts++] = (struct skf_opt){.name = "--version", .value = "V", .help = "the version", .text = &version};
     if (v->has_all)
