@@ -8,11 +8,7 @@
 #include "proto/msg.h"
 #include "proto/operator.pb-c.h"
 
-static int usage_error(const struct skf_pin_verb *v, const char *what)
-{
-    (void)fprintf(stderr, "skiff: %s: %s; `skiff %s --help` tells more\n", v->verb, what, v->verb);
-    return SKF_EXIT_USAGE;
-}
+static int usage_error(const struct skf_pin_verb *v, const char *what) { return skf_cli_usage(v->verb, what); }
 
 static int print_reply(const struct skf_pin_verb *v, const Skiff__V1__PinRequest *q, unsigned devices, bool json)
 {

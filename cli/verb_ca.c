@@ -18,11 +18,7 @@ struct ca {
     size_t n_what;
 };
 
-static int usage_error(const char *what)
-{
-    (void)fprintf(stderr, "skiff: ca: %s; `skiff ca --help` tells more\n", what);
-    return SKF_EXIT_USAGE;
-}
+static int usage_error(const char *what) { return skf_cli_usage("ca", what); }
 
 static int report(const struct ca *c, const char *base, const char *dir, const char *fleet)
 {

@@ -151,10 +151,8 @@ int skf_verb_devices(int argc, char **argv)
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
     const char *wrong = x.wait && !is_phase(x.wait) ? "--wait: no such phase" : x.timeout > TIMEOUT_MAX_S ? "--timeout: too long" : NULL;
-    if (wrong) {
-        (void)fprintf(stderr, "skiff: devices: %s; `skiff devices --help` tells more\n", wrong);
-        return SKF_EXIT_USAGE;
-    }
+    if (wrong)
+        return skf_cli_usage("devices", wrong);
     ProtobufCMessage *answer = NULL;
     struct skf_why why = {{0}};
     enum skf_err e = skf_connect_open(&x.c, &why);

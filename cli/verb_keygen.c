@@ -53,12 +53,9 @@ int skf_verb_keygen(int argc, char **argv)
     int status;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
-    if (!is_role(role) || !out) {
-        (void)fprintf(stderr, "skiff: keygen: %s; `skiff keygen --help` tells more\n",
-                      out ? "--role: must be root, targets, snapshot, timestamp, deltas or director"
-                          : "-o KEYFILE is missing");
-        return SKF_EXIT_USAGE;
-    }
+    if (!is_role(role) || !out)
+        return skf_cli_usage("keygen", out ? "--role: must be root, targets, snapshot, timestamp, deltas or director"
+                                           : "-o KEYFILE is missing");
     struct skf_why why = {{0}};
     struct skf_key *k = NULL;
     enum skf_err e = skf_key_generate(role, &k, &why);

@@ -121,9 +121,9 @@ int skf_verb_merge(int argc, char **argv)
         {.name = "--output", .letter = 'o', .value = "OUT.gguf", .help = "the file to write", .text = &q.out},
         {.name = "--calibrate", .value = "TEXT", .help = "keep what matters on this text, in few changes", .text = &q.calibrate},
         {.name = "--bytes", .value = "N", .help = "with --calibrate: the delta's most bytes", .number = &q.bytes, .is_positive = true},
-        {.name = "--gain", .value = "SHARE", .help = "with --calibrate: how much of the gain must be kept (90%)", .text = &q.gain},
+        {.name = "--gain", .value = "SHARE", .help = "with --calibrate: how much of the gain must be kept, as 90%", .text = &q.gain},
         {.name = "--text", .value = "FILE", .help = "with --calibrate: the text on which quality is measured", .text = &q.text},
-        {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (default: one a processor)", .number = &q.jobs},
+        {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &q.jobs},
         {.name = "--json", .help = "one JSON object", .flag = &q.is_json},
     };
     const struct skf_usage u = {.verb = "merge",

@@ -71,7 +71,7 @@ static int print_result(const struct skf_publish *p, double seconds)
 
 static enum skf_err open_content(struct skf_publish *p, struct skf_why *why)
 {
-    SKF_TRY(skf_model_open(p->file, &p->content, why));
+    SKF_TRY(skf_cli_model_open(p->file, &p->content, why));
     struct skf_progress progress = skf_cli_progress("reading");
     enum skf_err e = skf_cut_make(p->content, 0, &progress, &p->cut, why);
     skf_cli_progress_end();

@@ -6,11 +6,7 @@
 #include "proto/msg.h"
 #include "proto/operator.pb-c.h"
 
-static int usage_error(const char *what)
-{
-    (void)fprintf(stderr, "skiff: rollout: %s; `skiff rollout --help` tells more\n", what);
-    return SKF_EXIT_USAGE;
-}
+static int usage_error(const char *what) { return skf_cli_usage("rollout", what); }
 
 static bool is_action(const char *s)
 {

@@ -149,9 +149,7 @@ int skf_verb_sign(int argc, char **argv)
     int status;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
-    if (!s.key) {
-        (void)fprintf(stderr, "skiff: sign: --key KEYFILE is missing; `skiff sign --help` tells more\n");
-        return SKF_EXIT_USAGE;
-    }
+    if (!s.key)
+        return skf_cli_usage("sign", "--key KEYFILE is missing");
     return run(&s);
 }

@@ -8,11 +8,7 @@
 #include "cli/cli.h"
 #include "cli/tuf_priv.h"
 
-int skf_tuf_usage_error(const char *what)
-{
-    (void)fprintf(stderr, "skiff: tuf: %s; `skiff tuf --help` tells more\n", what);
-    return SKF_EXIT_USAGE;
-}
+int skf_tuf_usage_error(const char *what) { return skf_cli_usage("tuf", what); }
 
 static int dispatch(const struct skf_tuf_opts *o)
 {
