@@ -41,18 +41,49 @@ void skf_predict_avx512(const int8_t *code, const float *guess, const struct skf
 }
 
 /* Every machine with AVX-512 has BMI2, whose pdep finds the k-th bit that is set. */
+struct sizes { /* of a block's codes */
+    uint32_t small, middling, large; /* which are */
+    unsigned n, n2;                  /* how many are small; and how many are not large */
+};
+
+static inline __attribute__((always_inline, target("bmi,bmi2,popcnt"))) struct sizes sizes_of(const uint8_t *code)
+{
+    __m256i size = _mm256_abs_epi8(_mm256_loadu_si256((const __m256i *)(const void *)code));
+    uint32_t more = _mm256_cmpge_epu8_mask(size, _mm256_set1_epi8(32)), large = _mm256_cmpge_epu8_mask(size, _mm256_set1_epi8(64));
+    return (struct sizes){~more, more & ~large, large, 32 - (unsigned)__builtin_popcount(more), 32 - (unsigned)__builtin_popcount(large)};
+}
+
 __attribute__((target("bmi,bmi2,popcnt"))) void skf_ordered_avx512(const struct skf_ordered *o, const struct skf_changes *c)
 {
+    const int8_t *d = c->d;
     for (uint32_t i = 0; i < c->n; i++) {
-        uint32_t k = c->at[i] / BLOCKS_ORDERED, e = c->at[i] % BLOCKS_ORDERED;
-        size_t at = (size_t)(o->same ? o->same[k] : k) * o->stride;
-        __m256i size = _mm256_abs_epi8(_mm256_loadu_si256((const __m256i *)(const void *)(o->old + at)));
-        uint32_t middling = _mm256_cmpge_epu8_mask(size, _mm256_set1_epi8(32)); /* and more */
-        uint32_t large = _mm256_cmpge_epu8_mask(size, _mm256_set1_epi8(64));
-        uint32_t n = 32 - (uint32_t)__builtin_popcount(middling), n2 = 32 - (uint32_t)__builtin_popcount(large);
-        uint32_t set = e < n ? ~middling : e < n2 ? middling & ~large : large, from = e < n ? 0 : e < n2 ? n : n2;
-        uint8_t *q = o->neu + at + _tzcnt_u32(_pdep_u32(1u << (e - from), set));
-        *q = (uint8_t)(*q + c->d[i]);
+        const size_t at = (size_t)(o->same ? o->same[c->unit[i]] : c->unit[i]) * o->stride;
+        const struct sizes s = sizes_of(o->old + at);
+        for (uint32_t m = c->mask[i]; m; m &= m - 1, d++) {
+            uint32_t e = _tzcnt_u32(m), set = e < s.n ? s.small : e < s.n2 ? s.middling : s.large;
+            uint8_t *q = o->neu + at + _tzcnt_u32(_pdep_u32(1u << (e - (e < s.n ? 0 : e < s.n2 ? s.n : s.n2)), set));
+            *q = (uint8_t)(*q + *d);
+        }
+    }
+}
+
+/* The same for all of a unit's changes at once. */
+__attribute__((target("bmi,bmi2,popcnt,avx512vbmi2"))) void skf_ordered_vbmi2(const struct skf_ordered *o, const struct skf_changes *c)
+{
+    const int8_t *d = c->d;
+    for (uint32_t i = 0; i < c->n; i++) {
+        const size_t at = (size_t)(o->same ? o->same[c->unit[i]] : c->unit[i]) * o->stride;
+        const struct sizes s = sizes_of(o->old + at);
+        const uint64_t mask = c->mask[i];
+        const uint32_t small = _pdep_u32((uint32_t)mask, s.small), large = _pdep_u32((uint32_t)(mask >> s.n2), s.large);
+        const uint32_t middling = _pdep_u32((uint32_t)(mask >> s.n), s.middling);
+        const int8_t *d2 = d + __builtin_popcount(small), *d3 = d2 + __builtin_popcount(middling);
+        __m256i sum = _mm256_loadu_si256((const __m256i *)(const void *)(o->neu + at));
+        sum = _mm256_add_epi8(sum, _mm256_maskz_expand_epi8(small, _mm256_loadu_si256((const __m256i *)(const void *)d)));
+        sum = _mm256_add_epi8(sum, _mm256_maskz_expand_epi8(middling, _mm256_loadu_si256((const __m256i *)(const void *)d2)));
+        sum = _mm256_add_epi8(sum, _mm256_maskz_expand_epi8(large, _mm256_loadu_si256((const __m256i *)(const void *)d3)));
+        d = d3 + __builtin_popcount(large);
+        _mm256_storeu_si256((__m256i *)(void *)(o->neu + at), sum);
     }
 }
 #endif

@@ -163,10 +163,15 @@ static enum skf_err same_put(struct skf_work *w, const struct skf_blocks *b, con
 /* The types whose codes stay by the million are blocks of one unit: Q8_0 (blocks_order.c), Q4_0 and Q4_1, */
 static void change_nibbles(const struct skf_blocks *b, const struct skf_plan *p, const struct skf_changes *c)
 {
+    const int8_t *d = c->d;
     for (uint32_t i = 0; i < c->n; i++) {
-        uint32_t k = c->at[i] / 32, u = p->same ? p->same[k] : k;
-        uint8_t *q = skf_new_block(b, u) + p->f->low.at + c->at[i] % 16;
-        *q = (uint8_t)(c->at[i] % 32 < 16 ? (*q & 0xf0) | ((*q + c->d[i]) & 15) : *q + c->d[i] * 16);
+        uint8_t *q = skf_new_block(b, p->same ? p->same[c->unit[i]] : c->unit[i]) + p->f->low.at;
+        for (uint32_t m = c->mask[i] & 0xffff; m; m &= m - 1, d++) {
+            uint8_t *x = q + __builtin_ctz(m);
+            *x = (uint8_t)((*x & 0xf0) | ((*x + *d) & 15));
+        }
+        for (uint32_t m = c->mask[i] >> 16; m; m &= m - 1, d++)
+            q[__builtin_ctz(m)] = (uint8_t)(q[__builtin_ctz(m)] + *d * 16);
     }
 }
 
@@ -174,7 +179,7 @@ static void change_nibbles(const struct skf_blocks *b, const struct skf_plan *p,
 static void change(const struct skf_work *w, const struct skf_blocks *b, const struct skf_plan *p, const struct skf_changes *c)
 {
     const struct skf_codes *f = p->f;
-    const unsigned shift = (unsigned)__builtin_ctz(f->unit);
+    const int8_t *d = c->d;
     if (p->units == 1 && is_ordered(f)) {
         const struct skf_ordered o = {b->old + f->low.at, b->neu + f->low.at, b->bytes, p->same};
         skf_ordered_pick(w->isa)(&o, c);
@@ -185,9 +190,10 @@ static void change(const struct skf_work *w, const struct skf_blocks *b, const s
         return;
     }
     for (uint32_t i = 0; i < c->n; i++) {
-        uint32_t k = c->at[i] >> shift, u = p->same ? p->same[k] : k;
-        unsigned e = c->at[i] & (f->unit - 1u);
-        skf_code_add(f, skf_new_block(b, u / p->units), u % p->units * f->unit + e, c->d[i]);
+        const uint32_t u = p->same ? p->same[c->unit[i]] : c->unit[i];
+        uint8_t *block = skf_new_block(b, u / p->units);
+        for (uint32_t m = c->mask[i]; m; m &= m - 1, d++)
+            skf_code_add(f, block, u % p->units * f->unit + (unsigned)__builtin_ctz(m), *d);
     }
 }
 

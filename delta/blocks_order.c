@@ -78,17 +78,16 @@ void skf_order(const uint8_t *code, uint8_t order[BLOCKS_ORDERED])
 void skf_ordered_ref(const struct skf_ordered *o, const struct skf_changes *c)
 {
     struct places places;
-    struct order order = {.begin = {0}};
-    uint32_t have = UINT32_MAX;
+    struct order order;
+    const int8_t *d = c->d;
     make_places(&places);
     for (uint32_t i = 0; i < c->n; i++) {
-        uint32_t k = c->at[i] / BLOCKS_ORDERED;
-        size_t at = (size_t)(o->same ? o->same[k] : k) * o->stride;
-        if (k != have)
-            order_of(o->old + at, &order);
-        have = k;
-        uint8_t *q = o->neu + at + ordered(&order, &places, c->at[i] % BLOCKS_ORDERED);
-        *q = (uint8_t)(*q + c->d[i]);
+        const size_t at = (size_t)(o->same ? o->same[c->unit[i]] : c->unit[i]) * o->stride;
+        order_of(o->old + at, &order);
+        for (uint32_t m = c->mask[i]; m; m &= m - 1, d++) {
+            uint8_t *q = o->neu + at + ordered(&order, &places, (unsigned)__builtin_ctz(m));
+            *q = (uint8_t)(*q + *d);
+        }
     }
 }
 
@@ -96,7 +95,7 @@ skf_ordered_fn *skf_ordered_pick(enum skf_isa isa)
 {
 #if defined __x86_64__
     if (isa == SKF_ISA_AVX512 || isa == SKF_ISA_AMX)
-        return skf_ordered_avx512;
+        return __builtin_cpu_supports("avx512vbmi2") ? skf_ordered_vbmi2 : skf_ordered_avx512;
 #endif
     return skf_ordered_ref;
 }

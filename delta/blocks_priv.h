@@ -137,9 +137,9 @@ struct skf_ordered {
     size_t stride;
     const uint32_t *same; /* numbers of the blocks; NULL: as they come */
 };
-/* Adds changes, whose elements are places in the order, to the new codes. */
+/* Adds changes, whose masks are of places in the order, to the new codes. */
 typedef void skf_ordered_fn(const struct skf_ordered *o, const struct skf_changes *c);
-skf_ordered_fn skf_ordered_ref, skf_ordered_avx512;
+skf_ordered_fn skf_ordered_ref, skf_ordered_avx512, skf_ordered_vbmi2;
 skf_ordered_fn *skf_ordered_pick(enum skf_isa isa);
 
 #define BLOCKS_BASE_MAX 4096 /* of contexts, either way */

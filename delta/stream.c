@@ -148,38 +148,22 @@ enum skf_err skf_diffs8_get(struct skf_work *w, struct skf_reader *r, const uint
 }
 
 /* ---- few --------------------------------------------------------------------------------------------------------------------- */
-/* How units are stored; the byte in front of them. */
-enum sparse_mode { MODE_ZERO, MODE_DENSE, MODE_FOURS, MODE_EIGHTS, MODE_COUNT };
-static const unsigned group_of[MODE_COUNT] = {1, 1, 4, 8};
 /* Elements that are not 0, of a hundred, up to which groups pay, and up to which eights surely do. */
 #define FOURS_PERCENT 25
 #define EIGHTS_PERCENT 12
 #define SURE_PERCENT 1
 
-static const uint8_t ones4[16] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
-static inline unsigned ones(unsigned m) { return (unsigned)ones4[m & 15] + ones4[m >> 4]; }
-
 /* Symbols of masks: of fours as they are, of eights in the order of how many bits are set, so that those that hardly occur stand together at the end, where a table of
  * frequencies is short. */
 struct masks {
     uint8_t symbol[256]; /* of each mask */
-    uint8_t ones[256];   /* of each symbol: bits set, */
-    uint32_t place[256][8]; /* and which; what stands behind these does no harm */
 };
 static void make_masks(struct masks *t, unsigned group)
 {
-    unsigned n = 0;
-    memset(t, 0, sizeof *t);
-    for (unsigned many = 0; many <= 8; many++)
-        for (unsigned m = 0; m < 256; m++) {
-            if (group == 8 ? ones(m) != many : many != 0)
-                continue;
-            t->symbol[m] = (uint8_t)n;
-            for (unsigned bit = 0; bit < 8; bit++)
-                if (m >> bit & 1)
-                    t->place[n][t->ones[n]++] = bit;
-            n++;
-        }
+    uint8_t mask[256];
+    skf_masks_of(group, mask);
+    for (unsigned k = 0; k < 256; k++)
+        t->symbol[mask[k]] = (uint8_t)k;
 }
 
 /* Which of eight differences are not 0. */
@@ -238,13 +222,13 @@ static enum skf_err choose(struct skf_work *w, const struct skf_few *s, const in
 {
     double four, eight, top;
     uint32_t all = s->n * s->unit, set = count_set(d, all);
-    *mode = set == 0 ? MODE_ZERO : MODE_DENSE;
+    *mode = set == 0 ? SKF_FEW_ZERO : SKF_FEW_DENSE;
     if (set == 0 || s->unit % 4 || set > all / 100 * FOURS_PERCENT)
         return SKF_OK;
-    *mode = MODE_FOURS;
+    *mode = SKF_FEW_FOURS;
     if (s->unit % 8 || set > all / 100 * EIGHTS_PERCENT)
         return SKF_OK;
-    *mode = MODE_EIGHTS;
+    *mode = SKF_FEW_EIGHTS;
     if (set <= all / 100 * SURE_PERCENT)
         return SKF_OK;
     uint32_t n = put_masks(w, s, d, 4);
@@ -253,7 +237,7 @@ static enum skf_err choose(struct skf_work *w, const struct skf_few *s, const in
     SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, &eight));
     SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->mask.p, s->key, s->n}, &top));
     if (four < (eight + top) * 0.90)
-        *mode = MODE_FOURS;
+        *mode = SKF_FEW_FOURS;
     return SKF_OK;
 }
 
@@ -298,191 +282,13 @@ enum skf_err skf_few_put(struct skf_work *w, const struct skf_few *s, const int8
     SKF_TRY(skf_area_need(&w->symkey, all));
     SKF_TRY(choose(w, s, d, &mode));
     SKF_TRY(skf_buf_u8(out, (uint8_t)mode));
-    if (mode == MODE_ZERO)
+    if (mode == SKF_FEW_ZERO)
         return SKF_OK;
-    if (mode != MODE_DENSE) {
-        uint32_t n = put_masks(w, s, d, group_of[mode]);
-        if (mode == MODE_EIGHTS)
+    if (mode != SKF_FEW_DENSE) {
+        uint32_t n = put_masks(w, s, d, skf_few_group[mode]);
+        if (mode == SKF_FEW_EIGHTS)
             SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->mask.p, s->key, s->n}, out));
         SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, out));
     }
-    return put_values(w, s, d, mode == MODE_DENSE, out);
-}
-
-/* Contexts of `each` symbols for every unit, in w->maskkey. */
-static enum skf_err spread(struct skf_work *w, const struct skf_few *s, unsigned each)
-{
-    SKF_TRY(skf_area_need(&w->maskkey, (size_t)s->n * each + 8));
-    for (uint32_t i = 0; i < s->n; i++)
-        memset(w->maskkey.p + (size_t)i * each, s->key[i], each);
-    return SKF_OK;
-}
-
-/* First elements and contexts of the eights that are not 0: four are written for each unit, those of them that are meant stay. */
-static SKF_LOOPS void spread_eights(const struct skf_few *s, const uint8_t *restrict top, const uint32_t (*eights)[4],
-                                    uint32_t *restrict first, uint8_t *restrict key)
-{
-    const uint8_t *unit_key = s->key;
-    const uint32_t n = s->n, unit = s->unit;
-    for (uint32_t i = 0, k = 0; i < n; i++) {
-        if (n - i >= 8 && !skf_le64(top + i)) {
-            i += 7;
-            continue;
-        }
-        const uint32_t *at = eights[top[i]];
-        for (unsigned g = 0; g < 4; g++)
-            first[k + g] = i * unit + at[g];
-        for (unsigned g = 0; g < 4; g++)
-            key[k + g] = unit_key[i];
-        k += ones4[top[i]];
-    }
-}
-
-/* Masks of groups: in w->sym, n of them; their first elements in w->part and contexts in w->maskkey. */
-static enum skf_err get_eights(struct skf_work *w, struct skf_reader *r, const struct skf_few *s,
-                               uint32_t *n)
-{
-    const unsigned most = (1u << s->unit / 8) - 1;
-    uint32_t many = 0;
-    unsigned seen = 0;
-    SKF_TRY(skf_area_need(&w->mask, s->n));
-    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->mask.p, s->key, s->n}));
-    const uint8_t *top = w->mask.p;
-    for (uint32_t i = 0; i < s->n; i++) {
-        many += ones4[top[i] & 15];
-        seen |= top[i];
-    }
-    if (seen & ~most)
-        return SKF_ERR_FORMAT;
-    SKF_TRY(skf_area_need(&w->sym, (size_t)many + 8));
-    SKF_TRY(skf_area_need(&w->maskkey, (size_t)many + 8));
-    SKF_TRY(skf_area_need(&w->part, ((size_t)many + 8) * sizeof(uint32_t)));
-    uint32_t *first = (uint32_t *)(void *)w->part.p, eights[16][4] = {{0}};
-    uint8_t *key = w->maskkey.p;
-    for (unsigned m = 0; m < 16; m++)
-        for (unsigned g = 0, at = 0; g < 4; g++)
-            if (m >> g & 1)
-                eights[m][at++] = 8 * g;
-    spread_eights(s, top, (const uint32_t(*)[4])eights, first, key);
-    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, key, many}));
-    for (uint32_t i = 0; i < many; i++)
-        if (!w->sym.p[i])
-            return SKF_ERR_FORMAT;
-    *n = many;
-    return SKF_OK;
-}
-
-/* The same for fours: a unit's groups are all there. */
-static enum skf_err get_fours(struct skf_work *w, struct skf_reader *r, const struct skf_few *s, uint32_t *n)
-{
-    uint32_t each = s->unit / 4, all = s->n * each;
-    uint8_t seen = 0;
-    SKF_TRY(spread(w, s, each));
-    SKF_TRY(skf_area_need(&w->sym, (size_t)all + 8));
-    SKF_TRY(skf_area_need(&w->part, ((size_t)all + 8) * sizeof(uint32_t)));
-    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, w->maskkey.p, all}));
-    uint32_t *first = (uint32_t *)(void *)w->part.p;
-    for (uint32_t i = 0; i < all; i++) {
-        seen |= w->sym.p[i];
-        first[i] = 4 * i;
-    }
-    *n = all;
-    return seen > 15 ? SKF_ERR_FORMAT : SKF_OK;
-}
-
-/* The same for the elements that masks say: eight are written for each. */
-static SKF_LOOPS void spread_masks(const struct masks *t, const uint8_t *restrict sym, const uint8_t *restrict mask_key,
-                                   const uint32_t *restrict first, uint32_t n, uint32_t *restrict at, uint8_t *restrict key)
-{
-    for (uint32_t i = 0, k = 0; i < n; i++) {
-        const uint32_t *place = t->place[sym[i]];
-        for (unsigned e = 0; e < 8; e++)
-            at[k + e] = first[i] + place[e];
-        for (unsigned e = 0; e < 8; e++)
-            key[k + e] = mask_key[i];
-        k += t->ones[sym[i]];
-    }
-}
-
-/* Where the changes are, in w->ref; their contexts in w->symkey. */
-static enum skf_err find(struct skf_work *w, const struct masks *t, uint32_t n_masks, uint32_t *n)
-{
-    const uint8_t *sym = w->sym.p, *mask_key = w->maskkey.p;
-    const uint32_t *first = (const uint32_t *)(const void *)w->part.p;
-    uint32_t many = 0;
-    for (uint32_t i = 0; i < n_masks; i++)
-        many += t->ones[sym[i]];
-    SKF_TRY(skf_area_need(&w->ref, ((size_t)many + 8) * sizeof(uint32_t)));
-    SKF_TRY(skf_area_need(&w->symkey, (size_t)many + 8));
-    spread_masks(t, sym, mask_key, first, n_masks, (uint32_t *)(void *)w->ref.p, w->symkey.p);
-    *n = many;
-    return SKF_OK;
-}
-
-/* Symbols to differences, in place. */
-static enum skf_err get_values(struct skf_work *w, struct skf_reader *r, const struct skf_few *s, uint32_t n)
-{
-    struct skf_bits_in raw;
-    const uint32_t *at = (const uint32_t *)(const void *)w->ref.p;
-    const unsigned shift = (unsigned)__builtin_ctz(s->unit);
-    SKF_TRY(skf_area_need(&w->sym, n));
-    SKF_TRY(skf_syms_get(w, r, &(struct skf_syms){w->sym.p, w->symkey.p, n}));
-    SKF_TRY(skf_raw_get(r, &raw));
-    uint8_t *sym = w->sym.p;
-    int down = 0; /* -1 where the one before in the row is negative */
-    for (uint32_t i = 0, end = 0; i < n; i++) {
-        int d = (sym[i] >> 1) ^ -(sym[i] & 1);
-        int64_t far;
-        if (sym[i] >= SKF_SMALL) {
-            if (!skf_bucket_get(&raw, sym[i], 1, &far))
-                return SKF_ERR_FORMAT;
-            d = (int)far;
-        }
-        uint32_t unit = s->same ? s->same[at[i] >> shift] : at[i] >> shift;
-        if (unit >= end) {
-            end = (unit / s->row + 1) * s->row;
-            down = 0;
-        }
-        d = (d ^ down) - down;
-        down = (int8_t)d >> 7;
-        sym[i] = (uint8_t)d;
-    }
-    return is_bits_done(&raw) ? SKF_OK : SKF_ERR_FORMAT;
-}
-
-static enum skf_err get_dense(struct skf_work *w, struct skf_reader *r, const struct skf_few *s, struct skf_changes *c)
-{
-    const uint32_t all = s->n * s->unit;
-    SKF_TRY(spread(w, s, s->unit));
-    SKF_TRY(skf_diffs8_get(w, r, w->maskkey.p, all));
-    SKF_TRY(skf_area_need(&w->ref, (size_t)all * sizeof(uint32_t)));
-    uint32_t *at = (uint32_t *)(void *)w->ref.p;
-    for (uint32_t i = 0; i < all; i++)
-        if (w->sym.p[i]) {
-            w->sym.p[c->n] = w->sym.p[i];
-            at[c->n++] = i;
-        }
-    return SKF_OK;
-}
-
-enum skf_err skf_few_get(struct skf_work *w, struct skf_reader *r, const struct skf_few *s, struct skf_changes *c)
-{
-    uint8_t mode;
-    uint32_t n = 0;
-    c->n = 0;
-    SKF_TRY(skf_get_u8(r, &mode));
-    if (mode >= MODE_COUNT || s->unit % group_of[mode])
-        return SKF_ERR_FORMAT;
-    if (mode == MODE_DENSE) {
-        SKF_TRY(get_dense(w, r, s, c));
-    } else if (mode != MODE_ZERO) {
-        struct masks t;
-        make_masks(&t, group_of[mode]);
-        SKF_TRY(mode == MODE_EIGHTS ? get_eights(w, r, s, &n) : get_fours(w, r, s, &n));
-        SKF_TRY(find(w, &t, n, &c->n));
-        SKF_TRY(get_values(w, r, s, c->n));
-    }
-    c->at = (const uint32_t *)(const void *)w->ref.p;
-    c->d = (const int8_t *)w->sym.p;
-    return SKF_OK;
+    return put_values(w, s, d, mode == SKF_FEW_DENSE, out);
 }

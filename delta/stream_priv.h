@@ -57,13 +57,19 @@ struct skf_few {
     const uint32_t *same; /* number of each; NULL: as they come */
     uint32_t row;         /* units of a row: signs depend on the change before in the same */
 };
-struct skf_changes { /* the differences that are not 0, in order */
-    const uint32_t *at; /* unit (as it comes) * s->unit + element */
-    const int8_t *d;    /* modulo 256 */
+struct skf_changes { /* of n units, as they come, those that have differences: */
+    const uint32_t *unit; /* which, */
+    const uint32_t *mask; /* which of its differences are not 0, lowest first, */
+    const int8_t *d;      /* and these, modulo 256, of all units one behind the other; 32 bytes more can be read */
     uint32_t n;
 };
 /* n * unit differences of 8 bits; SKF_ERR_LIMIT when `out` has no room for them: not worth coding so. */
 SKF_MUST enum skf_err skf_few_put(struct skf_work *w, const struct skf_few *s, const int8_t *d, struct skf_buf *out);
+/* How they are stored; the byte in front of them. */
+enum { SKF_FEW_ZERO, SKF_FEW_DENSE, SKF_FEW_FOURS, SKF_FEW_EIGHTS, SKF_FEW_COUNT };
+static const uint8_t skf_few_group[SKF_FEW_COUNT] = {1, 1, 4, 8};
+/* The mask of each symbol, of fours or eights. */
+void skf_masks_of(unsigned group, uint8_t mask[256]);
 /* *c stands in w. SKF_ERR_FORMAT for what no encoder writes. */
 SKF_MUST enum skf_err skf_few_get(struct skf_work *w, struct skf_reader *r, const struct skf_few *s,
                                      struct skf_changes *c);

@@ -172,12 +172,13 @@ static void test_order(void **unused)
 {
     enum { BLOCKS = 200, STRIDE = 34, BYTES = BLOCKS * STRIDE };
     static uint8_t old[BYTES], neu[2][BYTES];
-    static uint32_t at[BLOCKS * 32], same[BLOCKS];
-    static int8_t d[BLOCKS * 32];
+    static uint32_t at[BLOCKS * 32], same[BLOCKS], unit[BLOCKS], mask[BLOCKS];
+    static int8_t d[BLOCKS * 32 + 32];
     for (unsigned round = 0; round < 50; round++) {
         for (unsigned i = 0; i < BYTES; i++)
             old[i] = (uint8_t)(next() % 5 ? next() : 128 - next() % 3);
-        struct skf_changes c = {at, d, 0};
+        struct skf_changes c = {unit, mask, d, 0};
+        uint32_t n = 0;
         for (unsigned i = 0; i < BLOCKS; i++) {
             uint8_t order[BLOCKS_ORDERED];
             uint32_t seen = 0;
@@ -190,18 +191,22 @@ static void test_order(void **unused)
                 before = class;
                 last = order[k];
                 seen |= 1u << order[k];
+                mask[c.n] = k ? mask[c.n] : 0;
                 if (next() % 10 == 0) {
-                    at[c.n] = i * 32 + k;
-                    d[c.n++] = (int8_t)next();
+                    mask[c.n] |= 1u << k;
+                    at[n] = i * 32 + k;
+                    d[n++] = (int8_t)next();
                 }
             }
+            unit[c.n] = i;
+            c.n += mask[c.n] != 0;
             assert_true(seen == UINT32_MAX);
         }
         memcpy(neu[0], old, BYTES);
         const uint32_t *numbers = round & 1 ? same : NULL;
         const struct skf_ordered want = {old, neu[0], STRIDE, numbers}, got = {old, neu[1], STRIDE, numbers};
         skf_ordered_ref(&want, &c);
-        for (uint32_t i = 0; i < c.n; i++) { /* by the order itself */
+        for (uint32_t i = 0; i < n; i++) { /* by the order itself */
             uint8_t order[BLOCKS_ORDERED];
             uint32_t b = numbers ? numbers[at[i] / 32] : at[i] / 32, e;
             skf_order(old + (size_t)b * STRIDE, order);
@@ -215,6 +220,13 @@ static void test_order(void **unused)
             skf_ordered_pick(sets[k])(&got, &c);
             assert_memory_equal(neu[0], neu[1], BYTES);
         }
+#if defined __x86_64__
+        if (has_isa(SKF_ISA_AVX512)) { /* what is not picked where there is more */
+            memcpy(neu[1], old, BYTES);
+            skf_ordered_avx512(&got, &c);
+            assert_memory_equal(neu[0], neu[1], BYTES);
+        }
+#endif
     }
 }
 
@@ -292,9 +304,11 @@ static void sparse_case(struct skf_work *w, uint32_t n, unsigned unit, unsigned 
     struct skf_reader r = skf_reader_of(out.data, out.len);
     assert_int_equal(skf_few_get(w, &r, &s, &c), SKF_OK);
     assert_int_equal(skf_reader_left(&r), 0);
-    for (uint32_t i = 0; i < c.n; i++) {
-        assert_true(c.at[i] < all && (i == 0 || c.at[i] > c.at[i - 1]));
-        back[c.at[i]] = c.d[i];
+    for (uint32_t i = 0, k = 0; i < c.n; i++) {
+        assert_true(c.unit[i] < n && (i == 0 || c.unit[i] > c.unit[i - 1]) && c.mask[i] && !((uint64_t)c.mask[i] >> unit));
+        for (unsigned e = 0; e < unit; e++)
+            if (c.mask[i] >> e & 1)
+                back[c.unit[i] * unit + e] = c.d[k++];
     }
     assert_memory_equal(d, back, all);
     if (thousandths == 0)
