@@ -10,11 +10,11 @@
 
 struct skf_delta_scratch {
     struct skf_work work;
-    struct skf_area source; /* what does not lie in one piece */
+    struct skf_area source; /* what does not lie in one piece; or */
     struct skf_region_room room;
-    struct skf_area model, piece; /* piece: unpacked, of the side with this digest */
-    size_t piece_n; /* 0: nothing is unpacked */
+    size_t piece_n; /* what was unpacked, of the side with this digest; 0: nothing */
     uint8_t piece_digest[SKF_DIGEST];
+    struct skf_area model;
 };
 
 enum skf_err skf_delta_scratch_new(struct skf_delta_scratch **s)
@@ -38,7 +38,6 @@ void skf_delta_scratch_free(struct skf_delta_scratch *s)
     skf_work_free(&s->work);
     skf_area_free(&s->source);
     skf_area_free(&s->model);
-    skf_area_free(&s->piece);
     skf_area_free(&s->room.rest);
     skf_area_free(&s->room.zeros);
     skf_free(s);
@@ -68,12 +67,12 @@ static enum skf_err make_packed(const struct skf_skd *skd, const struct skd_chun
         return skf_lz_get(&s->model, side->payload, side->payload_length, out, t->bytes);
     if (s->piece_n != t->bytes || memcmp(s->piece_digest, side->digest, SKF_DIGEST) != 0) {
         s->piece_n = 0;
-        SKF_TRY(skf_area_need(&s->piece, SKD_PACK_MAX));
-        SKF_TRY(skf_lz_get(&s->model, side->payload, side->payload_length, s->piece.p, t->bytes));
+        SKF_TRY(skf_area_need(&s->source, t->bytes));
+        SKF_TRY(skf_lz_get(&s->model, side->payload, side->payload_length, s->source.p, t->bytes));
         memcpy(s->piece_digest, side->digest, SKF_DIGEST);
         s->piece_n = t->bytes;
     }
-    memcpy(out, s->piece.p + (c->result_offset - t->offset), c->result_length);
+    memcpy(out, s->source.p + (c->result_offset - t->offset), c->result_length);
     return SKF_OK;
 }
 
@@ -82,6 +81,8 @@ static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, c
 {
     const uint8_t *old;
     const struct skd_side *side = skd_side_of(skd, c);
+    if (c->coding != SKF_CODE_PACK)
+        s->piece_n = 0; /* the source may come to lie there */
     switch (c->coding) {
     case SKF_CODE_COPY:
         if (c->source_offset > source->size || c->source_length > source->size - c->source_offset)
@@ -137,7 +138,7 @@ static enum skf_err check_given(const struct skf_skd *skd, uint64_t i, const uin
 static enum skf_err judge(const struct skf_skd *skd, uint64_t i, enum skf_err e, const uint8_t *digest, struct skf_why *why)
 {
     const struct skd_chunk *c = &skd->chunks[i];
-    if (e == SKF_OK && digest && memcmp(digest, c->result_digest, SKF_DIGEST) != 0)
+    if (e == SKF_OK && digest && memcmp(digest, skd_result_digest(skd, c), SKF_DIGEST) != 0)
         e = SKF_ERR_BASE;
     /* A right payload that cannot be undone was made from other bytes than these. */
     if (e == SKF_ERR_FORMAT && c->source_length)
@@ -155,7 +156,7 @@ enum skf_err skf_skd_make(const struct skf_skd *skd, uint64_t i, const uint8_t *
     uint8_t digest[SKF_DIGEST];
     if (c->payload_length) {
         skf_sha256(payload, c->payload_length, digest);
-        if (memcmp(digest, c->payload_digest, SKF_DIGEST) != 0)
+        if (memcmp(digest, skd_payload_digest(skd, c), SKF_DIGEST) != 0)
             return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: the payload of chunk %llu has not its digest",
                             (unsigned long long)i);
     }

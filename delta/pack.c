@@ -1,7 +1,7 @@
 /*
  * Chunks that came out of zstd, packed anew in pieces of up to 4 MiB (lz_priv.h): what texts, programs and archives have in common from
- * chunk to chunk is said once.  Pieces are longer than a chunk only where the delta has no numbers, whose decoding takes the memory that
- * a piece would.
+ * chunk to chunk is said once.  Pieces are longer than a chunk only where the delta has no tensors, whose decoding on several threads takes
+ * the memory that a piece would.
  */
 #include <string.h>
 
@@ -21,17 +21,17 @@ static bool is_packable(const struct build *b, uint64_t i)
     return b->tensor_of[i] == SKD_NO_TENSOR && is_kind && b->alone[i] && b->alone[i] < r->result_length / 8 * 7;
 }
 
-static bool has_numbers(const struct build *b)
+static bool has_tensors(const struct build *b)
 {
     for (uint64_t i = 0; i < b->neu_cut.n; i++)
-        if (b->chunks[i].coding == SKF_CODE_INT || b->chunks[i].coding == SKF_CODE_ADAPTER || b->chunks[i].coding == SKF_CODE_MIXED)
+        if (b->chunks[i].coding == SKF_CODE_INT || b->chunks[i].coding == SKF_CODE_ADAPTER)
             return true;
     return false;
 }
 
 enum skf_err build_plan_packs(struct build *b, unsigned *jobs, uint64_t *bytes)
 {
-    const uint64_t most = has_numbers(b) ? 1 : SKD_PACK_MAX;
+    const uint64_t most = has_tensors(b) ? 1 : SKD_PACK_MAX;
     struct build_pack *p = NULL;
     uint64_t sum = 0, end = 0;
     *bytes = 0;

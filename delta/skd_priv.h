@@ -69,11 +69,14 @@ struct skd_side {
 struct skd_chunk {
     uint64_t result_offset, payload_offset, source_offset;
     uint32_t result_length, payload_length, source_length;
-    uint32_t range, ranges; /* of MIXED: the first in skf_skd.ranges, and how many */
-    uint32_t tensor;     /* of INT, ADAPTER and PACK; otherwise SKD_NO_TENSOR */
-    uint8_t coding;
-    const uint8_t *result_digest, *payload_digest; /* in the index; payload_digest NULL where there is no payload */
+    uint32_t digest_at; /* where the result's digest stands in the index; that of a payload of its own is right behind it */
+    union {
+        uint32_t tensor; /* of INT, ADAPTER and PACK; otherwise SKD_NO_TENSOR */
+        uint32_t range;  /* of MIXED: the first in skf_skd.ranges */
+    };
+    uint8_t coding, ranges; /* ranges: of MIXED, how many */
 };
+_Static_assert(sizeof(struct skd_chunk) == 48, "a table of chunks is what grows with a model in a receiver's memory");
 struct skf_skd {
     struct skf_skd_info info;
     const uint8_t *index;
@@ -84,10 +87,18 @@ struct skf_skd {
     struct skd_chunk *chunks;
     uint64_t n_tensors;
 };
+static inline const uint8_t *skd_result_digest(const struct skf_skd *s, const struct skd_chunk *c) { return s->index + c->digest_at; }
+/* NULL where there is no payload; a raw one is the result. */
+static inline const uint8_t *skd_payload_digest(const struct skf_skd *s, const struct skd_chunk *c)
+{
+    if (!c->payload_length)
+        return NULL;
+    return s->index + c->digest_at + (c->coding == SKF_CODE_RAW ? 0 : SKF_DIGEST);
+}
 /* The side that a chunk's coding takes of its tensor, or NULL. */
 static inline const struct skd_side *skd_side_of(const struct skf_skd *s, const struct skd_chunk *c)
 {
-    if (c->tensor == SKD_NO_TENSOR || s->tensors[c->tensor].side == SKF_NO_SIDE)
+    if (c->coding == SKF_CODE_MIXED || c->tensor == SKD_NO_TENSOR || s->tensors[c->tensor].side == SKF_NO_SIDE)
         return NULL;
     const struct skd_side *side = &s->sides[s->tensors[c->tensor].side];
     return side->coding == c->coding ? side : NULL;
@@ -104,7 +115,8 @@ static inline bool has_skd_own(uint8_t coding)
 }
 
 /* What a thread takes beside what others take. For adapter chunks: the factors as float32 (about: they are read later), and the rows that
- * are merged before they are corrected. For packed chunks: the piece, where that is more than the chunk. */
+ * are merged before they are corrected. For packed chunks: the piece, where that is more than the chunk. For
+ * mixed chunks: ranges that are gathered. */
 uint64_t skd_more_memory(const struct skf_skd *s);
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------- */

@@ -164,7 +164,7 @@ static enum skf_err get_ranges(struct skf_skd *s, struct skf_reader *r, struct s
     if (count > SKD_RANGES_MAX)
         return SKF_ERR_FORMAT;
     c->range = (uint32_t)(s->ranges.len / sizeof(struct skd_range));
-    c->ranges = (uint32_t)count;
+    c->ranges = (uint8_t)count;
     for (uint64_t i = 0; i < count; i++) {
         SKF_TRY(skf_get_svarint(r, &d));
         SKF_TRY(skf_get_varint(r, &n));
@@ -226,12 +226,8 @@ static enum skf_err get_chunk(struct skf_skd *s, struct skf_reader *r, struct pl
     if (c->payload_length > s->info.payload_size - (at->payload - s->info.index_size))
         return SKF_ERR_FORMAT;
     c->payload_offset = at->payload;
-    SKF_TRY(skf_get_bytes(r, SKF_DIGEST, &c->result_digest));
-    c->payload_digest = c->payload_length ? c->result_digest : NULL;
-    if (has_own) {
-        SKF_TRY(skf_get_bytes(r, SKF_DIGEST, &p));
-        c->payload_digest = p;
-    }
+    SKF_TRY(skf_get_bytes(r, has_own ? 2 * SKF_DIGEST : SKF_DIGEST, &p));
+    c->digest_at = (uint32_t)(p - s->index);
     at->result += c->result_length;
     at->payload += c->payload_length;
     return SKF_OK;
@@ -291,7 +287,7 @@ static enum skf_err get_tables(struct skf_skd *s, struct skf_reader *r, struct s
         enum skf_err e = get_chunk(s, r, &at, &s->chunks[i]);
         if (e != SKF_OK)
             return skf_fail(why, e, "damaged delta: chunk %llu of its table", (unsigned long long)i);
-        skf_merkle_add(&m, s->chunks[i].result_digest, s->chunks[i].result_length);
+        skf_merkle_add(&m, skd_result_digest(s, &s->chunks[i]), s->chunks[i].result_length);
     }
     return skf_reader_left(r) == 0 ? check_whole(s, &at, &m, why) : damaged(why, "its index does not fill its size");
 }
@@ -372,9 +368,9 @@ void skf_skd_chunk(const struct skf_skd *skd, uint64_t i, struct skf_skd_chunk *
                                 .source_length = k->source_length};
     const struct skd_side *side = skd_side_of(skd, k);
     c->side = side ? skd->tensors[k->tensor].side : SKF_NO_SIDE;
-    memcpy(c->result_digest, k->result_digest, SKF_DIGEST);
-    if (k->payload_digest)
-        memcpy(c->payload_digest, k->payload_digest, SKF_DIGEST);
+    memcpy(c->result_digest, skd_result_digest(skd, k), SKF_DIGEST);
+    if (k->payload_length)
+        memcpy(c->payload_digest, skd_payload_digest(skd, k), SKF_DIGEST);
 }
 
 void skf_skd_side(const struct skf_skd *skd, uint64_t k, struct skf_skd_side *s)
@@ -414,6 +410,8 @@ uint64_t skd_more_memory(const struct skf_skd *s)
         const struct skd_side *side = skd_side_of(s, c);
         if (c->coding == SKF_CODE_PACK && s->tensors[c->tensor].bytes > c->result_length)
             most = SKF_MAX(most, s->tensors[c->tensor].bytes);
+        if (c->ranges > 1)
+            most = SKF_MAX(most, (uint64_t)c->source_length);
         if (c->coding == SKF_CODE_ADAPTER)
             most = SKF_MAX(most, c->result_length + sizeof(float) * ((uint64_t)c->payload_length + (side ? side->payload_length : 0)));
     }
