@@ -166,7 +166,7 @@ static enum skf_err place_chunks(struct build *b, struct skf_why *why, bool *nee
             likely++; /* both go on side by side: of chunks that are alike the one in the same place is the best to copy */
         if (is_inside)
             atomic_fetch_add(&b->sides[t].left, 1);
-        *needs_anchors = *needs_anchors || !is_inside || !b->pairs[t];
+        *needs_anchors = *needs_anchors || !is_inside || (!b->pairs[t] && !build_cast_of(b, (uint32_t)t));
         b->may_pack += is_inside ? 0 : c->length;
     }
     skf_by_digest_free(&have);

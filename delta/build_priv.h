@@ -125,6 +125,9 @@ SKF_MUST enum skf_err build_take_mixed(struct build_worker *w, struct skf_region
                                        const struct skd_range *ranges, uint32_t n_ranges, const uint8_t *neu, size_t n,
                                        const uint8_t *prefix, struct candidate *c);
 
+/* What the source has under tensor t's name, of another type that its own can be made of; NULL when it has a counterpart, or there is none. */
+const struct skf_tensor *build_cast_of(const struct build *b, uint32_t t);
+
 /* Chooses and makes the coding of chunk i (its record, spooled payload and digests). */
 SKF_MUST enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct skf_why *why);
 

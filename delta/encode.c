@@ -63,9 +63,9 @@ static enum skf_err try_numbers(struct build *b, struct build_worker *w, uint64_
         return SKF_OK;
     if (common) {
         SKF_TRY(skf_area_view(b->old_source, from->offset + within, common, &w->old, &old));
-        g[count++] = (struct skf_region){0, (uint32_t)common, 0, SKF_REGION_INT, t->type, t->row_bytes};
+        g[count++] = (struct skf_region){0, (uint32_t)common, 0, SKF_REGION_INT, t->type, t->row_bytes, 0};
     }
-    g[count++] = (struct skf_region){(uint32_t)common, (uint32_t)(n - common), 0, skf_region_alone(t->type), t->type, t->row_bytes};
+    g[count++] = (struct skf_region){(uint32_t)common, (uint32_t)(n - common), 0, skf_region_alone(t->type), t->type, t->row_bytes, 0};
     const struct skf_region_tools tools = {.work = &w->work, .room = &w->room, .trial = &w->trial};
     skf_buf_clear(&w->out);
     w->out.limit = w->trial.limit = c->n - 1;
@@ -75,6 +75,36 @@ static enum skf_err try_numbers(struct build *b, struct build_worker *w, uint64_
     SKF_TRY(e);
     const struct skd_range range = {common ? from->offset + within : 0, (uint32_t)common};
     return build_take_mixed(w, &w->room, &w->out, &range, common ? 1 : 0, neu, n, old, c);
+}
+
+/* What the source has under the tensor's name, of another type, and as many numbers in its rows; NULL where the tensor has a counterpart. */
+const struct skf_tensor *build_cast_of(const struct build *b, uint32_t t)
+{
+    const struct skf_tensor *neu = &b->tensors[t], *old = b->pairs[t] ? NULL : skf_model_find(b->old, neu->name);
+    uint64_t old_n;
+    return old && old->dims[0] == neu->dims[0] && is_castable(old->type, neu->type, neu->row_bytes, &old_n) ? old : NULL;
+}
+
+/* Numbers of another type as what they become, and differences. */
+static enum skf_err try_cast(struct build *b, struct build_worker *w, uint64_t i, const uint8_t *neu, size_t n, struct candidate *c)
+{
+    const struct skf_tensor *t = &b->tensors[b->tensor_of[i]], *from = build_cast_of(b, b->tensor_of[i]);
+    uint64_t within = b->neu_cut.chunks[i].offset - t->offset, at, old_n;
+    if (!from || c->n < 2 || !is_castable(from->type, t->type, within, &at) || !is_castable(from->type, t->type, n, &old_n) ||
+        old_n > SKD_PATCH_MAX || at > from->bytes || old_n > from->bytes - at)
+        return SKF_OK;
+    const uint8_t *old;
+    const struct skf_region g = {0, (uint32_t)n, 0, SKF_REGION_CAST, t->type, t->row_bytes, from->type};
+    const struct skf_region_tools tools = {.work = &w->work, .room = &w->room, .trial = &w->trial};
+    SKF_TRY(skf_area_view(b->old_source, from->offset + at, old_n, &w->old, &old));
+    skf_buf_clear(&w->out);
+    w->out.limit = w->trial.limit = c->n - 1;
+    enum skf_err e = skf_regions_put(&tools, &g, 1, neu, old, old_n, &w->out);
+    if (e == SKF_ERR_LIMIT || e == SKF_ERR_FORMAT) /* not worth it; or not finite */
+        return SKF_OK;
+    SKF_TRY(e);
+    const struct skd_range range = {from->offset + at, (uint32_t)old_n};
+    return build_take_mixed(w, &w->room, &w->out, &range, 1, neu, n, old, c);
 }
 
 /* The cheapest of all ways, in *c and the worker's best. */
@@ -89,6 +119,11 @@ static enum skf_err choose(struct build *b, unsigned worker, uint64_t i, const u
         SKF_TRY(build_try_adapter(b, w, i, from, within, neu, n, c, why));
         if (c->n > n / 32)
             SKF_TRY(try_int(b, w, i, from, within, neu, n, c));
+    }
+    if (is_tensor && !has_pair) {
+        SKF_TRY(try_cast(b, w, i, neu, n, c));
+        if (IS_GOOD(c->n, n))
+            return SKF_OK;
     }
     if (is_tensor && c->n > n / 2) /* which floats of a retrained model may well be by themselves */
         SKF_TRY(try_numbers(b, w, i, has_pair ? from : NULL, within, neu, n, c));

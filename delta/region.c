@@ -9,13 +9,25 @@ struct part { /* a region as it is written */
     size_t payload_n;
 };
 
+static enum skf_err get_cast(struct skf_reader *r, size_t prefix_n, struct skf_region *g)
+{
+    uint64_t type, from, old_n;
+    SKF_TRY(skf_get_varint(r, &type));
+    SKF_TRY(skf_get_varint(r, &from));
+    if (type > INT32_MAX || !is_castable((enum skf_type)type, g->type, g->n, &old_n) || from > prefix_n || old_n > prefix_n - from)
+        return SKF_ERR_FORMAT;
+    g->old_type = (enum skf_type)type;
+    g->from = (uint32_t)from;
+    return SKF_OK;
+}
+
 static enum skf_err get_part(struct skf_reader *r, size_t prefix_n, size_t at, size_t n, struct part *p)
 {
     uint8_t kind;
     uint64_t len, type, from;
     SKF_TRY(skf_get_u8(r, &kind));
     SKF_TRY(skf_get_varint(r, &len));
-    if (kind > SKF_REGION_FLOATS || len == 0 || len > n - at)
+    if (kind > SKF_REGION_CAST || len == 0 || len > n - at)
         return SKF_ERR_FORMAT;
     p->g = (struct skf_region){.at = (uint32_t)at, .n = (uint32_t)len, .kind = (enum skf_region_kind)kind};
     if (kind == SKF_REGION_REST)
@@ -30,6 +42,8 @@ static enum skf_err get_part(struct skf_reader *r, size_t prefix_n, size_t at, s
         if (p->g.row_bytes == 0 || p->g.row_bytes % info->block_bytes)
             return SKF_ERR_FORMAT;
     }
+    if (kind == SKF_REGION_CAST)
+        SKF_TRY(get_cast(r, prefix_n, &p->g));
     if (kind == SKF_REGION_INT) { /* in the prefix, or in what the chunk has before the region */
         SKF_TRY(skf_get_varint(r, &from));
         if (!(from <= prefix_n && len <= prefix_n - from) &&
@@ -55,6 +69,11 @@ static enum skf_err make_numbers(struct skf_work *w, struct skf_region_room *roo
     if (g->kind == SKF_REGION_FIRST) {
         SKF_TRY(skf_area_need(&room->zeros, g->n));
         memset(room->zeros.p, 0, g->n);
+        old = room->zeros.p;
+    }
+    if (g->kind == SKF_REGION_CAST) {
+        SKF_TRY(skf_area_need(&room->zeros, g->n));
+        SKF_TRY(skf_cast(g->old_type, g->type, old, room->zeros.p, g->n));
         old = room->zeros.p;
     }
     return skf_int_get(w, g->type, g->row_bytes, NULL, 0, p->payload, p->payload_n, old, out + g->at, g->n);

@@ -351,8 +351,8 @@ static struct skf_region grow(const uint8_t *chunk, const struct guess *g, uint3
     /* Words at the ends that do not belong: a header that was seen with it. */
     for (uint32_t i = 0; i < 4 * RUN && begin + (i + 1) * width < end; i++)
         if (count[exponent_of(chunk + begin + i * width, g->type)] * 1024 < total)
-            return (struct skf_region){begin + (i + 1) * width, end - begin - (i + 1) * width, 0, SKF_REGION_FLOATS, g->type, width};
-    return (struct skf_region){begin, end - begin, 0, SKF_REGION_FLOATS, g->type, width};
+            return (struct skf_region){begin + (i + 1) * width, end - begin - (i + 1) * width, 0, SKF_REGION_FLOATS, g->type, width, 0};
+    return (struct skf_region){begin, end - begin, 0, SKF_REGION_FLOATS, g->type, width, 0};
 }
 
 /* What lies between long matches: first .. last are the short ones in it. */
@@ -376,7 +376,7 @@ static enum skf_err unit(struct search *s, uint32_t first, uint32_t last, uint32
     uint32_t places = places_of(s, first, last, at, end - at, place, &weight);
     if (s->count > had || weight < (end - at) / 4 || !places)
         return SKF_OK;
-    const struct skf_region r = {at, end - at, 0, SKF_REGION_INT, SKF_T_I8, 1};
+    const struct skf_region r = {at, end - at, 0, SKF_REGION_INT, SKF_T_I8, 1, 0};
     return consider(s, &r, place, 1, 0.85);
 }
 
@@ -388,7 +388,7 @@ static enum skf_err follow(struct search *s, const struct match *m)
         return SKF_OK;
     for (uint32_t i = 0; i < s->count; i++)
         if (s->out[i].kind != SKF_REGION_REST && from < s->out[i].at + s->out[i].n && s->out[i].at < from + m->n) {
-            s->out[s->count++] = (struct skf_region){m->at, m->n, m->from, SKF_REGION_INT, SKF_T_I8, 1};
+            s->out[s->count++] = (struct skf_region){m->at, m->n, m->from, SKF_REGION_INT, SKF_T_I8, 1, 0};
             break;
         }
     return SKF_OK;

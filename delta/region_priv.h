@@ -18,7 +18,8 @@ enum skf_region_kind {
     SKF_REGION_REST = 0,  /* its bytes stand in the frame */
     SKF_REGION_INT = 1,   /* integer differences from a place in the prefix */
     SKF_REGION_FIRST = 2, /* integer differences from zeros */
-    SKF_REGION_FLOATS = 3 /* floats by themselves */
+    SKF_REGION_FLOATS = 3, /* floats by themselves */
+    SKF_REGION_CAST = 4   /* integer differences from a place in the prefix, whose numbers become of the region's type first */
 };
 struct skf_region {
     uint32_t at, n; /* bytes of the chunk */
@@ -26,6 +27,7 @@ struct skf_region {
     enum skf_region_kind kind;
     enum skf_type type;
     uint64_t row_bytes;
+    enum skf_type old_type; /* CAST: what the numbers in the prefix are */
 };
 
 struct skf_region_room { /* memory of one thread for regions; each at most a chunk */
@@ -40,6 +42,12 @@ bool skf_floats_fit(enum skf_type t); /* F32, F16, BF16 */
 /* n bytes, a multiple of the type's. SKF_ERR_LIMIT when `out` has no room: not worth coding so. */
 SKF_MUST enum skf_err skf_floats_put(struct skf_work *w, enum skf_type t, const uint8_t *p, size_t n, struct skf_buf *out);
 SKF_MUST enum skf_err skf_floats_get(struct skf_work *w, enum skf_type t, struct skf_reader *r, uint8_t *p, size_t n);
+
+/* ---- numbers of another type --------------------------------------------------------------------------------------------- */
+/* Two of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 and Q5_1, and n bytes of `type` (whole blocks) are what *old_n of `old` become. */
+bool is_castable(enum skf_type old, enum skf_type type, uint64_t n, uint64_t *old_n);
+/* Those n bytes, rounded as `skiff quantize` does it. SKF_ERR_FORMAT where a number is not finite. */
+SKF_MUST enum skf_err skf_cast(enum skf_type old, enum skf_type type, const uint8_t *p, uint8_t *out, size_t n);
 
 /* How numbers of the type are coded by themselves: FLOATS, FIRST, or REST for not at all. */
 enum skf_region_kind skf_region_alone(enum skf_type t);

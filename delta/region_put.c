@@ -19,6 +19,11 @@ enum skf_err skf_region_put(const struct skf_region_tools *t, const struct skf_r
         memset(t->room->zeros.p, 0, g->n);
         old = t->room->zeros.p;
     }
+    if (g->kind == SKF_REGION_CAST) {
+        SKF_TRY(skf_area_need(&t->room->zeros, g->n));
+        SKF_TRY(skf_cast(g->old_type, g->type, old, t->room->zeros.p, g->n));
+        old = t->room->zeros.p;
+    }
     return skf_int_put(t->work, g->type, g->row_bytes, NULL, 0, old, p + g->at, g->n, out);
 }
 
@@ -28,7 +33,9 @@ static enum skf_err put_numbers(const struct skf_region_tools *t, const struct s
     SKF_TRY(skf_put_varint(out, (uint64_t)g->type));
     if (g->kind != SKF_REGION_FLOATS)
         SKF_TRY(skf_put_varint(out, g->row_bytes));
-    if (g->kind == SKF_REGION_INT)
+    if (g->kind == SKF_REGION_CAST)
+        SKF_TRY(skf_put_varint(out, (uint64_t)g->old_type));
+    if (g->kind == SKF_REGION_INT || g->kind == SKF_REGION_CAST)
         SKF_TRY(skf_put_varint(out, g->from));
     skf_buf_clear(t->trial);
     SKF_TRY(skf_region_put(t, g, p, prefix, prefix_n, t->trial));

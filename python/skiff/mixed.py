@@ -2,11 +2,13 @@
 import numpy as np
 import zstandard
 
-from . import integer
+from . import integer, low_rank
 from .rans import FormatError, Reader, symbols
 
 # Bits of the planes behind the upper four bits of the mantissa, and how sign, exponent and mantissa lie.
 FLOATS = {0: (23, 8, (8, 8, 3)), 1: (10, 5, (6,)), 30: (7, 8, (3,))}
+
+CAST = {0: (1, 4), 1: (1, 2), 30: (1, 2), 8: (32, 34), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24)}  # elements and bytes of a block
 
 
 def unpack(frame, prefix, n):
@@ -43,19 +45,36 @@ def floats(kind, payload, n):
     return out.astype(f"<u{width}").tobytes()
 
 
+def cast(old_type, kind, old, n):
+    """n bytes of a type, made of numbers of another."""
+    if old_type == kind or not {old_type, kind} <= set(CAST):
+        raise FormatError("numbers of types that are not made of each other")
+    (a, a_bytes), (b, b_bytes) = CAST[old_type], CAST[kind]
+    count = n // b_bytes * b
+    if n % b_bytes or count % a or len(old) < count // a * a_bytes:
+        raise FormatError("numbers of no whole blocks")
+    each = max(a, b)
+    x = low_rank.values(old_type, np.frombuffer(old[:count // a * a_bytes], np.uint8).reshape(-1, each // a * a_bytes)).reshape(-1, each)
+    if not np.isfinite(x).all():
+        raise FormatError("numbers that are not finite")
+    return low_rank.anew(kind, x).tobytes()
+
+
 def decode(payload, prefix, n):
     r = Reader(payload)
     regions, at = [], 0
     for _ in range(r.varint()):
         g = {"kind": r.u8(), "length": r.varint(), "at": at}
         at += g["length"]
-        if g["kind"] > 3:
+        if g["kind"] > 4:
             raise FormatError("a region of no known kind")
         if g["kind"]:
             g["type"] = r.varint()
-            if g["kind"] < 3:
+            if g["kind"] != 3:
                 g["row"] = r.varint()
-            if g["kind"] == 1:
+            if g["kind"] == 4:
+                g["old type"] = r.varint()
+            if g["kind"] in (1, 4):
                 g["from"] = r.varint()
             g["payload"] = r.take(r.varint())
         regions.append(g)
@@ -76,6 +95,8 @@ def decode(payload, prefix, n):
             if g["kind"] == 1:
                 all_old = prefix + bytes(out[:g["at"]])
                 old = all_old[g["from"]:g["from"] + g["length"]]
+            if g["kind"] == 4:
+                old = cast(g["old type"], g["type"], prefix[g["from"]:], g["length"])
             made = integer.decode(g["type"], g["row"], g["payload"], old)
         if len(made) != g["length"]:
             raise FormatError("a region of another length")

@@ -139,16 +139,26 @@ static void test_regions(void **unused)
     memcpy(p + 20035, p + 35, 8000); /* again */
     for (size_t i = 28035; i < sizeof p; i++)
         p[i] = (uint8_t)(fix_next() % 23);
-    const struct skf_region g[] = {{0, 35, 0, SKF_REGION_REST, 0, 0},
-                                   {35, 8000, 0, SKF_REGION_FLOATS, SKF_T_F32, 4},
-                                   {8035, 12000, 1000, SKF_REGION_INT, SKF_T_I8, 1},
-                                   {20035, 8000, sizeof old + 35, SKF_REGION_INT, SKF_T_I8, 1},
-                                   {28035, 6965, 0, SKF_REGION_REST, 0, 0},
-                                   {35000, 5000, 0, SKF_REGION_FIRST, SKF_T_I8, 1}};
+    const struct skf_region g[] = {{0, 35, 0, SKF_REGION_REST, 0, 0, 0},
+                                   {35, 8000, 0, SKF_REGION_FLOATS, SKF_T_F32, 4, 0},
+                                   {8035, 12000, 1000, SKF_REGION_INT, SKF_T_I8, 1, 0},
+                                   {20035, 8000, sizeof old + 35, SKF_REGION_INT, SKF_T_I8, 1, 0},
+                                   {28035, 6965, 0, SKF_REGION_REST, 0, 0, 0},
+                                   {35000, 5000, 0, SKF_REGION_FIRST, SKF_T_I8, 1, 0}};
     regions_case(g, SKF_COUNT(g), p, sizeof p, old, sizeof old);
     regions_case(g, 1, p, 35, old, sizeof old);
-    const struct skf_region numbers[] = {{0, 8000, 0, SKF_REGION_FLOATS, SKF_T_F32, 4}};
+    const struct skf_region numbers[] = {{0, 8000, 0, SKF_REGION_FLOATS, SKF_T_F32, 4, 0}};
     regions_case(numbers, 1, p + 35, 8000, NULL, 0);
+    /* Of another type: what the old numbers become, and a little more. */
+    const struct skf_region casts[] = {{0, 8000, 1000, SKF_REGION_CAST, SKF_T_F16, 200, SKF_T_F32},
+                                       {8000, 3400, 4000, SKF_REGION_CAST, SKF_T_Q8_0, 34, SKF_T_F32}};
+    assert_int_equal(skf_cast(SKF_T_F32, SKF_T_F16, old + 1000, p, 8000), SKF_OK);
+    assert_int_equal(skf_cast(SKF_T_F32, SKF_T_Q8_0, old + 4000, p + 8000, 3400), SKF_OK);
+    for (size_t i = 0; i < 11400; i += 97)
+        p[i]++;
+    regions_case(casts, 2, p, 11400, old, sizeof old);
+    const uint8_t infinite[4] = {0, 0, 0x80, 0x7f};
+    assert_int_equal(skf_cast(SKF_T_F32, SKF_T_F16, infinite, p, 2), SKF_ERR_FORMAT);
 }
 
 /* What is written by hand: each lie by itself. */
@@ -172,6 +182,11 @@ static void test_lies(void **unused)
         {"a payload that is not there", {1, 1, 64, 24, 1, 0, 9, 0}, 8},
         {"floats of a type that has none", {1, 3, 64, 24, 1, 0}, 6},
         {"floats of half a number", {2, 3, 63, 0, 1, 0, 0, 1}, 8},
+        {"numbers of the same type", {1, 4, 64, 1, 2, 1, 0, 1, 0}, 9},
+        {"numbers of a type that becomes none", {1, 4, 64, 1, 2, 24, 0, 1, 0}, 9},
+        {"more numbers than there are", {1, 4, 64, 1, 2, 0, 0, 1, 0}, 9},
+        {"numbers past the end", {1, 4, 64, 1, 2, 30, 1, 1, 0}, 9},
+        {"numbers of half a block", {1, 4, 64, 1, 2, 8, 0, 1, 0}, 9},
         {"something behind", {1, 2, 64, 24, 1, 1, 0, 7}, 8},
     };
     for (size_t i = 0; i < SKF_COUNT(lies); i++)
