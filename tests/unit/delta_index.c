@@ -416,7 +416,7 @@ static void test_broken_promise(void **unused)
         i++;
     const struct skd_chunk *c = &skd->chunks[i];
     memset(p + c->payload_offset, 0, c->payload_length);
-    skf_sha256(p + c->payload_offset, c->payload_length, p + (c->payload_digest - skd->index));
+    skf_sha256(p + c->payload_offset, c->payload_length, p + (skd_payload_digest(skd, c) - skd->index));
     seal(p, index_len);
     fix_write("promise", p, file_len);
     struct skf_why said = {{0}};
