@@ -14,8 +14,8 @@ static bool has_expand(void) { return __builtin_cpu_supports("avx512vbmi2"); }
  * What 4-bit types gain below 40 % they take as memory.  NEON was not measured on a machine of its own: only on request. */
 double skf_sparse_least(enum skf_isa isa, enum skf_type type, bool is_even)
 {
-    const bool is_float = type == SKF_T_F32 || type == SKF_T_F16 || type == SKF_T_BF16;
 #if defined(__x86_64__)
+    const bool is_float = type == SKF_T_F32 || type == SKF_T_F16 || type == SKF_T_BF16;
     if ((isa == SKF_ISA_AVX512 || isa == SKF_ISA_AMX) && has_expand())
         return is_float || type == SKF_T_Q8_0 ? 0.3 : 0.4;
     if (isa != SKF_ISA_REF && (is_float || (type == SKF_T_Q8_0 && is_even)))
