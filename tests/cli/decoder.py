@@ -168,14 +168,17 @@ def keep_all():
     few = np.random.RandomState(11)
     for kind in (QT.F32, QT.F16, QT.BF16, QT.Q8_0, QT.Q4_0, QT.Q4_1, QT.Q5_1, QT.Q4_K, QT.Q6_K):
         made = scrambled(kind, few) if kind in RANDOM else fitted(kind, few)
+        pruned = ("pruned", "pruned, two of four", "pruned by rows") if kind in (QT.BF16, QT.Q8_0, QT.Q4_1) else ()
         for i, side in enumerate(("old", "new")):
-            write_gguf(at(side), {n: (kind, pair[i][:16]) for n, pair in made.items() if n in ("few", "small", "factors", "bf16 small")})
+            write_gguf(at(side), {n: (kind, pair[i][:16]) for n, pair in made.items() if n in ("few", "small", "factors", "bf16 small", *pruned)})
         keep(kind.name.lower(), at("old"), at("new"))
     tiny_model.write(at("old"), type="q4_1", seed=1)
     tiny_model.write_lora(at("lora"), seed=2)
     subprocess.run([SKIFF, "merge", at("old"), at("lora"), "-o", at("new")], check=True, capture_output=True, timeout=120 * SLOW)
     keep("adapter", at("old"), at("new"), "--adapter", at("lora"))
     for name, (old, new) in {"text": (text[:9000], text[:3000] + b"more" + text[3000:9000]),
+                             "pack": (b"nothing like it", text[:20_000] + b"".join(b"\x55\x48\xe8" + (4096 * (i % 9) - 8 * i - 20_008 & 0xffffffff).to_bytes(4, "little") + b"\x90"
+                                                                                         for i in range(600))),
                              "mixed": (b"header" + x[:4000].tobytes() + b"tail", b"another" + y[:4000].tobytes() + b"tails")}.items():
         for path, data in (("old", old), ("new", new)):
             with open(at(path), "wb") as f:
@@ -195,7 +198,7 @@ for path in sorted(glob.glob(os.path.join(ROOT, "tests", "vectors", "skd", "*.sk
         mine = repr(e)
     check(s.returncode == 0 and mine == read(at("made")), f"{name}, as it was written", s.stderr, mine if isinstance(mine, str) else None)
 
-check(seen >= {0, 1, 2, 3, 4, 5, 6, ("side", 4), ("side", 5)}, "every coding was met", seen)
+check(seen >= {0, 1, 2, 3, 4, 5, 6, 7, ("side", 4), ("side", 5), ("side", 7)}, "every coding was met", seen)
 
 # ---- a damaged delta is refused here too
 delta, refused = bytearray(delta), 0
