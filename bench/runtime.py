@@ -3,13 +3,18 @@
 machine; against llama.cpp through its C API where the package llama-cpp-python is installed (built natively; Debian 12's gcc builds an
 AMX path that crashes: CC=clang-19 CXX=clang++-19 CMAKE_ARGS=-DGGML_NATIVE=ON pip install --no-binary llama-cpp-python llama-cpp-python).
 Runs are interleaved; the table has medians.
+
+Then the same model pruned by `skiff quantize --prune` (from the published weights: the figures are of speed), computed with from its packed form and from
+its rows (SKF_SPARSE=off), and how many bytes of pruned matrices each reads.
 """
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import common
 
@@ -49,10 +54,35 @@ def peer(path, threads):
     print(json.dumps({"prefill_tokens_per_s": timed([list(range(100, 612))]), "decode_tokens_per_s": timed([[1000 + i] for i in range(128)])}))
 
 
-def ours(skiff, model, threads, cpu):
+def ours(skiff, model, threads, cpu, **more):
     r = subprocess.run([skiff, "bench", "-m", model, "--threads", str(threads), "--json"], capture_output=True, text=True,
-                       env=dict(os.environ, SKF_CPU=cpu))
+                       env=dict(os.environ, SKF_CPU=cpu, **more))
     return json.loads(r.stdout) if r.returncode == 0 else None
+
+
+def sparse(skiff, model, cpus):
+    """Rows of pruned models: decoding and prefill, packed and not."""
+    rates = ("prefill_tokens_per_s", "decode_tokens_per_s")
+    with tempfile.TemporaryDirectory() as folder:
+        pruned = os.path.join(folder, "pruned.gguf")
+        for kind, share in itertools.product(("q8_0", "bf16"), ("50%", "70%", "90%", "2:4")):
+            if subprocess.run([skiff, "quantize", model, pruned, "--type", kind, "--prune", share], capture_output=True).returncode:
+                print(f"{kind}, {share} zeros: cannot be made")
+                continue
+            for cpu in cpus:
+                runs = {way: [] for way in ("off", "auto")}
+                for _ in range(RUNS):
+                    for way, got in runs.items():
+                        got.append(ours(skiff, pruned, 1, cpu, SKF_SPARSE=way))
+                off, auto = runs["off"], runs["auto"]
+                row = {"what": f"skiff {cpu}, pruned", "type": kind, "zeros": share, "threads": 1,
+                       **{k: common.summary([r[k] for r in auto]) for k in rates},
+                       "from_rows": {k: common.summary([r[k] for r in off]) for k in rates},
+                       **{k: auto[0][k] for k in ("packed_matrices", "packed_bytes", "packed_instead_of")}}
+                print(f"{row['what']:<22} {kind} {share:>4}: decoding {row['decode_tokens_per_s']['median']:7.1f} tokens/s, from rows "
+                      f"{row['from_rows']['decode_tokens_per_s']['median']:7.1f}; {row['packed_bytes'] / 1e6:.1f} MB for {row['packed_instead_of'] / 1e6:.1f}",
+                      flush=True)
+                yield row
 
 
 def theirs(model, threads):
@@ -89,6 +119,7 @@ def main():
             rows.append(row)
             print(f"{name:<14} {threads} threads: prefill {row['prefill_tokens_per_s']['median']:8.1f} tokens/s, "
                   f"decoding {row['decode_tokens_per_s']['median']:7.1f} tokens/s", flush=True)
+    rows.extend(sparse(skiff, model, [cpu for _, cpu in ways]))
     common.write("runtime", rows, peer=has_peer)
 
 

@@ -1,6 +1,6 @@
 /*
  * Matrices of many zeros, packed when a model is opened (llama_priv.h): less is read, the same is computed.  The rows stay where they lie,
- * mapped; nothing reads them any more, so they are the first to give way when memory is short.
+ * mapped; they are hardly read any more (some kernels use them for prefill), so they are the first to give way when memory is short.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -129,6 +129,48 @@ static void test_same_numbers_everywhere(void **state)
     }
 }
 
+/* From rows and packed, with every instruction set; packed only where there is enough to gain. */
+static void test_packed_matrices(void **state)
+{
+    static const char *const isas[] = {"ref", "avx2", "avx512", "neon"};
+    int32_t ids[N_IDS];
+    some_ids(ids);
+    for (size_t k = 0; k < SKF_COUNT(types); k++) {
+        double want[N_IDS], got[N_IDS];
+        struct skf_engine_packed packed;
+        int runs = 0;
+        for (size_t i = 0; i < SKF_COUNT(isas); i++)
+            for (int is_on = 0; is_on < 2; is_on++) {
+                enum skf_isa isa;
+                struct opened o;
+                setenv("SKF_CPU", isas[i], 1);
+                setenv("SKF_SPARSE", is_on ? "on" : "off", 1);
+                if (skf_isa_pick(&isa, NULL) != SKF_OK)
+                    continue;
+                open_tiny(&o, &(struct tiny){.type = types[k], .zeros = 60}, 1 + is_on * 2, 1);
+                skf_engine_packed(o.e, &packed);
+                assert_true(packed.of == 15 && packed.matrices == (is_on ? 15u : 0u));
+                assert_true((packed.bytes > 0) == is_on && (packed.instead_of > 0) == is_on);
+                assert_int_equal(skf_engine_logprobs(o.e, ids, N_IDS, runs++ ? got : want, NULL), SKF_OK);
+                if (runs > 1)
+                    assert_memory_equal(got, want, (N_IDS - 1) * sizeof *got);
+                close_tiny(&o);
+            }
+        unsetenv("SKF_CPU");
+        unsetenv("SKF_SPARSE");
+        for (uint32_t zeros = 0; zeros <= 60; zeros += 60) {
+            enum skf_isa isa;
+            struct opened o;
+            assert_int_equal(skf_isa_pick(&isa, NULL), SKF_OK);
+            open_tiny(&o, &(struct tiny){.type = types[k], .zeros = zeros}, 1, 1);
+            skf_engine_packed(o.e, &packed);
+            bool is_worth = zeros && skf_sparse_least(isa, types[k], false) <= 0.55;
+            assert_int_equal(packed.matrices, is_worth ? 14 : 0); /* the output is not pruned */
+            close_tiny(&o);
+        }
+    }
+}
+
 /* A source whose runs end at any byte, as chunks of the store do at rows: some rows lie in two runs. */
 struct broken {
     struct skf_source whole;
@@ -157,7 +199,9 @@ static void test_weights_in_segments(void **state)
             struct skf_source src = {b.whole.size, broken_span, &b};
             struct skf_engine_opts opts = {.threads = 2};
             assert_int_equal(skf_model_open_source(&src, "cut", &cut.m, NULL), SKF_OK);
+            setenv("SKF_SPARSE", i % 2 ? "on" : "off", 1); /* what is packed comes from segments too */
             assert_int_equal(skf_engine_open(cut.m, &opts, &cut.e, NULL), SKF_OK);
+            unsetenv("SKF_SPARSE");
             assert_int_equal(skf_engine_logprobs(cut.e, ids, N_IDS, got, NULL), SKF_OK);
             assert_memory_equal(got, want, (N_IDS - 1) * sizeof *got);
             close_tiny(&cut);
@@ -494,6 +538,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_numbers_everywhere),
+        cmocka_unit_test(test_packed_matrices),
         cmocka_unit_test(test_weights_in_segments),
         cmocka_unit_test(test_rows_are_read_in_place),
         cmocka_unit_test(test_batch_changes_nothing),

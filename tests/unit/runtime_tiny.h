@@ -23,6 +23,7 @@ struct tiny {
     const char *drop, *extra;  /* a tensor left out; one too many */
     const char *merge;         /* one more merge */
     uint32_t heads, vocab, layers, ff, type_of_tokens; /* 0: as they should be */
+    uint32_t zeros;            /* of a hundred weights of each layer's matrices */
     float weight;              /* every norm weight, 0 for 1; NAN makes nonsense of all */
     bool is_short_types;       /* token_type with one entry too few */
     bool is_bos_added;
@@ -172,6 +173,8 @@ static inline enum skf_err tiny_data(struct skf_gguf_out *w, const struct tiny *
         uint8_t q[1024];
         for (uint32_t i = 0; i < x->cols; i++) {
             f[i] = ((float)tiny_next(&seed) / 2147483648.0f - 1.0f) * (x->name[0] == 't' ? 1.0f : 0.4f);
+            if (t->zeros && x->name[0] == 'b' && tiny_next(&seed) % 100 < t->zeros)
+                f[i] = 0;
             if (x->rows == 1)
                 f[i] = t->weight != 0 ? t->weight : 1.0f;
         }
