@@ -164,6 +164,23 @@ static enum skf_err try_regions(struct piece *p, const struct skf_region *g, uin
     return build_take_mixed(p->w, &h->room, &h->out, p->ranges, needs_source ? p->n_ranges : 0, p->neu, p->n, p->prefix, c);
 }
 
+/* A tensor's new rows as bytes, where they repeat each other or old ones: those of tokens that were given a mean of all, or another's place. */
+static enum skf_err try_grown(struct piece *p, uint32_t common, struct candidate *c)
+{
+    const struct skf_tensor *t = &p->b->tensors[p->b->tensor_of[p->i]];
+    const struct skf_region g[2] = {{.n = common, .kind = SKF_REGION_INT, .type = t->type, .row_bytes = t->row_bytes},
+                                    {.at = common, .n = (uint32_t)(p->n - common), .kind = SKF_REGION_REST}};
+    size_t got;
+    SKF_TRY(skf_area_need(&p->w->check, p->n));
+    SKF_TRY(skf_zenc_chunk(p->h->enc, p->neu + common, g[1].n, NULL, 0, 1, p->w->check.p, g[1].n, &got));
+    if (!got || got > g[1].n / 2)
+        return SKF_OK;
+    p->ranges[0] = (struct skd_range){c->source_offset, common};
+    p->n_ranges = 1;
+    SKF_TRY(gather(p->b, p->h, p->ranges, 1, &p->prefix, &p->prefix_n));
+    return try_regions(p, g, 2, c);
+}
+
 /* zstd with what there is of the source: a fast try first, which is the last for what is nearly the same. */
 static enum skf_err try_patch(struct piece *p, struct candidate *c)
 {
@@ -283,6 +300,8 @@ enum skf_err build_try_any(struct build *b, unsigned worker, uint64_t i, const u
         goto out;
     }
     size_t had = c->n;
+    if (c->coding == SKF_CODE_MIXED && b->pairs[b->tensor_of[i]] && c->source_length && c->source_length < n)
+        SKF_GO(e, try_grown(&p, (uint32_t)c->source_length, c));
     SKF_GO(e, try_alone(&p, c));
     if (had > n - n / 8)
         e = try_patch(&p, c);

@@ -103,6 +103,10 @@ for kind in (QT.BF16, QT.Q8_0):
     added = size("old") * 64 // ROWS
     gguf("grown", more, kind, tokens=TOKENS + [f"<|new-{i}|>" for i in range(64)])
     delta(f"{tag}: 64 tokens more", "old", "grown", 64 * WIDTH * (2 if kind == QT.BF16 else 1) + 4096)
+    mean = BASE["token_embd.weight"].mean(0, keepdims=True)
+    gguf("mean", {**BASE, "token_embd.weight": np.concatenate([BASE["token_embd.weight"], np.repeat(mean, 64, 0)])}, kind,
+         tokens=TOKENS + [f"<|new-{i}|>" for i in range(64)])
+    delta(f"{tag}: 64 tokens more, all of them the mean of the others", "old", "mean", 6144)
     gguf("grown", tuned(more, 0.002), kind, tokens=TOKENS + [f"<|new-{i}|>" for i in range(64)])
     delta(f"{tag}: 64 tokens more and trained a little", "old", "grown", least * 102 // 100 + 64 * WIDTH * 2 + 4096)
     delta(f"{tag}: and 64 tokens less again", "grown", "old", least * 102 // 100 + 4096)
