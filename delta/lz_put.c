@@ -406,7 +406,7 @@ static enum skf_lz_filter filter_of(const uint8_t *p, size_t n)
             x86 += p[j] == 0xe8 && (p[j + 4] == 0 || p[j + 4] == 0xff);
         arm += skf_le32(p + i) >> 26 == 0x25;
     }
-    if (arm > n / 400 && arm > 2 * x86)
+    if (arm > n / 160 && arm > 2 * x86) /* of noise it is one word in 64 */
         return SKF_LZ_ARM64;
     return x86 > n / 400 ? SKF_LZ_X86 : SKF_LZ_PLAIN;
 }

@@ -148,7 +148,8 @@ for name, (old, new) in {"floats in a file": (b"header" + x.tobytes() + b"tail" 
     both_ways(name, at("old"), at("new"))
 words = [bytes(random.Random(i).choices(b"abcdefgh ", k=6)) for i in range(500)]
 text = b" ".join(random.Random(1).choices(words, k=200_000))
-files = {"text": (text, text[:300_000] + b"more" + text[300_000:]), "from nothing": (b"", text[:70_000]), "to nothing": (text[:1000], b""),
+program = text[:30_000] + b"".join(b"\x55\x48\xe8" + (4096 * (i % 9) - 8 * i - 30_007 & 0xffffffff).to_bytes(4, "little") + b"\x90" for i in range(900))
+files = {"program": (b"nothing like it", program), "text": (text, text[:300_000] + b"more" + text[300_000:]), "from nothing": (b"", text[:70_000]), "to nothing": (text[:1000], b""),
          "itself": (text, text), "noise": (b"a", random.Random(2).randbytes(50_000))}
 for name, (old, new) in files.items():
     for path, data in (("old", old), ("new", new)):
@@ -177,8 +178,7 @@ def keep_all():
     subprocess.run([SKIFF, "merge", at("old"), at("lora"), "-o", at("new")], check=True, capture_output=True, timeout=120 * SLOW)
     keep("adapter", at("old"), at("new"), "--adapter", at("lora"))
     for name, (old, new) in {"text": (text[:9000], text[:3000] + b"more" + text[3000:9000]),
-                             "pack": (b"nothing like it", text[:20_000] + b"".join(b"\x55\x48\xe8" + (4096 * (i % 9) - 8 * i - 20_008 & 0xffffffff).to_bytes(4, "little") + b"\x90"
-                                                                                         for i in range(600))),
+                             "pack": (b"nothing like it", program[15_000:]),
                              "mixed": (b"header" + x[:4000].tobytes() + b"tail", b"another" + y[:4000].tobytes() + b"tails")}.items():
         for path, data in (("old", old), ("new", new)):
             with open(at(path), "wb") as f:

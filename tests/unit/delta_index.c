@@ -279,6 +279,45 @@ static void test_directory_lies(void **unused)
     REFUSED(SKF_CODE_INT, chunk.result_length = 999);        /* half a word */
 }
 
+/* A piece that chunks are packed in: no name, no source, of bounded size, and its chunks wholly inside. */
+static void fresh_piece(void)
+{
+    fresh(SKF_CODE_PACK);
+    chunk.payload_length = 0;
+    tensor.name_len = 0;
+    tensor.type = SKF_T_I8;
+    tensor.row_bytes = 1;
+    tensor.offset = tensor.source_offset = tensor.source_bytes = 0;
+    tensor.bytes = 2000;
+    tensor.side_length = 400;
+    tensor.side_coding = SKF_CODE_PACK;
+    out.tensors = &tensor;
+    out.n_tensors = 1;
+}
+
+static void test_pieces(void **unused)
+{
+#define PIECE_REFUSED(lie)                                                                                             \
+    do {                                                                                                               \
+        fresh_piece();                                                                                                 \
+        assert_int_equal(verdict(), SKF_OK);                                                                           \
+        lie;                                                                                                           \
+        assert_int_equal(verdict(), SKF_ERR_FORMAT);                                                                   \
+    } while (0)
+    PIECE_REFUSED(out.n_tensors = 0);
+    PIECE_REFUSED(tensor.side_length = 0);
+    PIECE_REFUSED(tensor.side_length = SKF_SIDE_MAX + 1);
+    PIECE_REFUSED(tensor.side_coding = SKF_CODE_INT);
+    PIECE_REFUSED(tensor.side_coding = SKF_CODE_MIXED);
+    PIECE_REFUSED((tensor.name = "a", tensor.name_len = 1));
+    PIECE_REFUSED(tensor.source_bytes = 1);
+    PIECE_REFUSED(tensor.bytes = 1999);
+    PIECE_REFUSED(tensor.bytes = 0);
+    PIECE_REFUSED(tensor.offset = 1);
+    PIECE_REFUSED((out.result_size = 1ull << 40, tensor.bytes = SKD_PACK_MAX + 1));
+    PIECE_REFUSED(chunk.coding = SKF_CODE_INT);
+}
+
 /* A side of the tensor: its length and kind are held to bounds, its payload to its digest, its chunks wait for it. */
 static void test_sides(void **unused)
 {
@@ -451,7 +490,7 @@ int main(void)
         cmocka_unit_test(test_head_lies),      cmocka_unit_test(test_table_lies),
         cmocka_unit_test(test_directory_lies), cmocka_unit_test(test_counts_lie),
         cmocka_unit_test(test_identity_lies),  cmocka_unit_test(test_sealed_noise),
-        cmocka_unit_test(test_broken_promise), cmocka_unit_test(test_sides),
+        cmocka_unit_test(test_broken_promise), cmocka_unit_test(test_pieces), cmocka_unit_test(test_sides),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
