@@ -10,13 +10,12 @@
 #include "delta/delta.h"
 
 /* Prices are 2^-(k/16): from too dear for anything to as good as nothing. */
-enum { OCTAVE = 16, DEAREST = 12 * OCTAVE, CHEAPEST = 36 * OCTAVE, BEST = 57 * OCTAVE / 2, STEPS = 9, DEAR = 23 * OCTAVE };
+enum { OCTAVE = 16, DEAREST = 12 * OCTAVE, CHEAPEST = 36 * OCTAVE, BEST = 57 * OCTAVE / 2, STEPS = 9 };
 #define NEAR 0.985 /* of the bytes asked for is near enough */
 
 /* A price that was tried. */
 struct point {
     unsigned k;
-    bool is_scale_fixed;
     uint64_t bytes;
     uint64_t changed;   /* codes and scales */
     double error, gain; /* gain: of the quality; NAN when it was not measured */
@@ -87,8 +86,6 @@ static enum skf_err add_point(skf_json *curve, const struct point *p)
     if (e == SKF_OK)
         e = skf_json_set(o, "price", skf_json_real((double)price_of(p->k)));
     if (e == SKF_OK)
-        e = skf_json_set(o, "scales", skf_json_bool(!p->is_scale_fixed));
-    if (e == SKF_OK)
         e = skf_json_set(o, "delta_bytes", skf_json_int((int64_t)p->bytes));
     if (e == SKF_OK)
         e = skf_json_set(o, "error", skf_json_real(p->error));
@@ -108,10 +105,10 @@ static enum skf_err measure_gain(struct search *s, struct point *p, struct skf_w
 }
 
 /* Makes the image at a price and counts its bytes. */
-static enum skf_err try_price(struct search *s, unsigned k, bool is_scale_fixed, bool is_measured, struct skf_why *why)
+static enum skf_err try_price(struct search *s, unsigned k, bool is_measured, struct skf_why *why)
 {
-    struct point p = {.k = k, .is_scale_fixed = is_scale_fixed, .gain = NAN};
-    const struct calibrate_price price = {.bit = price_of(k), .is_scale_fixed = is_scale_fixed};
+    struct point p = {.k = k, .gain = NAN};
+    const struct calibrate_price price = {.bit = price_of(k)};
     const struct skf_delta_opts o = {.jobs = s->c->ask->jobs, .progress = {.cancel = s->c->ask->progress.cancel}};
     struct skf_delta_stats stats;
     s->now = (struct point){0};
@@ -145,13 +142,13 @@ static void take_best(struct search *s, const struct point *p)
 }
 
 /* With a bound of bytes the cheapest price that keeps to it, otherwise the dearest that keeps the gain. */
-static enum skf_err bisect(struct search *s, bool is_scale_fixed, struct skf_why *why)
+static enum skf_err bisect(struct search *s, struct skf_why *why)
 {
     const bool is_gain = s->c->ask->gain > 0;
     unsigned good = is_gain ? CHEAPEST : DEAREST, bad = is_gain ? DEAREST : CHEAPEST;
     while (good > bad + 1 || bad > good + 1) {
         unsigned k = (good + bad) / 2;
-        SKF_TRY(try_price(s, k, is_scale_fixed, is_gain, why));
+        SKF_TRY(try_price(s, k, is_gain, why));
         bool is_good = is_gain ? s->now.gain >= s->c->ask->gain : s->now.bytes <= s->c->ask->bytes;
         if (is_within(s, &s->now))
             take_best(s, &s->now);
@@ -182,19 +179,17 @@ static enum skf_err search(struct search *s, struct skf_why *why)
 {
     const struct calibrate_ask *a = s->c->ask;
     if (!a->bytes && !(a->gain > 0)) {
-        SKF_TRY(try_price(s, BEST, false, false, why));
+        SKF_TRY(try_price(s, BEST, false, why));
         take_best(s, &s->now);
     } else {
-        SKF_TRY(bisect(s, false, why));
-        if (!s->has_best || s->best.k < DEAR) /* few changes: scales, which bring tables with them, may not pay at all */
-            SKF_TRY(bisect(s, true, why));
+        SKF_TRY(bisect(s, why));
     }
     if (!s->has_best)
         return skf_fail(why, SKF_ERR_REFUSED, "%s: %s", a->out,
                         a->gain > 0 ? "no update keeps so much of the gain (within --bytes, if that was given); ask for less"
                                     : "no update that is worth anything has so few bytes; allow more with --bytes");
-    if (s->now.k != s->best.k || s->now.is_scale_fixed != s->best.is_scale_fixed)
-        SKF_TRY(try_price(s, s->best.k, s->best.is_scale_fixed, false, why));
+    if (s->now.k != s->best.k)
+        SKF_TRY(try_price(s, s->best.k, false, why));
     if (s->quality && isnan(s->best.gain))
         SKF_TRY(measure_gain(s, &s->best, why));
     return SKF_OK;
@@ -248,7 +243,7 @@ static enum skf_err open_files(struct calibrate *c, struct skf_why *why)
 static uint64_t expected(const struct calibrate *c)
 {
     const struct calibrate_ask *a = c->ask;
-    uint64_t tries = a->bytes || a->gain > 0 ? 2 * STEPS + 1 : 1;
+    uint64_t tries = a->bytes || a->gain > 0 ? STEPS + 1 : 1;
     return 2 * c->n_windows + 3 * 4 + 2 * 6 + tries * (6 + (a->gain > 0 ? 2 : 0));
 }
 

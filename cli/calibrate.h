@@ -6,7 +6,7 @@
  *  3. Each role (attn_q, attn_v, ...) goes back to the base in turn, and the change of the text's log-probabilities says what an error
  *     there is worth (calibrate_weigh.c); H is gathered anew on the fitted model.
  *  4. The price of a bit is searched (calibrate.c) by the exact size of the delta, so that the update is the best in so many
- *     bytes or the smallest for so much of the gain; with and without changes of scales, which cost more to begin with.
+ *     bytes or the smallest for so much of the gain.
  *
  * The result has the base's head, types and order.  It depends on the files and the text alone: not on threads or instruction set.
  *

@@ -5,10 +5,11 @@
 #include "cli/calibrate.h"
 
 enum { PIECE = 64 }; /* rows of a task, a multiple of SKF_REFIT_ROWS */
-/* Bits of a tensor that changes at all, in the delta: digests, tables; and of the first change of a code and a scale. */
-#define TENSOR_BITS 1200
-#define CODE_BITS   10
-#define SCALE_BITS  10
+/* Bits of a tensor that changes at all, in the delta: its name and digests; and of the first change of a code and a scale, which lists
+ * by columns tell in so few. */
+#define TENSOR_BITS 800
+#define CODE_BITS   6
+#define SCALE_BITS  2
 #define REACH       1.5f /* twice is as good in large updates, and worse in small ones */
 
 struct piece { /* what a task found out */
