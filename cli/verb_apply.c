@@ -54,9 +54,11 @@ static int apply(const struct want *w)
     struct skf_delta_stats stats;
     struct skf_delta_opts o = {.jobs = (unsigned)w->jobs, .progress = skf_cli_progress("apply"), .is_kept = true};
     o.progress.share = (unsigned)w->share;
-    enum skf_err e = w->is_in_place ? skf_delta_apply_in_place(w->files[0], w->files[1], &o, &stats, &why)
-                     : is_delta_of_folder(w->files[0], w->out) ? skf_delta_apply_folder(w->files[0], w->files[1], w->out, &o, &stats, &why)
-                                                               : skf_delta_apply(w->files[0], w->files[1], w->out, &o, &stats, &why);
+    enum skf_err e = w->is_in_place ? SKF_OK : skf_cli_whole(w->files[0], &why);
+    if (e == SKF_OK)
+        e = w->is_in_place ? skf_delta_apply_in_place(w->files[0], w->files[1], &o, &stats, &why)
+            : is_delta_of_folder(w->files[0], w->out) ? skf_delta_apply_folder(w->files[0], w->files[1], w->out, &o, &stats, &why)
+                                                      : skf_delta_apply(w->files[0], w->files[1], w->out, &o, &stats, &why);
     if (e != SKF_OK)
         return skf_cli_fail(e, &why);
     skf_cli_progress_end();
@@ -91,9 +93,5 @@ int skf_verb_apply(int argc, char **argv)
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
     const char *wrong = wrong_with(&w);
-    if (wrong) {
-        (void)fprintf(stderr, "skiff: apply: %s\n", wrong);
-        return SKF_EXIT_USAGE;
-    }
-    return apply(&w);
+    return wrong ? skf_cli_usage("apply", wrong) : apply(&w);
 }

@@ -200,9 +200,5 @@ int skf_verb_diff(int argc, char **argv)
         wrong = w.level > 19 ? "--level: 1 to 19" : "--jobs: at most 1024";
     else if (w.out && (is_cli_same_file(w.out, files[0]) || is_cli_same_file(w.out, files[1]) || (w.adapter && is_cli_same_file(w.out, w.adapter))))
         wrong = "the delta would overwrite what it is made of";
-    if (wrong) {
-        (void)fprintf(stderr, "skiff: diff: %s\n", wrong);
-        return SKF_EXIT_USAGE;
-    }
-    return diff(files[0], files[1], &w);
+    return wrong ? skf_cli_usage("diff", wrong) : diff(files[0], files[1], &w);
 }

@@ -67,6 +67,7 @@ os.symlink(half, at("link.gguf"))
 lora = tiny_model.write_lora(at("lora.gguf"))
 READERS = (("show", half), ("show", at("link.gguf")), ("run", "-m", half, "-p", "x"), ("bench", "-m", half), ("perplexity", "-m", half, "-f", TEXT),
            ("serve", "-m", half, "--listen", "127.0.0.1:0"), ("diff", half, new, "-o", at("o.skd")), ("diff", old, half, "-o", at("o.skd")),
+           ("apply", half, at("d.skd"), "-o", at("o.gguf")),
            ("quantize", half, at("o.gguf"), "--type", "q8_0"), ("quantize", new, at("o.gguf"), "--base", half),
            ("quantize", half, at("o.gguf"), "--base", old, "--calibrate", TEXT), ("merge", half, lora, "-o", at("o.gguf")),
            ("merge", half, lora, "-o", at("o.gguf"), "--calibrate", TEXT), ("compose", half, at("d.skd"), at("back.skd"), "-o", at("o.skd")))
