@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
         wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         skf_log_open("fuzz", SKF_LOG_ERROR);
     }
-    const struct skf_session_opts o = {"centre", "tls", wake};
+    const struct skf_session_opts o = {.centre = "centre", .tls_dir = "tls", .wake_fd = wake};
     if (skf_session_new(&o, &s, NULL) != SKF_OK)
         return 0;
     s->meta_id = 1;
