@@ -1,4 +1,4 @@
-/* SHA-256 by libcrypto, and what is built of it (digest.h). */
+/* SHA-256 of one message, and what is built of it (digest.h). */
 #include "base/digest.h"
 
 #include <errno.h>
@@ -8,22 +8,33 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <openssl/sha.h>
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/digest_priv.h"
+#include "base/util.h"
 
+/* libcrypto's, or, where one message is hashed by our own code anyway, ours: libcrypto takes milliseconds to begin. */
 struct skf_sha256_ctx {
-    EVP_MD_CTX *md;
+    EVP_MD_CTX *md; /* NULL: ours */
+    uint64_t n;     /* bytes so far, of which those behind the last whole block are in `rest` */
+    uint32_t state[1][8];
+    uint8_t rest[SHA_BLOCK];
 };
 
-void skf_sha256(const void *p, size_t n, uint8_t out[SKF_DIGEST]) { (void)SHA256(p ? p : "", n, out); }
+void skf_sha256(const void *p, size_t n, uint8_t out[SKF_DIGEST])
+{
+    skf_sha256_many(&(struct skf_message){p, n, out}, 1);
+}
 
 struct skf_sha256_ctx *skf_sha256_new(void)
 {
-    struct skf_sha256_ctx *c = skf_alloc(sizeof *c);
+    struct skf_sha256_ctx *c = skf_calloc(1, sizeof *c);
     if (!c)
         return NULL;
+    memcpy(c->state[0], sha_first, sizeof sha_first);
+    if (is_sha_ours())
+        return c;
     c->md = EVP_MD_CTX_new();
     if (!c->md || EVP_DigestInit_ex(c->md, EVP_sha256(), NULL) != 1) {
         skf_sha256_free(c);
@@ -32,15 +43,51 @@ struct skf_sha256_ctx *skf_sha256_new(void)
     return c;
 }
 
+#if defined __x86_64__
+static void add_ours(struct skf_sha256_ctx *c, const uint8_t *p, size_t n)
+{
+    size_t have = c->n % SHA_BLOCK, take = SKF_MIN(n, SHA_BLOCK - have);
+    c->n += n;
+    if (have) {
+        memcpy(c->rest + have, p, take);
+        p += take;
+        n -= take;
+        if (have + take < SHA_BLOCK)
+            return;
+        sha_blocks_one(c->state, &(const uint8_t *){c->rest}, 1);
+    }
+    sha_blocks_one(c->state, &p, n / SHA_BLOCK);
+    memcpy(c->rest, p + n / SHA_BLOCK * SHA_BLOCK, n % SHA_BLOCK);
+}
+
+static void final_ours(struct skf_sha256_ctx *c, uint8_t out[SKF_DIGEST])
+{
+    uint8_t end[2 * SHA_BLOCK];
+    const size_t blocks = sha_end(c->rest, c->n, end);
+    sha_blocks_one(c->state, &(const uint8_t *){end}, blocks);
+    sha_digest_of(c->state[0], out);
+}
+#else
+static void add_ours(struct skf_sha256_ctx *c, const uint8_t *p, size_t n) {}
+static void final_ours(struct skf_sha256_ctx *c, uint8_t out[SKF_DIGEST]) {}
+#endif
+
 void skf_sha256_add(struct skf_sha256_ctx *c, const void *p, size_t n)
 {
-    if (n)
+    if (!n)
+        return;
+    if (c->md)
         (void)EVP_DigestUpdate(c->md, p, n);
+    else
+        add_ours(c, p, n);
 }
 
 void skf_sha256_final(struct skf_sha256_ctx *take_c, uint8_t out[SKF_DIGEST])
 {
-    (void)EVP_DigestFinal_ex(take_c->md, out, NULL);
+    if (take_c->md)
+        (void)EVP_DigestFinal_ex(take_c->md, out, NULL);
+    else
+        final_ours(take_c, out);
     skf_sha256_free(take_c);
 }
 
@@ -49,6 +96,7 @@ void skf_sha256_free(struct skf_sha256_ctx *c)
     if (!c)
         return;
     EVP_MD_CTX_free(c->md);
+    skf_wipe(c, sizeof *c);
     skf_free(c);
 }
 

@@ -15,9 +15,24 @@
 #define SKF_HEX (2 * SKF_DIGEST + 1)
 
 void skf_sha256(const void *p, size_t n, uint8_t out[SKF_DIGEST]);
-/* Of n bytes and of m bytes at once, which takes less time than one after the other (best when they are about as many). */
-void skf_sha256_pair(const void *p, size_t n, uint8_t out_p[SKF_DIGEST], const void *q, size_t m,
-                     uint8_t out_q[SKF_DIGEST]);
+/* Of several messages at once, which takes less time than one after the other: best of _lanes() and more (1, 2 or 16 by the machine). */
+struct skf_message {
+    const void *p;
+    size_t n;
+    uint8_t *digest; /* SKF_DIGEST bytes */
+};
+#define SKF_SHA256_MANY 16 /* the most that _lanes() says */
+unsigned skf_sha256_lanes(void);
+void skf_sha256_many(const struct skf_message *m, unsigned n);
+
+/* The same for messages that come one by one: they wait in a queue, with what they point to, until there are enough. One thread's. */
+struct skf_sha256_queue;
+struct skf_sha256_queue *skf_sha256_queue_new(void); /* NULL when there is no memory */
+void skf_sha256_queue_free(struct skf_sha256_queue *q);
+/* Every _put is followed by a _run, which hashes until there is room for one more, or all there is. It returns how many are done and lists
+ * their digests (the messages' pointers; `done` may be NULL). */
+void skf_sha256_put(struct skf_sha256_queue *q, const struct skf_message *m);
+unsigned skf_sha256_run(struct skf_sha256_queue *q, bool is_all, uint8_t *done[SKF_SHA256_MANY]);
 
 /* Incremental. An object lives between _new and _final or _free, on one thread at a time. */
 struct skf_sha256_ctx;

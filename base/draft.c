@@ -209,6 +209,11 @@ static int write_all(struct skf_draft *d, uint64_t off, const uint8_t *at, size_
     return 0;
 }
 
+void skf_draft_soon(struct skf_draft *d) /* what fails here fails again when it matters */
+{
+    (void)sync_file_range(d->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 enum skf_err skf_draft_write_at(struct skf_draft *d, uint64_t off, const void *p, size_t n, struct skf_why *why)
 {
     int sys = file_hooked("write", d->path);
@@ -221,8 +226,8 @@ enum skf_err skf_draft_write_at(struct skf_draft *d, uint64_t off, const void *p
         d->fresh = is_many ? 0 : d->fresh;
         (void)pthread_mutex_unlock(&d->lock);
     }
-    if (is_many) /* a hint: what fails here fails again when it matters */
-        (void)sync_file_range(d->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    if (is_many)
+        skf_draft_soon(d);
     return sys ? file_write_failed(d->path, sys, p, why) : SKF_OK;
 }
 

@@ -49,6 +49,8 @@ SKF_MUST enum skf_err skf_draft_resume(const char *path, const char *tag, uint64
 const char *skf_draft_name(const struct skf_draft *d); /* of the temporary */
 SKF_MUST enum skf_err skf_draft_write_at(struct skf_draft *d, uint64_t off, const void *p, size_t n,
                                          struct skf_why *why);
+/* Begins to bring to the disk what was written so far, so that there is less to wait for later: a hint. Large files begin by themselves. */
+void skf_draft_soon(struct skf_draft *d);
 /* Reads back what an earlier run may have written; false when nothing was, or it cannot be read. */
 bool skf_draft_read_at(const struct skf_draft *d, uint64_t off, void *p, size_t n);
 /* All of it (as much as was reserved), mapped: what was written can be read there. Closed by the caller, before or after the draft. */

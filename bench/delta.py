@@ -81,6 +81,19 @@ def peer_ways(peers, pair, scratch):
             yield peer, [peers_python(), PEERS, peer, "encode", old, new, d], [peers_python(), PEERS, peer, "apply", old, d, n], d, n, env
 
 
+def remove(path):
+    if os.path.exists(path):
+        os.remove(path)
+
+
+def warm(*paths):
+    """Reads them, so that no tool waits for the disk because of what ran before it."""
+    for path in paths:
+        with open(path, "rb", buffering=0) as f:
+            while f.read(1 << 22):
+                pass
+
+
 def peers_python():
     return os.environ.get("SKF_PEERS") or os.path.join(common.ROOT, "build", "peers", "bin", "python")
 
@@ -99,13 +112,18 @@ def find_peers(is_full):
 
 def measure(skiff, pair, peers, scratch, runs):
     """The rows of one pair: every way in turn, `runs` times."""
-    name, _, _, new, _ = pair
+    name, _, old, new, _ = pair
     full, got = os.path.getsize(new), {}
     for run in range(runs):
         for tool, encode, apply, delta, out, env in (*skiff_ways(skiff, pair, scratch), *peer_ways(peers, pair, scratch)):
             r = got.setdefault(tool, {"encode": [], "apply": []})
+            remove(out)  # for every tool: to take an old file's place costs as much as deleting it
             if not (run and tool in SLOW):
+                remove(delta)
+            if not (run and tool in SLOW):
+                warm(old, new)
                 r["encode"].append(full / 1e6 / timed(*encode, env=env))
+            warm(old, delta)
             r["apply"].append(full / 1e6 / timed(*apply, env=env))
             r["bytes"] = os.path.getsize(delta)
             if not filecmp.cmp(out, new, shallow=False):

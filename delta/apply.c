@@ -100,12 +100,14 @@ static enum skf_err open_workers(struct apply *a, struct skf_why *why)
     uint64_t each = longest + (is_made ? APPLY_SCRATCH : 16384) + skd_more_memory(a->skd);
     uint64_t fit = taken < APPLY_MEMORY ? (APPLY_MEMORY - taken) / each : 0;
     a->jobs = (unsigned)SKF_MIN(a->jobs, SKF_MIN(SKF_MAX(fit, 1u), APPLY_JOBS));
+    a->lanes = skf_sha256_lanes();
     a->workers = skf_calloc(a->jobs, sizeof *a->workers);
     if (!a->workers)
         return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     for (unsigned i = 0; i < a->jobs; i++) {
         a->workers[i].out = skf_alloc(longest);
-        if (!a->workers[i].out || skf_delta_scratch_new(&a->workers[i].scratch) != SKF_OK)
+        a->workers[i].queue = skf_sha256_queue_new();
+        if (!a->workers[i].out || !a->workers[i].queue || skf_delta_scratch_new(&a->workers[i].scratch) != SKF_OK)
             return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     }
     return SKF_OK;
@@ -135,6 +137,7 @@ void apply_close(struct apply *a)
 {
     for (unsigned i = 0; a->workers && i < a->jobs; i++) {
         skf_delta_scratch_free(a->workers[i].scratch);
+        skf_sha256_queue_free(a->workers[i].queue);
         skf_free(a->workers[i].out);
     }
     skf_free(a->workers);
@@ -160,36 +163,40 @@ void apply_stats(const struct apply *a, uint64_t begun_ns, struct skf_delta_stat
 }
 
 /* ---- chunks ------------------------------------------------------------------------------------------------------------------- */
-/* Two digests at once take less time than one after the other, but two chunks would take twice the memory: the first of two is written
- * to the draft, where it is read back while the second is hashed.  What stands in a draft is checked before it counts, always. */
-#define MOST 2
 struct making {
     struct apply *a;
     struct apply_worker *w;
-    const struct skf_skd_chunk *c;
-    const uint64_t *chunks;
-    const uint8_t *made[MOST];
-    unsigned n;
+    struct skf_skd_chunk c;
+    uint64_t i;
 };
 
-static enum skf_err make_one(void *ctx, struct skf_why *why)
+static const uint8_t *payload_of(const struct apply *a, const struct skf_skd_chunk *c)
 {
-    struct making *m = ctx;
-    const uint8_t *payload = m->c[m->n].payload_length ? m->a->file.data + m->c[m->n].payload_offset : NULL;
-    return skf_skd_make(m->a->skd, m->chunks[m->n], payload, &m->a->source, m->w->scratch, m->w->out, why);
+    return c->payload_length ? a->file.data + c->payload_offset : NULL;
 }
 
-static enum skf_err check_made(void *ctx, struct skf_why *why)
+static enum skf_err make_out(void *ctx, struct skf_why *why)
 {
     struct making *m = ctx;
-    return skf_skd_check(m->a->skd, m->chunks, m->made, m->n, why);
+    return skf_skd_make(m->a->skd, m->i, payload_of(m->a, &m->c), &m->a->source, m->w->scratch, m->w->out, why);
+}
+
+static enum skf_err make_checked(void *ctx, struct skf_why *why)
+{
+    struct making *m = ctx;
+    return skf_skd_decode(m->a->skd, m->i, payload_of(m->a, &m->c), &m->a->source, m->w->scratch, m->w->out, why);
+}
+
+static enum skf_err check_out(void *ctx, struct skf_why *why)
+{
+    struct making *m = ctx;
+    return skf_skd_check(m->a->skd, m->i, m->w->out, why);
 }
 
 /* Calls it where a file cut short is an error, and says which. */
-static enum skf_err guarded(enum skf_err (*fn)(void *ctx, struct skf_why *why), struct making *m, struct skf_why *why)
+static enum skf_err guarded(const struct apply *a, enum skf_err (*fn)(void *ctx, struct skf_why *why), void *ctx, struct skf_why *why)
 {
-    const struct apply *a = m->a;
-    enum skf_err e = skf_map_guard(fn, m, why);
+    enum skf_err e = skf_map_guard(fn, ctx, why);
     if (e == SKF_ERR_IO && is_map_cut(a->old_path, &a->old))
         return skf_fail(why, e, "%s: became shorter while it was read", a->old_path);
     return e == SKF_OK ? e : skf_fail_prefix(why, e, "%s", a->skd_path);
@@ -206,13 +213,10 @@ static void ask_ahead(const struct apply *a, uint64_t i)
 
 enum skf_err apply_make(struct apply *a, unsigned worker, uint64_t i, struct skf_why *why)
 {
-    struct skf_skd_chunk c;
-    struct making m = {.a = a, .w = &a->workers[worker], .c = &c, .chunks = &i};
-    skf_skd_chunk(a->skd, i, &c);
+    struct making m = {.a = a, .w = &a->workers[worker], .i = i};
+    skf_skd_chunk(a->skd, i, &m.c);
     ask_ahead(a, i);
-    SKF_TRY(guarded(make_one, &m, why));
-    m.made[m.n++] = m.w->out;
-    return guarded(check_made, &m, why);
+    return guarded(a, make_checked, &m, why);
 }
 
 void apply_tell(struct apply *a, uint64_t bytes)
@@ -221,6 +225,8 @@ void apply_tell(struct apply *a, uint64_t bytes)
 }
 
 /* ---- beside the source --------------------------------------------------------------------------------------------------------- */
+/* Many digests at once take less time than one after the other, but as many chunks would take as much memory: chunks are written to the
+ * draft, where they are read back once there are enough of them.  What stands in a draft is checked before it counts, always. */
 /* The draft holds chunk i already, as an earlier run left it. */
 static bool is_there(const struct apply *a, const struct apply_worker *w, const struct skf_skd_chunk *c)
 {
@@ -234,59 +240,127 @@ static bool is_there(const struct apply *a, const struct apply_worker *w, const 
 /* The draft is zeros where nobody wrote: a sparse model stays so. */
 static bool is_zero(const uint8_t *p, size_t n) { return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0; }
 
-/* Makes one chunk or two and writes them. */
-static enum skf_err write_made(struct apply *a, struct making *m, unsigned n, struct skf_why *why)
+/* Puts what was made, and stands in the draft, into the queue. */
+static void queue_made(struct making *m)
 {
-    uint8_t *out = m->w->out;
-    while (m->n < n) {
-        const struct skf_skd_chunk *c = &m->c[m->n];
-        bool is_last = m->n + 1 == n;
-        ask_ahead(a, m->chunks[m->n]);
-        SKF_TRY(guarded(make_one, m, why));
-        bool is_still = !a->is_begun && is_zero(out, c->result_length);
-        if (!is_last && (is_still || !a->written.data)) { /* it cannot be read back, so it is checked by itself */
-            struct making alone = {.a = a, .w = m->w, .c = c, .chunks = m->chunks, .made = {out}, .n = 1};
-            SKF_TRY(guarded(check_made, &alone, why));
-            if (!is_still)
-                SKF_TRY(skf_draft_write_at(a->draft, c->result_offset, out, c->result_length, why));
-            *m = (struct making){.a = a, .w = m->w, .c = c + 1, .chunks = m->chunks + 1};
-            n--;
-            continue;
-        }
-        if (is_last) {
-            m->made[m->n++] = out;
-            SKF_TRY(guarded(check_made, m, why));
-        }
-        if (!is_still)
-            SKF_TRY(skf_draft_write_at(a->draft, c->result_offset, out, c->result_length, why));
-        if (!is_last)
-            m->made[m->n++] = a->written.data + c->result_offset;
+    struct apply_pending *p = m->w->pending;
+    while (p->is_taken) /* as many as the queue holds, which has room for one */
+        p++;
+    *p = (struct apply_pending){.chunk = m->i, .is_taken = true};
+    skf_sha256_put(m->w->queue, &(struct skf_message){m->a->written.data + m->c.result_offset, m->c.result_length, p->digest});
+}
+
+static enum skf_err check_queue(struct making *m, bool is_all, struct skf_why *why)
+{
+    uint8_t *done[SKF_SHA256_MANY];
+    unsigned n = skf_sha256_run(m->w->queue, is_all, done);
+    for (unsigned k = 0; k < n; k++) {
+        struct apply_pending *p = m->w->pending;
+        while (p->digest != done[k])
+            p++;
+        p->is_taken = false;
+        SKF_TRY(skf_skd_judge(m->a->skd, p->chunk, p->digest, why));
     }
     return SKF_OK;
 }
 
-static enum skf_err write_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+static enum skf_err check_some(void *ctx, struct skf_why *why) { return check_queue(ctx, false, why); }
+static enum skf_err check_rest(void *ctx, struct skf_why *why) { return check_queue(ctx, true, why); }
+
+static enum skf_err check_zeros(struct making *m, struct skf_why *why)
+{
+    struct apply_worker *w = m->w;
+    if (w->zeros == m->c.result_length && memcmp(w->zeros_digest, m->c.result_digest, SKF_DIGEST) == 0)
+        return SKF_OK;
+    SKF_TRY(guarded(m->a, check_out, m, why));
+    w->zeros = m->c.result_length;
+    memcpy(w->zeros_digest, m->c.result_digest, SKF_DIGEST);
+    return SKF_OK;
+}
+
+/* What was made goes to the draft, and is checked there when there is enough of it. */
+static enum skf_err put_made(struct making *m, struct skf_why *why)
+{
+    struct apply *a = m->a;
+    if (!a->is_begun && is_zero(m->w->out, m->c.result_length)) /* read back it would fill memory with pages of zeros */
+        return check_zeros(m, why);
+    if (!a->written.data || a->lanes == 1) {
+        SKF_TRY(guarded(a, check_out, m, why));
+        return skf_draft_write_at(a->draft, m->c.result_offset, m->w->out, m->c.result_length, why);
+    }
+    SKF_TRY(skf_draft_write_at(a->draft, m->c.result_offset, m->w->out, m->c.result_length, why));
+    if (m->c.coding == SKF_CODE_RAW) /* the payload, which was right */
+        return SKF_OK;
+    queue_made(m);
+    return guarded(a, check_some, m, why);
+}
+
+/* Groups are as large as digests are made at once, but for the last chunks, which are taken one by one, so that no thread waits long for
+ * another at the end. */
+static void plan_groups(struct apply *a)
+{
+    uint64_t n = a->info->n_chunks, last = a->jobs > 1 ? (uint64_t)a->jobs * a->lanes : 0;
+    a->groups = n > last ? (n - last) / a->lanes : 0;
+}
+
+struct group {
+    const struct apply *a;
+    uint64_t chunk[SKF_SHA256_MANY]; /* that are to be made */
+    const uint8_t *payload[SKF_SHA256_MANY];
+    unsigned n;
+};
+
+static enum skf_err admit(void *ctx, struct skf_why *why)
+{
+    struct group *g = ctx;
+    return skf_skd_admit(g->a->skd, g->chunk, g->payload, g->n, why);
+}
+
+static enum skf_err write_step(void *ctx, unsigned worker, uint64_t number, struct skf_why *why)
 {
     struct apply *a = ctx;
-    struct apply_worker *w = &a->workers[worker];
-    struct skf_skd_chunk c[MOST], one;
-    uint64_t chunks[MOST], begun = skf_now_ns(), bytes = 0;
-    unsigned n = 0;
+    struct making m = {.a = a, .w = &a->workers[worker]};
+    struct group g = {.a = a};
+    uint64_t first = number < a->groups ? number * a->lanes : a->groups * (a->lanes - 1) + number;
+    uint64_t end = number < a->groups ? first + a->lanes : first + 1, begun = skf_now_ns(), bytes = 0;
+    for (uint64_t i = first; i < end && !is_cancelled(a->progress); i++) {
+        skf_skd_chunk(a->skd, i, &m.c);
+        bytes += m.c.result_length;
+        if (is_there(a, m.w, &m.c))
+            continue;
+        g.chunk[g.n] = i;
+        g.payload[g.n++] = payload_of(a, &m.c);
+    }
+    SKF_TRY(guarded(a, admit, &g, why));
+    for (unsigned k = 0; k < g.n && !is_cancelled(a->progress); k++) {
+        m.i = g.chunk[k];
+        skf_skd_chunk(a->skd, m.i, &m.c);
+        ask_ahead(a, m.i);
+        SKF_TRY(guarded(a, make_out, &m, why));
+        SKF_TRY(put_made(&m, why));
+        skf_progress_rest(a->progress, begun);
+        begun = skf_now_ns();
+    }
     if (is_cancelled(a->progress))
         return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
-    for (uint64_t k = MOST * i; k < SKF_MIN(a->info->n_chunks, MOST * (i + 1)); k++) {
-        skf_skd_chunk(a->skd, k, &one);
-        bytes += one.result_length;
-        if (is_there(a, w, &one))
-            continue;
-        chunks[n] = k;
-        c[n++] = one;
-    }
-    struct making m = {.a = a, .w = w, .c = c, .chunks = chunks};
-    SKF_TRY(write_made(a, &m, n, why));
-    skf_progress_rest(a->progress, begun);
     apply_tell(a, bytes);
     return SKF_OK;
+}
+
+/* What a thread had not enough of. */
+static enum skf_err finish_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
+{
+    struct apply *a = ctx;
+    struct making m = {.a = a, .w = &a->workers[i]};
+    return guarded(a, check_rest, &m, why);
+}
+
+static enum skf_err write_chunks(struct apply *a, struct skf_why *why)
+{
+    plan_groups(a);
+    SKF_TRY(skf_par_for(a->jobs, a->info->n_chunks - a->groups * (a->lanes - 1), write_step, a, why));
+    skf_draft_soon(a->draft); /* the disk works while the rest is hashed */
+    return skf_par_for(a->jobs, a->jobs, finish_step, a, why);
 }
 
 /* The identity has no chunks to check: the source itself must have the root, then it is copied. */
@@ -332,11 +406,12 @@ static enum skf_err apply_beside(struct apply *a, bool is_kept, struct skf_why *
     if (a->info->n_chunks == 0 && a->info->result_size > 0)
         e = skf_map_guard(copy_all, a, why);
     else
-        e = skf_par_for(a->jobs, (a->info->n_chunks + MOST - 1) / MOST, write_step, a, why);
+        e = write_chunks(a, why);
     if (e == SKF_ERR_BASE && a->info->n_chunks)
         e = apply_name_failure(a, why);
     if (e != SKF_OK)
         return e;
+    skf_map_close(&a->old);
     struct skf_draft *d = a->draft;
     a->draft = NULL;
     return skf_draft_commit(d, why);

@@ -8,6 +8,14 @@
 struct apply_worker {
     struct skf_delta_scratch *scratch;
     uint8_t *out; /* one chunk */
+    struct skf_sha256_queue *queue; /* of what stands in the draft and is to be checked yet: */
+    struct apply_pending {
+        uint64_t chunk;
+        bool is_taken;
+        uint8_t digest[SKF_DIGEST];
+    } pending[SKF_SHA256_MANY];
+    uint32_t zeros; /* so many bytes of 0 have this digest; 0: not known yet */
+    uint8_t zeros_digest[SKF_DIGEST];
 };
 struct apply {
     const char *old_path, *skd_path, *out_path;
@@ -21,7 +29,8 @@ struct apply {
     uint32_t piece; /* bytes that a worker's `out` holds */
     bool is_begun; /* a run that ended early left chunks in the draft */
     struct apply_worker *workers;
-    unsigned jobs;
+    unsigned jobs, lanes; /* lanes: chunks that are hashed at once */
+    uint64_t groups;      /* of so many chunks, before those that are taken one by one */
     const struct skf_progress *progress;
     uint64_t total; /* bytes of all that is to be done, for the progress */
     atomic_uint_fast64_t done;

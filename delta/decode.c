@@ -134,63 +134,66 @@ static enum skf_err check_given(const struct skf_skd *skd, uint64_t i, const uin
     return SKF_OK;
 }
 
-/* What came of making chunk i, and of its digest (NULL while it is not known). */
-static enum skf_err judge(const struct skf_skd *skd, uint64_t i, enum skf_err e, const uint8_t *digest, struct skf_why *why)
+/* What came of making chunk i. */
+static enum skf_err judge(const struct skf_skd *skd, uint64_t i, enum skf_err e, struct skf_why *why)
 {
-    const struct skd_chunk *c = &skd->chunks[i];
-    if (e == SKF_OK && digest && memcmp(digest, skd_result_digest(skd, c), SKF_DIGEST) != 0)
-        e = SKF_ERR_BASE;
     /* A right payload that cannot be undone was made from other bytes than these. */
-    if (e == SKF_ERR_FORMAT && c->source_length)
+    if (e == SKF_ERR_FORMAT && skd->chunks[i].source_length)
         e = SKF_ERR_BASE;
     if (e == SKF_ERR_BASE)
         return skf_fail(why, e, "the delta is for another base: chunk %llu does not come out", (unsigned long long)i);
     return e == SKF_OK ? e : skf_fail(why, e, "chunk %llu cannot be made", (unsigned long long)i);
 }
 
+enum skf_err skf_skd_judge(const struct skf_skd *skd, uint64_t i, const uint8_t digest[SKF_DIGEST], struct skf_why *why)
+{
+    return judge(skd, i, memcmp(digest, skd_result_digest(skd, &skd->chunks[i]), SKF_DIGEST) == 0 ? SKF_OK : SKF_ERR_BASE, why);
+}
+
+enum skf_err skf_skd_admit(const struct skf_skd *skd, const uint64_t *i, const uint8_t *const *payload, unsigned n, struct skf_why *why)
+{
+    struct skf_message given[SKF_SHA256_MANY] = {{0}};
+    uint64_t number[SKF_SHA256_MANY];
+    uint8_t digest[SKF_SHA256_MANY][SKF_DIGEST];
+    unsigned m = 0;
+    if (n > SKF_SHA256_MANY)
+        return skf_fail(why, SKF_ERR_ARG, "%u chunks are too many at once", n);
+    for (unsigned k = 0; k < n; k++) {
+        SKF_TRY(check_given(skd, i[k], payload[k], why));
+        if (!skd->chunks[i[k]].payload_length)
+            continue;
+        number[m] = i[k];
+        given[m] = (struct skf_message){payload[k], skd->chunks[i[k]].payload_length, digest[m]};
+        m++;
+    }
+    skf_sha256_many(given, m);
+    for (unsigned k = 0; k < m; k++)
+        if (memcmp(digest[k], skd_payload_digest(skd, &skd->chunks[number[k]]), SKF_DIGEST) != 0)
+            return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: the payload of chunk %llu has not its digest", (unsigned long long)number[k]);
+    return SKF_OK;
+}
+
 enum skf_err skf_skd_make(const struct skf_skd *skd, uint64_t i, const uint8_t *payload, const struct skf_source *source,
                           struct skf_delta_scratch *s, uint8_t *out, struct skf_why *why)
 {
     SKF_TRY(check_given(skd, i, payload, why));
-    const struct skd_chunk *c = &skd->chunks[i];
-    uint8_t digest[SKF_DIGEST];
-    if (c->payload_length) {
-        skf_sha256(payload, c->payload_length, digest);
-        if (memcmp(digest, skd_payload_digest(skd, c), SKF_DIGEST) != 0)
-            return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: the payload of chunk %llu has not its digest",
-                            (unsigned long long)i);
-    }
-    return judge(skd, i, make(skd, c, payload, source, s, out), NULL, why);
+    return judge(skd, i, make(skd, &skd->chunks[i], payload, source, s, out), why);
 }
 
-enum skf_err skf_skd_check(const struct skf_skd *skd, const uint64_t *i, const uint8_t *const *result, unsigned n,
-                           struct skf_why *why)
+enum skf_err skf_skd_check(const struct skf_skd *skd, uint64_t i, const uint8_t *result, struct skf_why *why)
 {
-    const struct skd_chunk *c[2];
-    const uint8_t *bytes[2];
-    uint64_t number[2];
-    uint8_t digest[2][SKF_DIGEST];
-    unsigned m = 0;
-    for (unsigned k = 0; k < n && k < 2; k++) {
-        if (skd->chunks[i[k]].coding == SKF_CODE_RAW) /* the payload is the result, and hashed already */
-            continue;
-        c[m] = &skd->chunks[i[k]];
-        bytes[m] = result[k];
-        number[m++] = i[k];
-    }
-    if (m == 2)
-        skf_sha256_pair(bytes[0], c[0]->result_length, digest[0], bytes[1], c[1]->result_length, digest[1]);
-    else if (m == 1)
-        skf_sha256(bytes[0], c[0]->result_length, digest[0]);
-    for (unsigned k = 0; k < m; k++)
-        SKF_TRY(judge(skd, number[k], SKF_OK, digest[k], why));
-    return SKF_OK;
+    uint8_t digest[SKF_DIGEST];
+    if (skd->chunks[i].coding == SKF_CODE_RAW) /* the payload is the result, and hashed already */
+        return SKF_OK;
+    skf_sha256(result, skd->chunks[i].result_length, digest);
+    return skf_skd_judge(skd, i, digest, why);
 }
 
 enum skf_err skf_skd_decode(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
                             const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
                             struct skf_why *why)
 {
+    SKF_TRY(skf_skd_admit(skd, &i, &payload, 1, why));
     SKF_TRY(skf_skd_make(skd, i, payload, source, s, out, why));
-    return skf_skd_check(skd, &i, &(const uint8_t *){out}, 1, why);
+    return skf_skd_check(skd, i, out, why);
 }

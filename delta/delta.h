@@ -156,12 +156,15 @@ void skf_delta_scratch_free(struct skf_delta_scratch *s);
 SKF_MUST enum skf_err skf_skd_decode(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
                                      const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
                                      struct skf_why *why);
-/* The two halves of that, for callers who check two chunks at once: two digests made together take less time than one after the other.
- * _make checks the payload, and what it makes is not to be relied on before _check (n is 1 or 2) said that it has its digest. */
+/* The three parts of that, for callers who check several chunks at once, since digests made together take less time than one after the
+ * other: _admit checks payloads (n at most SKF_SHA256_MANY); _make is for those that it found right, and what it makes is not to be relied on
+ * before _check said that it has its digest, or _judge of a digest that the caller made (not for RAW chunks, whose payload it is). */
+SKF_MUST enum skf_err skf_skd_admit(const struct skf_skd *skd, const uint64_t *i, const uint8_t *const *payload, unsigned n,
+                                    struct skf_why *why);
 SKF_MUST enum skf_err skf_skd_make(const struct skf_skd *skd, uint64_t i, const uint8_t *payload,
                                    const struct skf_source *source, struct skf_delta_scratch *s, uint8_t *out,
                                    struct skf_why *why);
-SKF_MUST enum skf_err skf_skd_check(const struct skf_skd *skd, const uint64_t *i, const uint8_t *const *result, unsigned n,
-                                    struct skf_why *why);
+SKF_MUST enum skf_err skf_skd_check(const struct skf_skd *skd, uint64_t i, const uint8_t *result, struct skf_why *why);
+SKF_MUST enum skf_err skf_skd_judge(const struct skf_skd *skd, uint64_t i, const uint8_t digest[SKF_DIGEST], struct skf_why *why);
 
 #endif

@@ -69,13 +69,15 @@ struct hashing {
     const struct skf_source *src;
     struct skf_cut *cut;
     const struct skf_progress *progress;
+    uint64_t each; /* chunks a step */
     atomic_uint_fast64_t done;
 };
 
-struct hash_two {
+/* Chunks that are hashed at once: as many as that is best with, fewer where every thread is to have some. */
+struct hash_some {
     const struct hashing *h;
     struct skf_chunk *chunk;
-    unsigned n; /* 1 or 2 chunks */
+    unsigned n;
 };
 
 static enum skf_err hash_copy(const struct skf_source *src, struct skf_chunk *c, struct skf_why *why)
@@ -92,35 +94,35 @@ static enum skf_err hash_copy(const struct skf_source *src, struct skf_chunk *c,
 
 static enum skf_err hash_chunks(void *ctx, struct skf_why *why)
 {
-    const struct hash_two *two = ctx;
-    const struct skf_source *src = two->h->src;
-    struct skf_chunk *c = two->chunk;
-    const uint8_t *p[2] = {NULL, NULL};
-    uint64_t n[2] = {0, 0};
-    for (unsigned k = 0; k < two->n; k++)
-        SKF_TRY(src->span(src->ctx, c[k].offset, &p[k], &n[k]));
-    if (two->n == 2 && n[0] >= c[0].length && n[1] >= c[1].length) {
-        skf_sha256_pair(p[0], c[0].length, c[0].digest, p[1], c[1].length, c[1].digest);
-        return SKF_OK;
-    }
-    for (unsigned k = 0; k < two->n; k++) {
-        if (n[k] >= c[k].length)
-            skf_sha256(p[k], c[k].length, c[k].digest);
+    const struct hash_some *some = ctx;
+    const struct skf_source *src = some->h->src;
+    struct skf_message m[SKF_SHA256_MANY] = {{0}};
+    unsigned whole = 0;
+    for (unsigned k = 0; k < some->n; k++) {
+        struct skf_chunk *c = &some->chunk[k];
+        const uint8_t *p;
+        uint64_t n;
+        SKF_TRY(src->span(src->ctx, c->offset, &p, &n));
+        if (n >= c->length)
+            m[whole++] = (struct skf_message){p, c->length, c->digest};
         else
-            SKF_TRY(hash_copy(src, &c[k], why)); /* it lies in pieces */
+            SKF_TRY(hash_copy(src, c, why)); /* it lies in pieces */
     }
+    skf_sha256_many(m, whole);
     return SKF_OK;
 }
 
 static enum skf_err hash_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
     struct hashing *h = ctx;
-    struct hash_two two = {h, &h->cut->chunks[2 * i], 2 * i + 1 < h->cut->n ? 2 : 1};
-    uint64_t begun = skf_now_ns(), bytes = two.chunk[0].length + (two.n == 2 ? two.chunk[1].length : 0);
+    uint64_t first = i * h->each, begun = skf_now_ns(), bytes = 0;
+    struct hash_some some = {h, &h->cut->chunks[first], (unsigned)SKF_MIN(h->each, h->cut->n - first)};
     (void)worker;
     if (is_cancelled(h->progress))
         return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
-    SKF_TRY(skf_map_guard(hash_chunks, &two, why));
+    SKF_TRY(skf_map_guard(hash_chunks, &some, why));
+    for (unsigned k = 0; k < some.n; k++)
+        bytes += some.chunk[k].length;
     skf_progress_rest(h->progress, begun);
     skf_progress_tell(h->progress, atomic_fetch_add(&h->done, bytes) + bytes, h->cut->size);
     return SKF_OK;
@@ -136,7 +138,9 @@ enum skf_err skf_cut_make(const struct skf_model *m, unsigned jobs, const struct
         return skf_fail(why, e, "no memory for the chunk table");
     }
     struct hashing h = {.src = skf_model_source(m), .cut = cut, .progress = progress};
-    e = skf_par_for(jobs, (cut->n + 1) / 2, hash_step, &h, why);
+    uint64_t share = cut->n / (4 * (uint64_t)(jobs ? jobs : skf_cpu_count()));
+    h.each = SKF_MAX(SKF_MIN(share, (uint64_t)skf_sha256_lanes()), 2u);
+    e = skf_par_for(jobs, (cut->n + h.each - 1) / h.each, hash_step, &h, why);
     if (e != SKF_OK) {
         skf_cut_free(cut);
         return e;

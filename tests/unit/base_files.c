@@ -1,4 +1,4 @@
-/* base/: two digests at once, drafts that are found again and swept, maps that are cut short, work that rests. */
+/* base/: drafts that are found again and swept, maps that are cut short, work that rests. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,31 +24,6 @@ static const char *at(const char *name)
     char *p = paths[k++ % 4];
     (void)snprintf(p, sizeof paths[0], "%s/%s", dir, name);
     return p;
-}
-
-static void test_pair_equals_one_by_one(void **state)
-{
-    static const size_t sizes[] = {0, 1, 55, 56, 63, 64, 65, 119, 120, 128, 1000, 4096, 70001};
-    uint8_t *p = malloc(70001), *q = malloc(70001), a[SKF_DIGEST], b[SKF_DIGEST], c[SKF_DIGEST], d[SKF_DIGEST];
-    assert_true(p && q);
-    for (size_t i = 0; i < 70001; i++) {
-        p[i] = (uint8_t)(i * 7 + (i >> 8));
-        q[i] = (uint8_t)(i * 13 + (i >> 7) + 1);
-    }
-    for (size_t i = 0; i < SKF_COUNT(sizes); i++) {
-        for (size_t k = 0; k < SKF_COUNT(sizes); k++) {
-            skf_sha256(p, sizes[i], a);
-            skf_sha256(q, sizes[k], b);
-            skf_sha256_pair(p, sizes[i], c, q, sizes[k], d);
-            assert_memory_equal(a, c, SKF_DIGEST);
-            assert_memory_equal(b, d, SKF_DIGEST);
-        }
-    }
-    skf_sha256_pair(NULL, 0, c, q, 64, d); /* as skf_sha256 takes it */
-    skf_sha256(NULL, 0, a);
-    assert_memory_equal(a, c, SKF_DIGEST);
-    free(p);
-    free(q);
 }
 
 static void test_draft_is_found_again(void **state)
@@ -292,7 +267,7 @@ static int teardown(void **state) { return rmdir(dir); }
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pair_equals_one_by_one),   cmocka_unit_test(test_draft_is_found_again),
+        cmocka_unit_test(test_draft_is_found_again),
         cmocka_unit_test(test_draft_is_no_trap),         cmocka_unit_test(test_sweep_spares_the_living),
         cmocka_unit_test(test_holes),
         cmocka_unit_test(test_map_cut_short_is_an_error), cmocka_unit_test(test_rest_is_as_long_as_asked),
