@@ -110,11 +110,11 @@ check(j.get("bytes") == os.path.getsize(at("13.skd")) and j["parts_bytes"] == os
 r = run("apply", PUBLISHED, at("13.skd"), "-o", at("out"))
 check(r.returncode == 0 and read(at("out")) == bytes(data), "the composed delta makes the last version of the first", r.stderr)
 before = read(at("13.skd"))
-for what, status, args in (("out of order", 1, (PUBLISHED, at("23.skd"), at("12.skd"))), ("another base", 1, (merged, at("12.skd"))),
+for what, status, args in (("out of order", 1, (PUBLISHED, at("23.skd"), at("12.skd"))), ("another base", 1, (merged, at("12.skd"), at("23.skd"))),
                            ("a file that is no delta", 1, (PUBLISHED, at("12.skd"), merged)), ("no delta at all", 2, (PUBLISHED,))):
     r = run("compose", *args, "-o", at("13.skd"))
     check(r.returncode == status and len(r.stderr.strip().splitlines()) == 1 and read(at("13.skd")) == before, f"compose: {what} is refused", r.stderr)
-r = run("compose", PUBLISHED, at("12.skd"), "-o", at("12.skd"))
+r = run("compose", PUBLISHED, at("12.skd"), at("23.skd"), "-o", at("12.skd"))
 check(r.returncode == 2 and os.path.getsize(at("12.skd")) > 0, "compose: an input is not overwritten", r.stderr)
 check(not [f for f in os.listdir(TMP) if f.endswith(".part")], "compose leaves nothing beside its output", os.listdir(TMP))
 done()
