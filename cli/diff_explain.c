@@ -15,6 +15,7 @@ struct row {
 struct skf_explain {
     struct row *rows; /* in order of the result; what lies between tensors has rows of its own */
     size_t n, at;
+    uint32_t sides;       /* below this they are counted */
     uint64_t index, sent; /* bytes of head and index, and of all payloads */
 };
 
@@ -55,10 +56,11 @@ static void take_chunk(struct skf_explain *t, const struct skf_skd *skd, const s
     r->bytes += c->result_length;
     r->payload += c->payload_length;
     r->chunks[c->coding]++;
-    if (c->side != SKF_NO_SIDE) {
+    if (c->side != SKF_NO_SIDE && t->sides <= c->side) { /* the first of its chunks */
         struct skf_skd_side s;
         skf_skd_side(skd, c->side, &s);
-        r->side = s.payload_length;
+        r->side += s.payload_length;
+        t->sides = c->side + 1;
     }
 }
 
