@@ -86,4 +86,17 @@ __attribute__((target("bmi,bmi2,popcnt,avx512vbmi2"))) void skf_ordered_vbmi2(co
         _mm256_storeu_si256((__m256i *)(void *)(o->neu + at), sum);
     }
 }
+
+__attribute__((target("bmi,bmi2,popcnt,avx512vbmi2"))) void skf_order_diffs_vbmi2(const struct skf_ordered *o, uint32_t n, int8_t *d)
+{
+    for (uint32_t i = 0; i < n; i++, d += BLOCKS_ORDERED) {
+        const size_t at = (size_t)(o->same ? o->same[i] : i) * o->stride;
+        const struct sizes s = sizes_of(o->old + at);
+        __m256i was = _mm256_loadu_si256((const __m256i *)(const void *)(o->old + at));
+        __m256i by = _mm256_sub_epi8(_mm256_loadu_si256((const __m256i *)(const void *)(o->neu + at)), was);
+        _mm256_storeu_si256((__m256i *)(void *)d, _mm256_maskz_compress_epi8(s.small, by));
+        _mm256_storeu_si256((__m256i *)(void *)(d + s.n), _mm256_maskz_compress_epi8(s.middling, by));
+        _mm256_storeu_si256((__m256i *)(void *)(d + s.n2), _mm256_maskz_compress_epi8(s.large, by));
+    }
+}
 #endif

@@ -116,11 +116,15 @@ static enum skf_err same_diffs(struct skf_work *w, const struct skf_blocks *b, c
 {
     const struct skf_codes *f = p->f;
     int8_t was[BLOCKS_CODES], is[BLOCKS_CODES];
-    SKF_TRY(skf_area_need(&w->ref, (size_t)p->n_same * f->unit));
+    SKF_TRY(skf_area_need(&w->ref, (size_t)p->n_same * f->unit + BLOCKS_ORDERED));
     int8_t *d = (int8_t *)w->ref.p;
     uint32_t have = UINT32_MAX;
     bool is_equal = false;
-    uint8_t order[BLOCKS_ORDERED];
+    if (p->units == 1 && is_ordered(f)) {
+        const struct skf_ordered o = {b->old + f->low.at, b->neu + f->low.at, b->bytes, p->same};
+        skf_order_diffs(w->isa, &o, p->n_same, d);
+        return SKF_OK;
+    }
     for (uint32_t k = 0; k < p->n_same; k++, d += f->unit) {
         uint32_t u = p->same ? p->same[k] : k, i = u / p->units, at = u % p->units * f->unit;
         if (i != have) {
@@ -133,14 +137,8 @@ static enum skf_err same_diffs(struct skf_work *w, const struct skf_blocks *b, c
             }
         }
         memset(d, 0, f->unit);
-        if (is_equal)
-            continue;
-        if (is_ordered(f))
-            skf_order((const uint8_t *)was + at, order);
-        for (unsigned e = 0; e < f->unit; e++) {
-            unsigned x = at + (is_ordered(f) ? order[e] : e);
-            d[e] = skf_code_wrap(f, is[x] - was[x]);
-        }
+        for (unsigned e = 0; !is_equal && e < f->unit; e++)
+            d[e] = skf_code_wrap(f, is[at + e] - was[at + e]);
     }
     return SKF_OK;
 }

@@ -99,3 +99,29 @@ skf_ordered_fn *skf_ordered_pick(enum skf_isa isa)
 #endif
     return skf_ordered_ref;
 }
+
+void skf_order_diffs_ref(const struct skf_ordered *o, uint32_t n, int8_t *d)
+{
+    uint8_t order[BLOCKS_ORDERED];
+    for (uint32_t i = 0; i < n; i++, d += BLOCKS_ORDERED) {
+        const size_t at = (size_t)(o->same ? o->same[i] : i) * o->stride;
+        const uint8_t *was = o->old + at, *is = o->neu + at;
+        memset(d, 0, BLOCKS_ORDERED);
+        if (memcmp(was, is, BLOCKS_ORDERED) == 0)
+            continue;
+        skf_order(was, order);
+        for (unsigned e = 0; e < BLOCKS_ORDERED; e++)
+            d[e] = (int8_t)(is[order[e]] - was[order[e]]);
+    }
+}
+
+void skf_order_diffs(enum skf_isa isa, const struct skf_ordered *o, uint32_t n, int8_t *d)
+{
+#if defined __x86_64__
+    if ((isa == SKF_ISA_AVX512 || isa == SKF_ISA_AMX) && __builtin_cpu_supports("avx512vbmi2")) {
+        skf_order_diffs_vbmi2(o, n, d);
+        return;
+    }
+#endif
+    skf_order_diffs_ref(o, n, d);
+}

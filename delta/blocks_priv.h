@@ -141,6 +141,10 @@ struct skf_ordered {
 typedef void skf_ordered_fn(const struct skf_ordered *o, const struct skf_changes *c);
 skf_ordered_fn skf_ordered_ref, skf_ordered_avx512, skf_ordered_vbmi2;
 skf_ordered_fn *skf_ordered_pick(enum skf_isa isa);
+/* The other way round: differences of n blocks' codes in their order; room for BLOCKS_ORDERED more. */
+void skf_order_diffs(enum skf_isa isa, const struct skf_ordered *o, uint32_t n, int8_t *d);
+void skf_order_diffs_ref(const struct skf_ordered *o, uint32_t n, int8_t *d);
+void skf_order_diffs_vbmi2(const struct skf_ordered *o, uint32_t n, int8_t *d);
 
 #define BLOCKS_BASE_MAX 4096 /* of contexts, either way */
 

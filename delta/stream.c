@@ -167,61 +167,71 @@ static void make_masks(struct masks *t, unsigned group)
 }
 
 /* Which of eight differences are not 0. */
-static inline unsigned not_zero(const int8_t *d)
+static inline uint32_t not_zero(uint64_t x)
 {
-    uint64_t x = skf_le64((const uint8_t *)d);
     x |= (x & 0x7f7f7f7f7f7f7f7fu) + 0x7f7f7f7f7f7f7f7fu;
-    return (unsigned)((x & 0x8080808080808080u) * 0x0002040810204081u >> 56);
+    return (uint32_t)((x & 0x8080808080808080u) * 0x0002040810204081u >> 56);
 }
 
-/* Symbols of the masks of a unit's groups, and which of these are not 0; groups of four or eight. */
-static unsigned masks_of(const struct masks *t, const int8_t *d, unsigned unit, unsigned group, uint8_t *mask)
+/* The same of each unit. Returns how many are not 0 in all. */
+static uint32_t find_set(const struct skf_few *s, const int8_t *d, uint32_t *mask)
 {
-    unsigned set = 0;
-    for (unsigned g = 0; g < unit / group; g++) {
-        unsigned m = 0;
-        if (group == 8)
-            m = not_zero(d + g * 8);
-        for (unsigned e = 0; group != 8 && e < group; e++)
-            m |= (unsigned)(d[g * group + e] != 0) << e;
-        mask[g] = t->symbol[m];
-        set |= (unsigned)(m != 0) << g;
+    const uint8_t *p = (const uint8_t *)d;
+    uint32_t set = 0;
+    for (uint32_t i = 0; i < s->n; i++) {
+        uint32_t m = 0;
+        unsigned e = 0;
+        for (; e + 8 <= s->unit; e += 8, p += 8) {
+            const uint64_t x = skf_le64(p);
+            if (x)
+                m |= not_zero(x) << e;
+        }
+        for (; e < s->unit; e++, p++)
+            m |= (uint32_t)(*p != 0) << e;
+        mask[i] = m;
+        for (; m; m &= m - 1)
+            set++;
     }
     return set;
 }
 
 /* In w->sym: masks of fours of all units, or of eights that are not 0; contexts in w->symkey; for eights in w->mask which of
  * each unit's these are. Returns how many. */
-static uint32_t put_masks(struct skf_work *w, const struct skf_few *s, const int8_t *d, unsigned group)
+static uint32_t put_masks(struct skf_work *w, const struct skf_few *s, const uint32_t *mask, unsigned group)
 {
     struct masks t;
     make_masks(&t, group);
-    uint8_t *sym = w->sym.p, *key = w->symkey.p, mask[8];
+    uint8_t *sym = w->sym.p, *key = w->symkey.p;
+    const unsigned each = s->unit / group;
     uint32_t n = 0;
-    for (uint32_t i = 0; i < s->n; i++, d += s->unit) {
-        unsigned set = masks_of(&t, d, s->unit, group, mask);
-        w->mask.p[i] = (uint8_t)set;
-        for (unsigned g = 0; g < s->unit / group; g++) {
-            sym[n] = mask[g];
-            key[n] = s->key[i];
-            n += group == 4 || mask[g];
+    for (uint32_t i = 0; i < s->n; i++) {
+        uint32_t m = mask[i];
+        unsigned set = 0;
+        if (group == 4) {
+            for (unsigned g = 0; g < each; g++, m >>= 4)
+                sym[n + g] = m & 15;
+            memset(key + n, s->key[i], each);
+            n += each;
+            continue;
         }
+        for (unsigned g = 0; m; g++, m >>= 8) {
+            const bool has = m & 255;
+            sym[n] = t.symbol[m & 255];
+            key[n] = s->key[i];
+            set |= (unsigned)has << g;
+            n += has;
+        }
+        w->mask.p[i] = (uint8_t)set;
     }
     return n;
 }
 
-static SKF_LOOPS uint32_t count_set(const int8_t *d, uint32_t n)
-{
-    uint32_t set = 0;
-    for (uint32_t i = 0; i < n; i++)
-        set += d[i] != 0;
-    return set;
-}
-
-static enum skf_err choose(struct skf_work *w, const struct skf_few *s, const int8_t *d, unsigned *mode)
+/* *n: masks that stand in w already, for a mode that has masks; 0 where they do not. */
+static enum skf_err choose(struct skf_work *w, const struct skf_few *s, const uint32_t *mask, uint32_t set, unsigned *mode, uint32_t *n)
 {
     double four, eight, top;
-    uint32_t all = s->n * s->unit, set = count_set(d, all);
+    const uint32_t all = s->n * s->unit;
+    *n = 0;
     *mode = set == 0 ? SKF_FEW_ZERO : SKF_FEW_DENSE;
     if (set == 0 || s->unit % 4 || set > all / 100 * FOURS_PERCENT)
         return SKF_OK;
@@ -231,42 +241,54 @@ static enum skf_err choose(struct skf_work *w, const struct skf_few *s, const in
     *mode = SKF_FEW_EIGHTS;
     if (set <= all / 100 * SURE_PERCENT)
         return SKF_OK;
-    uint32_t n = put_masks(w, s, d, 4);
-    SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, &four));
-    n = put_masks(w, s, d, 8);
-    SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, &eight));
+    *n = put_masks(w, s, mask, 4);
+    SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->sym.p, w->symkey.p, *n}, &four));
+    *n = put_masks(w, s, mask, 8);
+    SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->sym.p, w->symkey.p, *n}, &eight));
     SKF_TRY(skf_syms_cost(w, &(struct skf_syms){w->mask.p, s->key, s->n}, &top));
-    if (four < (eight + top) * 0.90)
+    if (four < (eight + top) * 0.90) {
         *mode = SKF_FEW_FOURS;
+        *n = 0;
+    }
     return SKF_OK;
 }
 
-/* All differences (those that are not 0 only, but in dense mode) as symbols. The sign of a change depends on that of the one before it
- * in its row: error that is carried on makes them take turns. */
-static enum skf_err put_values(struct skf_work *w, const struct skf_few *s, const int8_t *d, bool is_all,
+/* All differences as symbols. */
+static enum skf_err put_all(struct skf_work *w, const struct skf_few *s, const int8_t *d, struct skf_buf *out)
+{
+    const uint32_t n = s->n * s->unit;
+    struct skf_bits_out raw;
+    SKF_TRY(skf_raw_begin(w, n, 1, &raw));
+    for (uint32_t i = 0; i < s->n; i++)
+        memset(w->symkey.p + (size_t)i * s->unit, s->key[i], s->unit);
+    for (uint32_t i = 0; i < n; i++)
+        w->sym.p[i] = skf_bucket_put(&raw, d[i]);
+    SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, out));
+    return skf_raw_put(w, &raw, out);
+}
+
+/* Those that are not 0. The sign of a change depends on that of the one before it in its row: error that is carried on makes them
+ * take turns. */
+static enum skf_err put_values(struct skf_work *w, const struct skf_few *s, const int8_t *d, const uint32_t *mask, uint32_t set,
                                struct skf_buf *out)
 {
     struct skf_bits_out raw;
-    bool is_down = false; /* the one before was negative */
+    int down = 0; /* -1 where the one before was negative */
     uint32_t n = 0, end = 0;
-    SKF_TRY(skf_raw_begin(w, s->n * s->unit, 1, &raw));
-    for (uint32_t i = 0; i < s->n; i++) {
-        uint32_t unit = s->same ? s->same[i] : i;
+    SKF_TRY(skf_raw_begin(w, set, 1, &raw));
+    for (uint32_t i = 0; i < s->n; i++, d += s->unit) {
+        if (!mask[i])
+            continue;
+        const uint32_t unit = s->same ? s->same[i] : i;
         if (unit >= end) {
             end = (unit / s->row + 1) * s->row;
-            is_down = false;
+            down = 0;
         }
-        for (unsigned e = 0; e < s->unit; e++, d++) {
-            if (!is_all && e % 8 == 0 && s->unit - e >= 8 && !skf_le64((const uint8_t *)d)) {
-                e += 7;
-                d += 7;
-                continue;
-            }
-            if (!*d && !is_all)
-                continue;
+        for (uint32_t m = mask[i]; m; m &= m - 1) {
+            const int v = d[__builtin_ctz(m)], x = (v ^ down) - down;
             w->symkey.p[n] = s->key[i];
-            w->sym.p[n++] = skf_bucket_put(&raw, is_down ? -*d : *d);
-            is_down = !is_all && *d < 0;
+            w->sym.p[n++] = x > -8 && x < 8 ? (uint8_t)(2 * x ^ x >> 31) : skf_bucket_put(&raw, x);
+            down = v >> 31;
         }
     }
     SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, out));
@@ -276,19 +298,23 @@ static enum skf_err put_values(struct skf_work *w, const struct skf_few *s, cons
 enum skf_err skf_few_put(struct skf_work *w, const struct skf_few *s, const int8_t *d, struct skf_buf *out)
 {
     unsigned mode;
-    size_t all = (size_t)s->n * s->unit;
+    uint32_t n;
+    const size_t all = (size_t)s->n * s->unit;
     SKF_TRY(skf_area_need(&w->mask, s->n));
-    SKF_TRY(skf_area_need(&w->sym, all));
-    SKF_TRY(skf_area_need(&w->symkey, all));
-    SKF_TRY(choose(w, s, d, &mode));
+    SKF_TRY(skf_area_need(&w->sym, all + 1));
+    SKF_TRY(skf_area_need(&w->symkey, all + 1));
+    SKF_TRY(skf_area_need(&w->part, s->n * sizeof(uint32_t)));
+    uint32_t *mask = (uint32_t *)(void *)w->part.p, set = find_set(s, d, mask);
+    SKF_TRY(choose(w, s, mask, set, &mode, &n));
     SKF_TRY(skf_buf_u8(out, (uint8_t)mode));
     if (mode == SKF_FEW_ZERO)
         return SKF_OK;
-    if (mode != SKF_FEW_DENSE) {
-        uint32_t n = put_masks(w, s, d, skf_few_group[mode]);
-        if (mode == SKF_FEW_EIGHTS)
-            SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->mask.p, s->key, s->n}, out));
-        SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, out));
-    }
-    return put_values(w, s, d, mode == SKF_FEW_DENSE, out);
+    if (mode == SKF_FEW_DENSE)
+        return put_all(w, s, d, out);
+    if (!n)
+        n = put_masks(w, s, mask, skf_few_group[mode]);
+    if (mode == SKF_FEW_EIGHTS)
+        SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->mask.p, s->key, s->n}, out));
+    SKF_TRY(skf_syms_put(w, &(struct skf_syms){w->sym.p, w->symkey.p, n}, out));
+    return put_values(w, s, d, mask, set, out);
 }

@@ -213,9 +213,20 @@ static void test_order(void **unused)
             e = b * STRIDE + order[at[i] % 32];
             assert_int_equal((uint8_t)(old[e] + d[i]), neu[0][e]);
         }
+        static int8_t diffs[2][BLOCKS * 32 + 32]; /* and back */
+        skf_order_diffs_ref(&want, BLOCKS, diffs[0]);
+        for (uint32_t i = 0; i < n; i++) {
+            assert_int_equal(diffs[0][at[i]], d[i]);
+            diffs[0][at[i]] = 0;
+        }
+        for (uint32_t i = 0; i < BLOCKS * 32; i++)
+            assert_int_equal(diffs[0][i], 0);
+        skf_order_diffs_ref(&want, BLOCKS, diffs[0]);
         for (size_t k = 0; k < SKF_COUNT(sets); k++) {
             if (!has_isa(sets[k]))
                 continue;
+            skf_order_diffs(sets[k], &want, BLOCKS, diffs[1]);
+            assert_memory_equal(diffs[0], diffs[1], BLOCKS * 32);
             memcpy(neu[1], old, BYTES);
             skf_ordered_pick(sets[k])(&got, &c);
             assert_memory_equal(neu[0], neu[1], BYTES);
