@@ -54,7 +54,7 @@ static enum skf_err layout_of(enum skf_type t, uint32_t rows, uint32_t cols, str
 
 /* ---- one block of a group ------------------------------------------------------------------------------------------------ */
 struct block {
-    uint8_t codes[VECTORS][VECTOR], background[SKF_SPARSE_ROWS];
+    uint8_t codes[VECTORS][VECTOR], background[VECTOR]; /* the latter for each place of a vector */
 };
 
 static uint8_t most_frequent(const uint8_t *codes)
@@ -86,13 +86,13 @@ static uint8_t block_codes(enum skf_type t, const uint8_t *p, uint8_t *codes)
 static void block_take(enum skf_type t, const uint8_t *p, uint32_t r, struct block *k, uint8_t *heads)
 {
     uint8_t codes[QBLOCK];
-    k->background[r] = block_codes(t, p, codes);
+    memset(&k->background[4 * r], block_codes(t, p, codes), 4);
     for (uint32_t v = 0; v < VECTORS; v++)
         memcpy(&k->codes[v][4 * r], codes + 4 * v, 4);
     memcpy(heads + 2 * r, p, 2);
     if (t == SKF_T_Q4_1) {
         memcpy(heads + 2 * (SKF_SPARSE_ROWS + r), p + 2, 2);
-        heads[4 * SKF_SPARSE_ROWS + r] = k->background[r];
+        heads[4 * SKF_SPARSE_ROWS + r] = k->background[4 * r];
     }
 }
 
@@ -120,16 +120,19 @@ static uint64_t even_mask(uint64_t mask)
 /* The codes of a vector that are not background, one behind the other; returns how many. */
 static uint32_t gather(const uint8_t *codes, const uint8_t *background, bool is_even, uint64_t *mask, uint8_t *out)
 {
+    const uint64_t sevens = 0x7f7f7f7f7f7f7f7f, weights = 0x0102040810204080;
+    uint64_t bits = 0;
     uint32_t n = 0;
-    *mask = 0;
-    for (uint32_t i = 0; i < VECTOR; i++)
-        *mask |= (uint64_t)(codes[i] != background[i / 4]) << i;
-    if (is_even)
-        *mask = even_mask(*mask);
-    for (uint32_t i = 0; i < VECTOR; i++) {
-        out[n] = codes[i]; /* the next one goes over it unless it counts */
-        n += *mask >> i & 1;
+    for (uint32_t i = 0; i < VECTOR; i += 8) { /* the top bit of each byte that is not zero, then those of eight bytes as eight bits */
+        uint64_t x = skf_le64(codes + i) ^ skf_le64(background + i);
+        x = (((x & sevens) + sevens) | x) & ~sevens;
+        bits |= (x >> 7) * weights >> 56 << i;
     }
+    if (is_even)
+        bits = even_mask(bits);
+    *mask = bits;
+    for (; bits; bits &= bits - 1)
+        out[n++] = codes[__builtin_ctzll(bits)];
     return n;
 }
 
