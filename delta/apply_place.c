@@ -287,7 +287,7 @@ static enum skf_err go_on(struct place *p, bool *is_over, struct skf_why *why)
 {
     const struct journal *j = &p->journal;
     const struct skf_skd_info *info = p->a.info;
-    uint64_t last, size;
+    uint64_t last = 0, size;
     bool is_whole, is_left = true;
     if (memcmp(j->delta, p->a.index_digest, SKF_DIGEST) != 0) {
         char hex[SKF_HEX];
