@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/digest.h"
 #include "cli/show.h"
+#include "model/folder.h"
 #include "model/model.h"
 
 enum { ARRAY_SHOWN = 16 };
@@ -149,7 +150,7 @@ enum skf_err skf_show_model(const char *path, bool with_root, const struct skf_p
     struct skf_model *m;
     struct skf_cut cut = {0};
     *out = NULL;
-    SKF_TRY(skf_model_open(path, &m, why));
+    SKF_TRY(is_folder(path) ? skf_model_open_folder(path, &m, why) : skf_model_open(path, &m, why));
     skf_json *o = skf_json_obj();
     enum skf_err e = o ? put_model(o, path, m) : SKF_ERR_NOMEM;
     if (e == SKF_OK && with_root)

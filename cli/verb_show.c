@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "cli/cli.h"
 #include "cli/show.h"
+#include "model/folder.h"
 
 enum { WIDE = 96 };
 
@@ -108,6 +109,11 @@ static enum skf_err show(const char *path, bool with_root, skf_json **o, struct 
     struct skf_map map = {0};
     struct skf_progress progress = skf_cli_progress("hashing");
     SKF_TRY(skf_cli_whole(path, why));
+    if (is_folder(path)) {
+        SKF_TRY(skf_show_model(path, with_root, &progress, o, why));
+        skf_cli_progress_end();
+        return SKF_OK;
+    }
     SKF_TRY(skf_map_open(path, &map, why));
     enum skf_err e;
     if (map.size >= 4 && memcmp(map.data, "SKD\x1a", 4) == 0)

@@ -125,6 +125,10 @@ os.mkdir(at("bare"))
 r = skiff("diff", old, at("bare"), "-o", at("e.skd"))
 check(r.returncode == 1 and "no files stand in this folder" in r.stderr, "an empty folder", r.stderr)
 
+r = skiff("show", new, "--json")
+shown = json.loads(r.stdout) if r.returncode == 0 else {}
+check({t["name"] for t in shown.get("tensors", [])} == {*v2, "/config.json", "/empty.txt", "/model.safetensors.index.json"}, "what a folder holds is shown", r.stderr)
+
 with open(at("d.skd"), "rb") as f:
     good = f.read()
 bad, dice = [], random.Random(4)
