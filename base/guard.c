@@ -40,7 +40,7 @@ enum skf_err skf_map_guard(enum skf_err (*fn)(void *ctx, struct skf_why *why), v
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     sigjmp_buf here, *const outer = inmost;
     (void)pthread_once(&once, install);
-    if (sigsetjmp(here, 0) != 0) {
+    if (sigsetjmp(here, 1) != 0) { /* with the mask, which ThreadSanitizer changes around handlers */
         char name[256];
         inmost = outer;
         if (!has_map_name(unread, name, sizeof name))
