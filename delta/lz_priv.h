@@ -21,9 +21,10 @@ SKF_MUST enum skf_err skf_lz_get(struct skf_area *model, const uint8_t *p, size_
 
 struct skf_lz_room { /* memory of one encoder, about 12 bytes for each byte of the piece */
     struct skf_area model, tree, heads, nodes, text;
+    const struct skf_progress *progress; /* asked now and then whether to go on; may be NULL */
 };
 void skf_lz_room_free(struct skf_lz_room *r); /* a zeroed one is fine */
-/* Appends the n bytes at p (1 to SKD_PACK_MAX). SKF_ERR_LIMIT when `out` has no room: not worth coding so. */
+/* Appends the n bytes at p (1 to SKD_PACK_MAX). SKF_ERR_LIMIT when `out` has no room: not worth coding so. SKF_ERR_CANCELLED. */
 SKF_MUST enum skf_err skf_lz_put(struct skf_lz_room *r, const uint8_t *p, size_t n, struct skf_buf *out);
 
 /* ---- what both sides share ------------------------------------------------------------------------------------------------ */

@@ -439,8 +439,11 @@ enum skf_err skf_lz_put(struct skf_lz_room *r, const uint8_t *p, size_t n, struc
     costs_init(&k->c);
     SKF_TRY(lz_finder_init(&k->find, r, p, (uint32_t)n));
     SKF_TRY(skf_buf_u8(out, (uint8_t)f));
-    while (k->at < k->n)
+    while (k->at < k->n) {
+        if (r->progress && is_cancelled(r->progress))
+            return SKF_ERR_CANCELLED;
         SKF_TRY(put_block(k));
+    }
     for (unsigned i = 0; i < 5; i++)
         SKF_TRY(shift(&k->o));
     return SKF_OK;

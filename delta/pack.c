@@ -59,33 +59,42 @@ enum skf_err build_plan_packs(struct build *b, unsigned *jobs, uint64_t *bytes)
     return SKF_OK;
 }
 
+/* The piece in w->out, where that is less than what its chunks take now; and undone again, as every coding. */
+static enum skf_err pack_piece(const struct build *b, const struct build_pack *p, struct build_packer *w)
+{
+    const uint8_t *neu;
+    size_t now = 0;
+    for (uint64_t i = p->first; i < p->first + p->chunks; i++)
+        now += b->chunks[i].payload_length + SKF_DIGEST;
+    now -= SKF_MIN(now, SKF_DIGEST + 16 + now / 128); /* about what its record takes; and less than a hundredth is not worth the receiver's time */
+    skf_buf_clear(&w->out);
+    w->out.limit = SKF_MIN(now, (size_t)SKF_SIDE_MAX);
+    w->room.progress = b->progress;
+    SKF_TRY(skf_area_view(b->neu_source, b->chunks[p->first].result_offset, p->bytes, &w->neu, &neu));
+    SKF_TRY(skf_lz_put(&w->room, neu, p->bytes, &w->out));
+    SKF_TRY(skf_area_need(&w->check, p->bytes));
+    enum skf_err e = skf_lz_get(&w->model, w->out.data, w->out.len, w->check.p, p->bytes);
+    if (e == SKF_ERR_NOMEM)
+        return e;
+    return e == SKF_OK && memcmp(w->check.p, neu, p->bytes) == 0 ? SKF_OK : SKF_ERR_INTERNAL;
+}
+
 enum skf_err build_pack_piece(struct build *b, unsigned worker, uint64_t k, struct skf_why *why)
 {
     struct build_pack *p = &b->packs[k];
     struct build_packer *w = &b->packer[worker];
-    const uint8_t *neu;
-    size_t now = 0;
-    if (is_cancelled(b->progress))
-        return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
-    for (uint64_t i = p->first; i < p->first + p->chunks; i++)
-        now += b->chunks[i].payload_length + SKF_DIGEST;
-    size_t record = SKF_DIGEST + 16; /* about */
-    now -= SKF_MIN(now, record + now / 128);
-    struct skf_buf out = SKF_BUF_INIT(SKF_MIN(now, (size_t)SKF_SIDE_MAX));
-    enum skf_err e = skf_area_view(b->neu_source, b->chunks[p->first].result_offset, p->bytes, &w->neu, &neu);
-    if (e == SKF_OK)
-        e = skf_lz_put(&w->room, neu, p->bytes, &out);
-    if (e == SKF_OK)
-        e = skf_area_need(&w->check, p->bytes);
-    if (e == SKF_OK && (skf_lz_get(&w->model, out.data, out.len, w->check.p, p->bytes) != SKF_OK || memcmp(w->check.p, neu, p->bytes) != 0))
-        e = SKF_ERR_INTERNAL;
-    if (e == SKF_OK) {
-        p->n = (uint32_t)out.len;
-        skf_sha256(out.data, out.len, p->digest);
-        e = build_spool_put(&b->spool, out.data, out.len, &p->spooled, why);
-    }
-    skf_buf_free(&out);
-    for (uint64_t i = p->first; p->n && i < p->first + p->chunks; i++) {
+    enum skf_err e = pack_piece(b, p, w);
+    skf_progress_tell(b->progress, atomic_fetch_add(&b->done, p->bytes) + p->bytes, b->neu_cut.size);
+    if (e == SKF_ERR_LIMIT)
+        return SKF_OK;
+    if (e == SKF_ERR_CANCELLED)
+        return skf_fail(why, e, "cancelled");
+    if (e != SKF_OK)
+        return skf_fail(why, e, "chunk %llu cannot be packed: %s", (unsigned long long)p->first, skf_err_name(e));
+    SKF_TRY(build_spool_put(&b->spool, w->out.data, w->out.len, &p->spooled, why));
+    p->n = (uint32_t)w->out.len;
+    skf_sha256(w->out.data, w->out.len, p->digest);
+    for (uint64_t i = p->first; i < p->first + p->chunks; i++) {
         struct skd_out_chunk *r = &b->chunks[i];
         skf_free(r->ranges);
         r->ranges = NULL;
@@ -94,14 +103,14 @@ enum skf_err build_pack_piece(struct build *b, unsigned worker, uint64_t k, stru
         r->payload_length = r->source_length = 0;
         r->source_offset = 0;
     }
-    skf_progress_tell(b->progress, atomic_fetch_add(&b->done, p->bytes) + p->bytes, b->neu_cut.size);
-    return e == SKF_OK || e == SKF_ERR_LIMIT ? SKF_OK : e == SKF_ERR_INTERNAL || e == SKF_ERR_NOMEM ? skf_fail(why, e, "chunk %llu cannot be packed: %s", (unsigned long long)p->first, skf_err_name(e)) : e;
+    return SKF_OK;
 }
 
 void build_free_packs(struct build *b)
 {
     for (unsigned i = 0; i < BUILD_PACKERS; i++) {
         skf_lz_room_free(&b->packer[i].room);
+        skf_buf_free(&b->packer[i].out);
         skf_area_free(&b->packer[i].neu);
         skf_area_free(&b->packer[i].model);
         skf_area_free(&b->packer[i].check);

@@ -132,6 +132,12 @@ static void test_flips(void **unused)
         assert_int_equal(skf_lz_put(&room, text, LEN, &small), SKF_ERR_LIMIT);
         skf_buf_free(&small);
     }
+    atomic_bool cancel = true;
+    const struct skf_progress stop = {.cancel = &cancel};
+    room.progress = &stop;
+    skf_buf_clear(&out);
+    assert_int_equal(skf_lz_put(&room, text, LEN, &out), SKF_ERR_CANCELLED);
+    room.progress = NULL;
     skf_buf_free(&out);
 }
 
