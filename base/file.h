@@ -27,6 +27,9 @@ bool has_map_name(const void *p, char *name, size_t cap);
 bool is_map_cut(const char *path, const struct skf_map *m);
 /* Bytes of the map that will be read soon: a hint. */
 void skf_map_soon(const struct skf_map *m, uint64_t off, uint64_t n);
+/* Part `i` of `n` of the map is not read any more, or hardly: what it took to have it at hand is given back, by this thread, where closing
+ * would do so for all of it. */
+void skf_map_done(const struct skf_map *m, unsigned i, unsigned n);
 static inline struct skf_source skf_map_source(const struct skf_map *m) { return skf_source_of(m->data, m->size); }
 
 /* Reads a small file whole (caller frees with skf_free; a NUL stands behind the last byte); SKF_ERR_LIMIT over `limit`. */

@@ -69,3 +69,10 @@ void skf_map_soon(const struct skf_map *m, uint64_t off, uint64_t n)
     if (mincore(p, page, &is_here) != 0 || !(is_here & 1))
         (void)madvise(p, end - from, MADV_WILLNEED);
 }
+
+void skf_map_done(const struct skf_map *m, unsigned i, unsigned n)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), each = (m->size / n + page - 1) / page * page;
+    if (m->data && i * each < m->size)
+        (void)madvise((void *)(uintptr_t)(m->data + i * each), SKF_MIN(each, m->size - i * each), MADV_DONTNEED);
+}

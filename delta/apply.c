@@ -347,12 +347,15 @@ static enum skf_err write_step(void *ctx, unsigned worker, uint64_t number, stru
     return SKF_OK;
 }
 
-/* What a thread had not enough of. */
+/* What a thread had not enough of; and its share of giving the maps back, which takes long enough to be shared. */
 static enum skf_err finish_step(void *ctx, unsigned worker, uint64_t i, struct skf_why *why)
 {
     struct apply *a = ctx;
     struct making m = {.a = a, .w = &a->workers[i]};
-    return guarded(a, check_rest, &m, why);
+    SKF_TRY(guarded(a, check_rest, &m, why));
+    skf_map_done(&a->old, (unsigned)i, a->jobs);
+    skf_map_done(&a->written, (unsigned)i, a->jobs);
+    return SKF_OK;
 }
 
 static enum skf_err write_chunks(struct apply *a, struct skf_why *why)
@@ -411,7 +414,8 @@ static enum skf_err apply_beside(struct apply *a, bool is_kept, struct skf_why *
         e = apply_name_failure(a, why);
     if (e != SKF_OK)
         return e;
-    skf_map_close(&a->old);
+    skf_map_close(&a->old); /* while the disk works */
+    skf_map_close(&a->written);
     struct skf_draft *d = a->draft;
     a->draft = NULL;
     return skf_draft_commit(d, why);

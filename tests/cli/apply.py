@@ -98,6 +98,8 @@ for _ in range(20):
     status, err = kill_after(full / 2, "apply", old, delta, "-o", out, "--share", "20", sig=signal.SIGINT)
     if status == 1:  # a signal may come before it is waited for, or when all is done
         break
+    if os.path.exists(out):
+        os.remove(out)
 check(status == 1 and len(err.strip().splitlines()) == 1 and "cancelled" in err and not os.path.exists(out), "Ctrl-C ends it with a line", status, err)
 check(left("out.gguf") == [] or "goes on with " + at(left("out.gguf")[0]) in err, "the line names what is left", err, left("out"))
 r = run("apply", old, delta, "-o", out)
@@ -106,6 +108,8 @@ for _ in range(20):
     status, err = kill_after(rng.uniform(0.02, 0.2), "diff", old, new, "-o", at("cut.skd"), "--share", "20", sig=signal.SIGINT)
     if status == 1:  # a signal may come before it is waited for, or when all is done
         break
+    if os.path.exists(out):
+        os.remove(out)
 check(status == 1 and left("cut.skd") == [], "an interrupted diff leaves nothing", status, err, left("cut"))
 for _ in range(3):
     kill_after(rng.uniform(0.05, 0.4), "diff", old, new, "-o", at("cut.skd"), "--share", "50")

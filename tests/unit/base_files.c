@@ -171,6 +171,28 @@ static void test_map_cut_short_is_an_error(void **state)
 }
 
 /* Names are told of what lies in a map, of more maps than are remembered the first, and of closed ones nothing. */
+/* What a map is done with can be read all the same. */
+static void test_done_is_a_hint(void **state)
+{
+    uint8_t *p = malloc(100000);
+    struct skf_map m;
+    assert_non_null(p);
+    for (size_t i = 0; i < 100000; i++)
+        p[i] = (uint8_t)(i * 31 + (i >> 9));
+    assert_int_equal(skf_file_write(at("done"), p, 100000, 0600, NULL), SKF_OK);
+    assert_int_equal(skf_map_open(at("done"), &m, NULL), SKF_OK);
+    for (unsigned n = 1; n < 40; n += 3) {
+        assert_memory_equal(m.data, p, 100000);
+        for (unsigned i = 0; i < n; i++)
+            skf_map_done(&m, i, n);
+    }
+    assert_memory_equal(m.data, p, 100000);
+    skf_map_close(&m);
+    skf_map_done(&m, 0, 1);
+    (void)unlink(at("done"));
+    free(p);
+}
+
 static void test_maps_have_names(void **state)
 {
     struct skf_map m[70];
@@ -272,7 +294,7 @@ int main(void)
         cmocka_unit_test(test_holes),
         cmocka_unit_test(test_map_cut_short_is_an_error), cmocka_unit_test(test_rest_is_as_long_as_asked),
         cmocka_unit_test(test_maps_have_names),          cmocka_unit_test(test_folders_last),
-        cmocka_unit_test(test_no_name_is_seen),
+        cmocka_unit_test(test_no_name_is_seen),          cmocka_unit_test(test_done_is_a_hint),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
