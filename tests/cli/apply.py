@@ -108,8 +108,8 @@ for _ in range(20):
     status, err = kill_after(rng.uniform(0.02, 0.2), "diff", old, new, "-o", at("cut.skd"), "--share", "20", sig=signal.SIGINT)
     if status == 1:  # a signal may come before it is waited for, or when all is done
         break
-    if os.path.exists(out):
-        os.remove(out)
+    if os.path.exists(at("cut.skd")):
+        os.remove(at("cut.skd"))
 check(status == 1 and left("cut.skd") == [], "an interrupted diff leaves nothing", status, err, left("cut"))
 for _ in range(3):
     kill_after(rng.uniform(0.05, 0.4), "diff", old, new, "-o", at("cut.skd"), "--share", "50")
