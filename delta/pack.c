@@ -1,6 +1,6 @@
 /*
  * Chunks that came out of zstd, packed anew in pieces of up to 4 MiB (lz_priv.h): what texts, programs and archives have in common from
- * chunk to chunk is said once.  Pieces are longer than a chunk only where the delta has no tensors, whose decoding on several threads takes
+ * chunk to chunk is said once.  Pieces are longer than a chunk only where the delta makes no tensors, whose decoding on several threads takes
  * the memory that a piece would.
  */
 #include <string.h>
@@ -24,7 +24,7 @@ static bool is_packable(const struct build *b, uint64_t i)
 static bool has_tensors(const struct build *b)
 {
     for (uint64_t i = 0; i < b->neu_cut.n; i++)
-        if (b->chunks[i].coding == SKF_CODE_INT || b->chunks[i].coding == SKF_CODE_ADAPTER)
+        if (b->tensor_of[i] != SKD_NO_TENSOR && b->chunks[i].coding != SKF_CODE_COPY)
             return true;
     return false;
 }
