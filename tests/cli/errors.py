@@ -56,7 +56,7 @@ offset = spot + 4 + 8 * dims + 4
 far = write(at("far.gguf"), good[:offset] + struct.pack("<Q", 1 << 40) + good[offset + 8:])
 refused("tensor offset past the end", run("run", "-m", far, "-p", "x"), "far.gguf", "output_norm")
 refused("a model that is not there", run("run", "-m", at("none.gguf"), "-p", "x"), "none.gguf", "no such file")
-refused("a folder as a model", run("show", TMP), TMP)
+refused("a folder as a model", run("run", "-m", TMP, "-p", "x"), TMP)
 os.mkfifo(at("pipe"), 0o600)
 refused("a named pipe as a model", run("show", at("pipe")), "pipe", "regular")
 refused("a named pipe as a key", run("sign", "--key", at("pipe"), old), "pipe", "regular")
