@@ -30,7 +30,9 @@ void skf_map_soon(const struct skf_map *m, uint64_t off, uint64_t n);
 /* Part `i` of `n` of the map is not read any more, or hardly: what it took to have it at hand is given back, by this thread, where closing
  * would do so for all of it. */
 void skf_map_done(const struct skf_map *m, unsigned i, unsigned n);
-static inline struct skf_source skf_map_source(const struct skf_map *m) { return skf_source_of(m->data, m->size); }
+struct skf_source skf_map_source(const struct skf_map *m);
+/* As skf_source's idle, of any mapping of a file that is only read. */
+void skf_map_idle(void *ctx, const uint8_t *p, uint64_t n);
 
 /* Reads a small file whole (caller frees with skf_free; a NUL stands behind the last byte); SKF_ERR_LIMIT over `limit`. */
 SKF_MUST enum skf_err skf_file_read(const char *path, size_t limit, uint8_t **data, size_t *len, struct skf_why *why);

@@ -128,3 +128,17 @@ void skf_map_close(struct skf_map *m)
     (void)munmap((void *)(uintptr_t)m->data, m->size);
     *m = (struct skf_map){NULL, 0};
 }
+
+struct skf_source skf_map_source(const struct skf_map *m)
+{
+    struct skf_source s = skf_source_of(m->data, m->size);
+    s.idle = skf_map_idle;
+    return s;
+}
+
+void skf_map_idle(void *ctx, const uint8_t *p, uint64_t n)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)p + page - 1) / page * page, to = ((uintptr_t)p + n) / page * page;
+    if (from < to)
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+}

@@ -12,7 +12,7 @@ static enum skf_err span_of_memory(void *ctx, uint64_t off, const uint8_t **p, u
 
 struct skf_source skf_source_of(const void *p, uint64_t n)
 {
-    return (struct skf_source){n, span_of_memory, (void *)(uintptr_t)p};
+    return (struct skf_source){n, span_of_memory, (void *)(uintptr_t)p, NULL};
 }
 
 enum skf_err skf_source_read(const struct skf_source *s, uint64_t off, void *to, uint64_t n)

@@ -14,6 +14,9 @@ struct skf_source {
      * object behind `ctx`. Thread-safe: any number of threads may ask at once. */
     enum skf_err (*span)(void *ctx, uint64_t off, const uint8_t **p, uint64_t *len);
     void *ctx;
+    /* These bytes, which span gave, will not be read soon: memory that holds them may be given back; they are still there when asked
+     * for. NULL where there is nothing to give back. */
+    void (*idle)(void *ctx, const uint8_t *p, uint64_t n);
 };
 
 /* The source is a view of p; p must outlive it. */

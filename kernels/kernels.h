@@ -7,10 +7,12 @@
  *  - Activations are quantized in blocks of 32: a = largest |x|; when a < 1e-30 the block is zero; otherwise d = a / 127 and
  *    q = x * (127 / a) rounded to the nearest, halves to even.  sum = the sum of q, s = d * sum.  (A block that holds an
  *    infinity or NaN has q = 0 and d = NaN.)
- *  - A row of Q8_0, Q4_0 or Q4_1 against such a token keeps one accumulator and goes over the blocks in order:
- *        acc = fma(dw * d, dot, acc);   Q4_1 then: acc = fma(m, s, acc)
- *    where dot is the exact integer dot product, dw the block's scale, m its minimum.  Nothing depends on which rows are
- *    computed together, so a layout may interleave rows as it likes.
+ *  - A row of blocks against such a token keeps one accumulator and goes over the runs of 32 elements in order:
+ *        acc = fma(dw * d, dot, acc);   with a minimum then: acc = fma(m, s, acc)
+ *    where dot is the exact integer dot product, dw the block's scale, m its minimum.  K-quants: dw = scale * step, m = -(min * step),
+ *    each one product of the block's half and the run's 6-bit number; Q6_K, whose steps stand for 16 elements: dw = scale,
+ *    dot = step * dot of the first 16 + step * dot of the others.  Nothing depends on which rows are computed together, so a
+ *    layout may interleave rows as it likes (lanes.h).
  *  - Every other sum of products or terms (F32, F16, BF16 weights, attention scores, sums of squares and of exponentials) has
  *    16 lanes: lane l takes the elements i with i mod 16 == l in order, acc[l] = fma(a, b, acc[l]) (or acc[l] + a), a tail
  *    padded with zeros; then l += l + 8, l + 4, l + 2, l + 1.
@@ -39,6 +41,7 @@ struct skf_weight {
     uint32_t n_seg;
     const struct skf_rows *seg;
     const struct skf_sparse *packed; /* the same matrix without its zeros, to be multiplied from instead; NULL: none */
+    const uint8_t *lanes; /* the same matrix as lanes.h lays it out, 64-byte aligned; NULL: rows alone. They are there in any case */
 };
 
 #define SKF_QBLOCK 32u
@@ -51,6 +54,7 @@ struct skf_acts {
     int8_t *q;      /* [n / 32][m][32] */
     float *d, *s;   /* [n / 32][m] */
     int32_t *sum;   /* [n / 32][m] */
+    int32_t *low;   /* [n / 32][m]: of the first 16 codes */
 };
 
 struct skf_ops {

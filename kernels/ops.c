@@ -2,6 +2,7 @@
  * Which tables this build has, and rows by number.
  */
 #include "kernels/kernels_priv.h"
+#include "kernels/lanes.h"
 
 const struct skf_ops *skf_ops_get(enum skf_isa isa)
 {
@@ -26,7 +27,7 @@ const struct skf_ops *skf_ops_get(enum skf_isa isa)
 
 bool is_ops_type(enum skf_type t)
 {
-    return t == SKF_T_F32 || t == SKF_T_F16 || t == SKF_T_BF16 || t == SKF_T_Q8_0 || t == SKF_T_Q4_0 || t == SKF_T_Q4_1;
+    return t == SKF_T_F32 || t == SKF_T_F16 || t == SKF_T_BF16 || is_lanes_type(t);
 }
 
 uint32_t skf_weight_seg(const struct skf_weight *w, uint32_t row)

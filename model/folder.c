@@ -216,7 +216,7 @@ enum skf_err skf_folder_open(const char *path, struct skf_folder **out, struct s
         f->parts[i].offset = at;
         at += f->parts[i].map.size;
     }
-    f->source = (struct skf_source){at, span, f};
+    f->source = (struct skf_source){at, span, f, NULL};
     *out = f;
     return SKF_OK;
 }

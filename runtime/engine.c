@@ -1,5 +1,6 @@
 /* Opening a model for generation, and its text (engine.h). */
 #include "runtime/engine_priv.h"
+#include "runtime/lanes_priv.h"
 
 #include "base/alloc.h"
 
@@ -59,6 +60,8 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
         return skf_fail(why, SKF_ERR_ARG, "at most %u sequences and 256 threads", SKF_SLOTS_MAX);
     SKF_TRY(skf_pool_open(threads, &e->pool, why));
     SKF_TRY(skf_llama_pack(e->llama, isa, threads, why));
+    if (!o->is_plain)
+        SKF_TRY(skf_llama_lanes(e->llama, skf_model_source(m), e->pool, why));
     if (open_lock(e) != SKF_OK)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a lock");
     return open_buffers(e, why);

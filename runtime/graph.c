@@ -85,8 +85,9 @@ static bool has_buffers(struct skf_graph *g)
     g->acts.d = floats(blocks, 1);
     g->acts.s = floats(blocks, 1);
     g->acts.sum = skf_aligned(64, blocks * sizeof *g->acts.sum);
+    g->acts.low = skf_aligned(64, blocks * sizeof *g->acts.low);
     return g->x && g->h && g->out && g->q && g->k && g->v && g->gate && g->up && g->scores && g->turns && g->freqs && g->acts.q &&
-           g->acts.d && g->acts.s && g->acts.sum;
+           g->acts.d && g->acts.s && g->acts.sum && g->acts.low;
 }
 
 enum skf_err skf_graph_open(const struct skf_llama *l, const struct skf_ops *ops, struct skf_pool *pool, uint32_t max_batch,
@@ -115,7 +116,7 @@ void skf_graph_close(struct skf_graph *g)
     if (!g)
         return;
     void *const all[] = {g->x, g->h, g->out,     g->q,      g->k,      g->v,      g->gate,     g->up,
-                         g->scores, g->turns, g->freqs, g->acts.q, g->acts.d, g->acts.s, g->acts.sum};
+                         g->scores, g->turns, g->freqs, g->acts.q, g->acts.d, g->acts.s, g->acts.sum, g->acts.low};
     for (size_t i = 0; i < SKF_COUNT(all); i++)
         skf_free(all[i]);
     skf_free(g);

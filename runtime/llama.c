@@ -218,5 +218,6 @@ void skf_llama_free(struct skf_llama *l)
     skf_free(l->norm);
     skf_free(l->rope_factors);
     skf_kept_free(l->kept);
+    skf_free(l->lanes);
     skf_free(l);
 }

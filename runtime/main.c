@@ -16,6 +16,7 @@ static const char help[] =
     "  --threads N      threads to compute on (one a processor)\n"
     "  --context N      tokens a conversation may have (the model's own, at most 4,096)\n"
     "  --slots N        generations at once (4)\n"
+    "  --repack on|off  whether quantized matrices are laid out for the kernels at the start (on): faster, but slower to start\n"
     "  --parent-death   end when the process that started this one ends\n"
     "  --help; --version alone prints the program's\n";
 
@@ -39,6 +40,7 @@ static bool is_number(const char *s, unsigned *out)
 /* 0 when the options are good, otherwise the exit status. */
 static int parse(int argc, char **argv, struct skf_worker_opts *o)
 {
+    const char *repack = "on";
     const struct {
         const char *name;
         const char **text;
@@ -47,7 +49,7 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
                 {"--store", &o->store, NULL},     {"--model", &o->model, NULL},
                 {"--version", &o->version, NULL}, {"--name", &o->name, NULL},
                 {"--threads", NULL, &o->engine.threads}, {"--context", NULL, &o->engine.context},
-                {"--slots", NULL, &o->engine.slots}};
+                {"--slots", NULL, &o->engine.slots}, {"--repack", &repack, NULL}};
     for (int i = 1; i < argc; i++) {
         size_t k = 0;
         if (strcmp(argv[i], "--parent-death") == 0) {
@@ -65,6 +67,9 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
         else if (!is_number(argv[i], opts[k].number))
             return usage("a number is expected");
     }
+    o->engine.is_plain = strcmp(repack, "off") == 0;
+    if (!o->engine.is_plain && strcmp(repack, "on") != 0)
+        return usage("--repack is on or off");
     if (!o->socket || !o->file == !o->store)
         return usage("--socket and one of --file and --store are needed");
     if (o->store && (!o->model || !o->version))

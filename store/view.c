@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/file.h"
 
 struct skf_view {
     struct skf_store *s;
@@ -132,7 +133,7 @@ static enum skf_err view_span(void *ctx, uint64_t off, const uint8_t **p, uint64
 
 struct skf_source skf_view_source(const struct skf_view *v)
 {
-    return (struct skf_source){v->v.size, view_span, (void *)(uintptr_t)v};
+    return (struct skf_source){v->v.size, view_span, (void *)(uintptr_t)v, skf_map_idle};
 }
 
 const void *skf_view_chunk(const struct skf_view *v, uint64_t i, uint32_t *n)

@@ -14,6 +14,9 @@
 #define SKF_KERNELS_BLOCK_BODY_PRIV_H
 
 #define SKF_TOKENS 64u /* tokens in one pass: their accumulators and codes stay in the first cache */
+
+#include "kernels/cpu/lanes_body_priv.h"
+
 #define SKF_HEADS  16u /* blocks whose scales are gathered ahead of use */
 
 /* Scales lie apart in memory, one a block and row; they are gathered by plain loads well before they are wanted as vectors. */
@@ -98,12 +101,16 @@ static void block_matmul(const struct skf_weight *w, const struct skf_acts *a, u
 {
     if (row0 >= row1)
         return;
-    if (w->type == SKF_T_Q4_1)
+    if (w->lanes)
+        lanes_matmul(w, a, row0, row1, y, ldy);
+    else if (w->type == SKF_T_Q4_1)
         block_rows(SKF_T_Q4_1, w, a, row0, row1, y, ldy);
     else if (w->type == SKF_T_Q4_0)
         block_rows(SKF_T_Q4_0, w, a, row0, row1, y, ldy);
     else if (w->type == SKF_T_Q8_0)
         block_rows(SKF_T_Q8_0, w, a, row0, row1, y, ldy);
+    else
+        lanes_matmul(w, a, row0, row1, y, ldy);
 }
 
 #endif

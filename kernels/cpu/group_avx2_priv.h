@@ -98,4 +98,30 @@ SKF_INLINE void g_store(float *y, uint32_t n, vf v)
     memcpy(y, t, n * sizeof *y);
 }
 
+/* ---- rows side by side (lanes_body_priv.h) */
+SKF_INLINE vi p_word(const uint8_t *p) { return _mm256_loadu_si256((const __m256i_u *)p); }
+SKF_INLINE vf p_half(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i_u *)p)); }
+SKF_INLINE vi p_signed(vi w) { return w; }
+/* 63 * 127 * 4 fits 16 bits, twice that does not */
+SKF_INLINE vi g_dot16(const vi *w, const int8_t *q, int32_t init)
+{
+    const vi one = _mm256_set1_epi16(1);
+    vi a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], broadcast4(q)), _mm256_maddubs_epi16(w[1], broadcast4(q + 4)));
+    vi b = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], broadcast4(q + 8)), _mm256_maddubs_epi16(w[3], broadcast4(q + 12)));
+    return _mm256_add_epi32(_mm256_add_epi32(_mm256_madd_epi16(a, one), _mm256_madd_epi16(b, one)), _mm256_set1_epi32(init));
+}
+SKF_INLINE vi g_dot5(const vi *w, const int8_t *q, int32_t init)
+{
+    return _mm256_add_epi32(g_dot16(w, q, init), g_dot16(w + 4, q + 16, 0));
+}
+SKF_INLINE vi g_all(int32_t x) { return _mm256_set1_epi32(x); }
+SKF_INLINE vi g_and(vi a, vi b) { return _mm256_and_si256(a, b); }
+SKF_INLINE vi g_or(vi a, vi b) { return _mm256_or_si256(a, b); }
+SKF_INLINE vi g_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
+SKF_INLINE vi g_mul32(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
+SKF_INLINE vi g_left(vi a, uint32_t n) { return _mm256_slli_epi32(a, (int)n); }
+SKF_INLINE vi g_right(vi a, uint32_t n) { return _mm256_srli_epi32(a, (int)n); }
+SKF_INLINE vi g_byte(vi a, uint32_t n) { return _mm256_srai_epi32(_mm256_slli_epi32(a, 24 - 8 * (int)n), 24); }
+SKF_INLINE vf g_neg(vf f) { return _mm256_xor_ps(f, _mm256_set1_ps(-0.0f)); }
+
 #endif

@@ -76,4 +76,32 @@ SKF_INLINE vf g_high(const uint32_t *h)
 }
 SKF_INLINE void g_store(float *y, uint32_t n, vf v) { _mm512_mask_storeu_ps(y, (__mmask16)((1u << n) - 1), v); }
 
+/* ---- rows side by side (lanes_body_priv.h) */
+SKF_INLINE vi p_word(const uint8_t *p) { return _mm512_loadu_si512(p); }
+SKF_INLINE vf p_half(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)p)); }
+SKF_INLINE vi p_signed(vi w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
+SKF_INLINE vi g_dot16(const vi *w, const int8_t *q, int32_t init)
+{
+    vi a = _mm512_set1_epi32(init), b = _mm512_setzero_si512();
+    SKF_UNROLL
+    for (int k = 0; k < 4; k += 2) {
+        int32_t x, y;
+        memcpy(&x, q + 4 * k, 4);
+        memcpy(&y, q + 4 * k + 4, 4);
+        a = _mm512_dpbusd_epi32(a, w[k], _mm512_set1_epi32(x));
+        b = _mm512_dpbusd_epi32(b, w[k + 1], _mm512_set1_epi32(y));
+    }
+    return _mm512_add_epi32(a, b);
+}
+SKF_INLINE vi g_dot5(const vi *w, const int8_t *q, int32_t init) { return g_dot4(w, q, init); }
+SKF_INLINE vi g_all(int32_t x) { return _mm512_set1_epi32(x); }
+SKF_INLINE vi g_and(vi a, vi b) { return _mm512_and_si512(a, b); }
+SKF_INLINE vi g_or(vi a, vi b) { return _mm512_or_si512(a, b); }
+SKF_INLINE vi g_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+SKF_INLINE vi g_mul32(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
+SKF_INLINE vi g_left(vi a, uint32_t n) { return _mm512_slli_epi32(a, n); }
+SKF_INLINE vi g_right(vi a, uint32_t n) { return _mm512_srli_epi32(a, n); }
+SKF_INLINE vi g_byte(vi a, uint32_t n) { return _mm512_srai_epi32(_mm512_slli_epi32(a, 24 - 8 * n), 24); }
+SKF_INLINE vf g_neg(vf f) { return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(f), _mm512_set1_epi32(INT32_MIN))); }
+
 #endif

@@ -76,4 +76,33 @@ SKF_INLINE void g_store(float *y, uint32_t n, vf v)
     memcpy(y, t, n * sizeof *y);
 }
 
+/* ---- rows side by side (lanes_body_priv.h) */
+SKF_INLINE vi p_word(const uint8_t *p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
+SKF_INLINE vf p_half(const uint8_t *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
+SKF_INLINE vi p_signed(vi w) { return w; }
+SKF_INLINE vi g_dot16(const vi *w, const int8_t *q, int32_t init)
+{
+    vi8 x = vld1q_s8(q);
+    vi a = vdupq_n_s32(init), b = vdupq_n_s32(0);
+    a = vdotq_laneq_s32(a, vreinterpretq_s8_s32(w[0]), x, 0);
+    b = vdotq_laneq_s32(b, vreinterpretq_s8_s32(w[1]), x, 1);
+    a = vdotq_laneq_s32(a, vreinterpretq_s8_s32(w[2]), x, 2);
+    b = vdotq_laneq_s32(b, vreinterpretq_s8_s32(w[3]), x, 3);
+    return vaddq_s32(a, b);
+}
+SKF_INLINE vi g_dot5(const vi *w, const int8_t *q, int32_t init) { return g_dot4(w, q, init); }
+SKF_INLINE vi g_all(int32_t x) { return vdupq_n_s32(x); }
+SKF_INLINE vi g_and(vi a, vi b) { return vandq_s32(a, b); }
+SKF_INLINE vi g_or(vi a, vi b) { return vorrq_s32(a, b); }
+SKF_INLINE vi g_add(vi a, vi b) { return vaddq_s32(a, b); }
+SKF_INLINE vi g_mul32(vi a, vi b) { return vmulq_s32(a, b); }
+/* by a number that need be no constant; negative goes right */
+SKF_INLINE vi g_left(vi a, uint32_t n) { return vshlq_s32(a, vdupq_n_s32((int32_t)n)); }
+SKF_INLINE vi g_right(vi a, uint32_t n)
+{
+    return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-(int32_t)n)));
+}
+SKF_INLINE vi g_byte(vi a, uint32_t n) { return vshrq_n_s32(vshlq_s32(a, vdupq_n_s32(24 - 8 * (int32_t)n)), 24); }
+SKF_INLINE vf g_neg(vf f) { return vnegq_f32(f); }
+
 #endif

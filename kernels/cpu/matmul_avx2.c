@@ -29,11 +29,11 @@ static void quantize(const float *x, uint32_t n, struct skf_acts *a, uint32_t t)
         for (int i = 0; i < 4; i++)
             c[i] = inv > 0.0f ? _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(inv)))
                               : _mm256_setzero_si256();
-        vi sum = _mm256_add_epi32(_mm256_add_epi32(c[0], c[1]), _mm256_add_epi32(c[2], c[3]));
         vi lo = _mm256_packs_epi32(c[0], c[1]), hi = _mm256_packs_epi32(c[2], c[3]);
         vi bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(lo, hi), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
         _mm256_storeu_si256((__m256i_u *)(a->q + at * SKF_QBLOCK), bytes);
-        a->sum[at] = reduce(sum, false);
+        a->low[at] = reduce(_mm256_add_epi32(c[0], c[1]), false);
+        a->sum[at] = a->low[at] + reduce(_mm256_add_epi32(c[2], c[3]), false);
         a->s[at] = inv > 0.0f ? a->d[at] * (float)a->sum[at] : a->d[at];
     }
 }

@@ -22,7 +22,8 @@ static void quantize(const float *x, uint32_t n, struct skf_acts *a, uint32_t t)
         int8_t *q = a->q + at * SKF_QBLOCK;
         _mm_storeu_si128((__m128i_u *)q, _mm512_cvtepi32_epi8(qu));
         _mm_storeu_si128((__m128i_u *)(q + 16), _mm512_cvtepi32_epi8(qv));
-        a->sum[at] = _mm512_reduce_add_epi32(_mm512_add_epi32(qu, qv));
+        a->low[at] = _mm512_reduce_add_epi32(qu);
+        a->sum[at] = a->low[at] + _mm512_reduce_add_epi32(qv);
         a->s[at] = inv > 0.0f ? a->d[at] * (float)a->sum[at] : a->d[at];
     }
 }

@@ -26,7 +26,7 @@ static void ref_quantize(const float *x, uint32_t n, struct skf_acts *a, uint32_
             memset(q, 0, SKF_QBLOCK);
             a->d[at] = is_finite ? 0.0f : skf_bits_float(0x7fc00000u);
             a->s[at] = a->d[at];
-            a->sum[at] = 0;
+            a->sum[at] = a->low[at] = 0;
             continue;
         }
         float inv = 127.0f / amax;
@@ -34,6 +34,8 @@ static void ref_quantize(const float *x, uint32_t n, struct skf_acts *a, uint32_
         for (uint32_t i = 0; i < SKF_QBLOCK; i++) {
             q[i] = (int8_t)rintf(x[i] * inv);
             sum += q[i];
+            if (i == SKF_QBLOCK / 2 - 1)
+                a->low[at] = sum;
         }
         a->d[at] = amax / 127.0f;
         a->s[at] = a->d[at] * (float)sum;
@@ -41,37 +43,96 @@ static void ref_quantize(const float *x, uint32_t n, struct skf_acts *a, uint32_
     }
 }
 
-/* One block: its scale, minimum (0 where the type has none) and the exact dot product of its codes with q. */
-static int32_t block_dot(enum skf_type type, const uint8_t *p, const int8_t *q, float *d, float *min)
+/* ---- blocks: runs of 32 codes under one scale --------------------------------------------------------------------------------------- */
+struct run {
+    float d, min;     /* dw and m of kernels.h */
+    int32_t step[2];  /* of the first and the last 16 codes; 1 where the type has none */
+    int32_t code[32];
+};
+
+/* 6-bit scale and minimum of run j in the 12 bytes of a K-quant. */
+static void k_steps(const uint8_t *p, uint32_t j, uint32_t *step, uint32_t *min)
 {
-    int32_t dot = 0;
-    *d = skf_f16_to_f32(skf_load16(p));
-    *min = 0.0f;
-    if (type == SKF_T_Q8_0) {
-        for (uint32_t i = 0; i < 32; i++)
-            dot += (int8_t)p[2 + i] * q[i];
-        return dot;
+    *step = j < 4 ? p[j] & 63u : (p[j + 4] & 15u) | (uint32_t)(p[j - 4] >> 6) << 4;
+    *min = j < 4 ? p[j + 4] & 63u : p[j + 4] >> 4 | (uint32_t)(p[j] >> 6) << 4;
+}
+
+/* Q4_K and Q5_K: nibbles 64 elements at a time, low ones first; the fifth bit of run j is bit j of a byte an element. */
+static void k_run(const uint8_t *p, uint32_t j, bool is_5, struct run *r)
+{
+    const uint8_t *codes = p + (is_5 ? 48 : 16) + j / 2 * 32, *high = p + 16;
+    uint32_t step, min;
+    k_steps(p + 4, j, &step, &min);
+    r->d = skf_f16_to_f32(skf_load16(p)) * (float)step;
+    r->min = -(skf_f16_to_f32(skf_load16(p + 2)) * (float)min);
+    for (uint32_t i = 0; i < 32; i++)
+        r->code[i] = (codes[i] >> 4 * (j % 2) & 15) + (is_5 ? (high[i] >> j & 1) << 4 : 0);
+}
+
+static void q6_k_run(const uint8_t *p, uint32_t j, struct run *r)
+{
+    const uint8_t *low = p + j / 4 * 64 + j % 2 * 32, *high = p + 128 + j / 4 * 32;
+    r->d = skf_f16_to_f32(skf_load16(p + 208));
+    for (uint32_t i = 0; i < 2; i++)
+        r->step[i] = (int8_t)p[192 + 2 * j + i];
+    for (uint32_t i = 0; i < 32; i++)
+        r->code[i] = ((low[i] >> j % 4 / 2 * 4 & 15) | (high[i] >> 2 * (j % 4) & 3) << 4) - 32;
+}
+
+/* Four bits, or five: the fifth of element i is bit i of the word before the nibbles. */
+static void nibble_run(const uint8_t *p, bool is_5, int32_t bias, struct run *r)
+{
+    uint32_t high = is_5 ? skf_load32(p) : 0;
+    const uint8_t *codes = p + (is_5 ? 4 : 0);
+    for (uint32_t i = 0; i < 32; i++)
+        r->code[i] = ((i < 16 ? codes[i] & 15 : codes[i - 16] >> 4) | (int32_t)(high >> i & 1) << 4) - bias;
+}
+
+/* Run j of a block. */
+static void block_run(enum skf_type type, const uint8_t *p, uint32_t j, struct run *r)
+{
+    bool has_min = type == SKF_T_Q4_1 || type == SKF_T_Q5_1;
+    r->step[0] = r->step[1] = 1;
+    r->min = 0.0f;
+    if (type == SKF_T_Q6_K) {
+        q6_k_run(p, j, r);
+        return;
     }
-    int32_t bias = type == SKF_T_Q4_0 ? 8 : 0;
-    const uint8_t *codes = p + (type == SKF_T_Q4_0 ? 2 : 4);
-    if (type == SKF_T_Q4_1)
-        *min = skf_f16_to_f32(skf_load16(p + 2));
-    for (uint32_t i = 0; i < 16; i++)
-        dot += ((codes[i] & 15) - bias) * q[i] + ((codes[i] >> 4) - bias) * q[i + 16];
-    return dot;
+    if (type == SKF_T_Q4_K || type == SKF_T_Q5_K) {
+        k_run(p, j, type == SKF_T_Q5_K, r);
+        return;
+    }
+    r->d = skf_f16_to_f32(skf_load16(p));
+    if (has_min)
+        r->min = skf_f16_to_f32(skf_load16(p + 2));
+    if (type == SKF_T_Q8_0)
+        for (uint32_t i = 0; i < 32; i++)
+            r->code[i] = (int8_t)p[2 + i];
+    else
+        nibble_run(p + (has_min ? 4 : 2), type == SKF_T_Q5_0 || type == SKF_T_Q5_1,
+                   type == SKF_T_Q4_0 ? 8 : type == SKF_T_Q5_0 ? 16 : 0, r);
+}
+
+static bool has_minimum(enum skf_type t)
+{
+    return t == SKF_T_Q4_1 || t == SKF_T_Q5_1 || t == SKF_T_Q4_K || t == SKF_T_Q5_K;
 }
 
 static float row_blocks(enum skf_type type, const uint8_t *p, const struct skf_acts *a, uint32_t t)
 {
-    uint32_t bytes = skf_type_info(type)->block_bytes;
+    const struct skf_type_info *info = skf_type_info(type);
     float acc = 0.0f;
-    for (uint32_t b = 0; b < a->n / SKF_QBLOCK; b++, p += bytes) {
-        size_t at = (size_t)b * a->m + t;
-        float d, min;
-        int32_t dot = block_dot(type, p, a->q + at * SKF_QBLOCK, &d, &min);
-        acc = fmaf(d * a->d[at], (float)dot, acc);
-        if (type == SKF_T_Q4_1)
-            acc = fmaf(min, a->s[at], acc);
+    for (uint32_t b = 0; b < a->n / SKF_QBLOCK; b++) {
+        size_t at = (size_t)b * a->m + t, runs = info->block / SKF_QBLOCK;
+        const int8_t *q = a->q + at * SKF_QBLOCK;
+        struct run r;
+        int32_t dot[2] = {0};
+        block_run(type, p + b / runs * info->block_bytes, (uint32_t)(b % runs), &r);
+        for (uint32_t i = 0; i < 32; i++)
+            dot[i / 16] += r.code[i] * q[i];
+        acc = fmaf(r.d * a->d[at], (float)(r.step[0] * dot[0] + r.step[1] * dot[1]), acc);
+        if (has_minimum(type))
+            acc = fmaf(r.min, a->s[at], acc);
     }
     return acc;
 }

@@ -129,7 +129,7 @@ static enum skf_err open_in_pieces(void)
     if (e != SKF_OK)
         return e;
     struct pieces p = {map.data, map.size, 50};
-    struct skf_source src = {map.size, span_of_pieces, &p};
+    struct skf_source src = {map.size, span_of_pieces, &p, NULL};
     struct skf_cut cut = {0};
     e = skf_model_open_source(&src, "pieces", &m, &why);
     if (e == SKF_OK)

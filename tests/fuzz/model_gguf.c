@@ -59,7 +59,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct skf_source whole = skf_source_of(data, size);
     struct pieces p = {data, size, 61};
-    struct skf_source pieces = {size, span_of_pieces, &p};
+    struct skf_source pieces = {size, span_of_pieces, &p, NULL};
     look_at(&whole);
     if (size)
         look_at(&pieces);

@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "kernels/kernels_priv.h"
+#include "kernels/lanes_priv.h"
 
 static uint64_t seed = 1;
 static uint32_t next(void) /* splitmix64 */
@@ -45,7 +46,8 @@ static int find_tables(void **state)
     return n_tables == 0;
 }
 
-static const enum skf_type types[] = {SKF_T_F32, SKF_T_F16, SKF_T_BF16, SKF_T_Q8_0, SKF_T_Q4_0, SKF_T_Q4_1};
+static const enum skf_type types[] = {SKF_T_F32,  SKF_T_F16,  SKF_T_BF16, SKF_T_Q8_0, SKF_T_Q4_0, SKF_T_Q4_1,
+                                      SKF_T_Q5_0, SKF_T_Q5_1, SKF_T_Q4_K, SKF_T_Q5_K, SKF_T_Q6_K};
 
 /* A matrix of random but finite weights, cut into segments that lie apart. */
 struct matrix {
@@ -63,19 +65,22 @@ static void random_row(enum skf_type t, uint8_t *p, uint32_t cols)
         uint8_t *q = p + (size_t)b * info->block_bytes;
         uint16_t h[2] = {skf_f32_to_f16(uniform() * 0.1f), skf_f32_to_f16(uniform() * 0.1f)};
         float f = uniform();
+        const struct skf_lanes_form *form = skf_lanes_form(t);
         if (t == SKF_T_F32)
             memcpy(q, &f, 4);
         else if (t == SKF_T_BF16)
             h[0] = skf_f32_to_bf16(f), memcpy(q, h, 2);
-        else
-            memcpy(q, h, t == SKF_T_Q4_1 ? 4 : 2);
+        else if (t == SKF_T_F16)
+            memcpy(q, h, 2);
+        for (uint32_t i = 0; form && i < form->halves; i++)
+            memcpy(q + form->half_at[i], h + i, 2);
     }
 }
 static void matrix_make(struct matrix *m, enum skf_type t, uint32_t rows, uint32_t cols, bool is_cut)
 {
     const struct skf_type_info *info = skf_type_info(t);
     memset(m, 0, sizeof *m);
-    m->w = (struct skf_weight){t, rows, cols, (uint64_t)cols / info->block * info->block_bytes, 0, m->seg, NULL};
+    m->w = (struct skf_weight){t, rows, cols, (uint64_t)cols / info->block * info->block_bytes, 0, m->seg, NULL, NULL};
     m->bytes = skf_alloc((size_t)rows * m->w.row_bytes + 64 * 7);
     assert_non_null(m->bytes);
     uint8_t *p = m->bytes;
@@ -97,7 +102,8 @@ static void acts_make(struct skf_acts *a, const struct skf_ops *ops, const float
     a->d = skf_calloc(blocks * m + 1, sizeof *a->d);
     a->s = skf_calloc(blocks * m + 1, sizeof *a->s);
     a->sum = skf_calloc(blocks * m + 1, sizeof *a->sum);
-    assert_true(a->q && a->d && a->s && a->sum);
+    a->low = skf_calloc(blocks * m + 1, sizeof *a->low);
+    assert_true(a->q && a->d && a->s && a->sum && a->low);
     if (n % SKF_QBLOCK == 0)
         for (uint32_t t = 0; t < m; t++)
             ops->quantize(x + (size_t)t * n, n, a, t);
@@ -108,6 +114,7 @@ static void acts_free(struct skf_acts *a)
     skf_free(a->d);
     skf_free(a->s);
     skf_free(a->sum);
+    skf_free(a->low);
 }
 
 static void test_quantize_is_close_and_the_same_everywhere(void **state)
@@ -138,40 +145,18 @@ static void test_quantize_is_close_and_the_same_everywhere(void **state)
         assert_memory_equal(a.d, ref.d, N / 32 * sizeof *a.d);
         assert_memory_equal(a.s, ref.s, N / 32 * sizeof *a.s);
         assert_memory_equal(a.sum, ref.sum, N / 32 * sizeof *a.sum);
+        assert_memory_equal(a.low, ref.low, N / 32 * sizeof *a.low);
         acts_free(&a);
     }
     acts_free(&ref);
 }
 
-/* One element of a row, by ggml's description of the formats. */
-static double weight_at(const struct skf_weight *w, const uint8_t *p, uint32_t i)
-{
-    const uint8_t *b = p + (size_t)(i / 32) * skf_type_info(w->type)->block_bytes;
-    uint32_t k = i % 32;
-    float f;
-    switch (w->type) {
-    case SKF_T_F32:
-        memcpy(&f, p + (size_t)4 * i, 4);
-        return f;
-    case SKF_T_F16:
-        return skf_f16_to_f32(skf_load16(p + (size_t)2 * i));
-    case SKF_T_BF16:
-        return skf_bf16_to_f32(skf_load16(p + (size_t)2 * i));
-    case SKF_T_Q8_0:
-        return (double)skf_f16_to_f32(skf_load16(b)) * (int8_t)b[2 + k];
-    case SKF_T_Q4_0:
-        return (double)skf_f16_to_f32(skf_load16(b)) * ((k < 16 ? b[2 + k] & 15 : b[2 + k - 16] >> 4) - 8);
-    default:
-        return (double)skf_f16_to_f32(skf_load16(b)) * (k < 16 ? b[4 + k] & 15 : b[4 + k - 16] >> 4) +
-               skf_f16_to_f32(skf_load16(b + 2));
-    }
-}
-
 static void test_reference_matmul_is_the_formula(void **state)
 {
-    enum { ROWS = 5, COLS = 96 };
+    enum { ROWS = 5, COLS = 512 };
     for (size_t k = 0; k < SKF_COUNT(types); k++) {
-        float x[2 * COLS], y[2 * ROWS];
+        static float x[2 * COLS], y[2 * ROWS], row[COLS];
+        bool is_blocks = skf_type_info(types[k])->block > 1;
         fill(x, 2 * COLS);
         struct matrix m;
         struct skf_acts a;
@@ -180,16 +165,18 @@ static void test_reference_matmul_is_the_formula(void **state)
         tables[0]->matmul(&m.w, &a, 0, ROWS, y, ROWS);
         for (uint32_t t = 0; t < 2; t++)
             for (uint32_t r = 0; r < ROWS; r++) {
-                const uint8_t *p = skf_weight_row(&m.w, r);
-                double want = 0, size = 0;
+                double want = 0, size = 0, most = 0;
+                assert_int_equal(skf_dequantize(types[k], skf_weight_row(&m.w, r), row, COLS), SKF_OK);
                 for (uint32_t i = 0; i < COLS; i++) {
                     size_t at = (size_t)(i / 32) * 2 + t;
-                    double v = skf_type_info(types[k])->block > 1 ? (double)a.d[at] * a.q[at * 32 + i % 32] : x[t * COLS + i];
-                    want += weight_at(&m.w, p, i) * v;
-                    size += fabs(weight_at(&m.w, p, i) * v);
+                    double v = is_blocks ? (double)a.d[at] * a.q[at * 32 + i % 32] : x[t * COLS + i];
+                    want += (double)row[i] * v;
+                    size += fabs(v);
+                    most = fmax(most, fabs((double)row[i]));
                 }
-                /* each of some 20 roundings is at most 2^-24 of what has been summed up by then */
-                assert_true(fabs(y[t * ROWS + r] - want) <= 2e-6 * size);
+                /* each of some 40 roundings is at most 2^-24 of what has been summed up by then; a code and its minimum are larger
+                 * than the weight they make */
+                assert_true(fabs(y[t * ROWS + r] - want) <= 4e-6 * size * most);
             }
         acts_free(&a);
         skf_free(m.bytes);
@@ -211,15 +198,27 @@ static void one_shape(enum skf_type type, uint32_t rows, uint32_t cols, uint32_t
         tables[0]->matmul(&w.w, &one, 0, rows, want + (size_t)t * rows, rows);
         acts_free(&one);
     }
-    for (size_t k = 0; k < n_tables; k++) {
+    uint64_t size = skf_lanes_size(&w.w);
+    uint8_t *laid = size ? skf_aligned(64, size) : NULL;
+    assert_true(is_lanes_type(type) == (laid != NULL));
+    if (laid) { /* by two, as threads would */
+        uint32_t groups = (rows + SKF_LANES - 1) / SKF_LANES;
+        memset(laid, 0xa5, size);
+        skf_lanes_lay(&w.w, groups / 2, groups, laid);
+        skf_lanes_lay(&w.w, 0, groups / 2, laid);
+    }
+    for (size_t k = 0; k < 2 * n_tables; k++) {
         uint32_t cut = next() % (rows + 1);
-        tables[k]->matmul(&w.w, &a, cut, rows, y, rows + 3); /* in two parts, as two threads would */
-        tables[k]->matmul(&w.w, &a, 0, cut, y, rows + 3);
+        const struct skf_ops *ops = tables[k / 2];
+        w.w.lanes = k % 2 ? laid : NULL;
+        ops->matmul(&w.w, &a, cut, rows, y, rows + 3); /* in two parts, as two threads would */
+        ops->matmul(&w.w, &a, 0, cut, y, rows + 3);
         for (uint32_t t = 0; t < m; t++)
             if (memcmp(y + (size_t)t * (rows + 3), want + (size_t)t * rows, rows * sizeof *y))
-                fail_msg("%s %s rows %u cols %u tokens %u: token %u differs from the reference", skf_isa_name(tables[k]->isa),
-                         skf_type_info(type)->name, rows, cols, m, t);
+                fail_msg("%s %s%s rows %u cols %u tokens %u: token %u differs from the reference", skf_isa_name(ops->isa),
+                         skf_type_info(type)->name, k % 2 ? " side by side" : "", rows, cols, m, t);
     }
+    skf_free(laid);
     acts_free(&a);
     skf_free(w.bytes);
     skf_free(x);
@@ -236,17 +235,19 @@ static void test_matmul_is_the_same_everywhere(void **state)
             for (size_t t = 0; t < SKF_COUNT(tokens); t++) {
                 bool is_blocks = skf_type_info(types[k])->block > 1;
                 size_t c = r + t;
-                one_shape(types[k], rows[r], is_blocks ? blocks[c % SKF_COUNT(blocks)] : floats[c % SKF_COUNT(floats)],
-                          tokens[t]);
+                uint32_t cols = is_blocks ? blocks[c % SKF_COUNT(blocks)] : floats[c % SKF_COUNT(floats)];
+                if (skf_type_info(types[k])->block > 32)
+                    cols = (uint32_t[]){256, 512, 768}[c % 3];
+                one_shape(types[k], rows[r], cols, tokens[t]);
             }
-    one_shape(SKF_T_Q4_1, 40, 1536, 3);
-    one_shape(SKF_T_Q8_0, 40, 1536, 3);
+    for (size_t k = 0; k < SKF_COUNT(types); k++) /* more blocks than are laid out at once */
+        one_shape(types[k], 40, 4608, 3);
 }
 
 /* Codes and activations at their ends: nothing may overflow on the way. */
 static void test_extreme_codes(void **state)
 {
-    enum { ROWS = 17, COLS = 64 };
+    enum { ROWS = 17, COLS = 256 };
     float x[COLS];
     for (int sign = -1; sign <= 1; sign += 2)
         for (size_t k = 3; k < SKF_COUNT(types); k++)
@@ -257,9 +258,11 @@ static void test_extreme_codes(void **state)
                 for (int i = 0; i < COLS; i++)
                     x[i] = (float)sign;
                 matrix_make(&m, types[k], ROWS, COLS, false);
-                uint32_t head = types[k] == SKF_T_Q4_1 ? 4 : 2, bytes = skf_type_info(types[k])->block_bytes;
-                for (uint32_t b = 0; b < ROWS * COLS / 32; b++)
-                    memset(m.bytes + b * bytes + head, (int[]){0x80, 0xff, 0x7f}[code], bytes - head);
+                uint32_t bytes = skf_type_info(types[k])->block_bytes;
+                const struct skf_lanes_form *f = skf_lanes_form(types[k]);
+                for (uint32_t b = 0; b < ROWS * COLS / f->block; b++)
+                    for (size_t i = 0; i < SKF_COUNT(f->run); i++)
+                        memset(m.bytes + b * bytes + f->run[i].at, (int[]){0x80, 0xff, 0x7f}[code], (size_t)4 * f->run[i].words);
                 acts_make(&a, tables[0], x, 1, COLS);
                 tables[0]->matmul(&m.w, &a, 0, ROWS, want, ROWS);
                 for (size_t j = 1; j < n_tables; j++) {

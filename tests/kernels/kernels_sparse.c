@@ -93,7 +93,7 @@ static void matrix_make(struct matrix *m, enum skf_type t, uint32_t rows, uint32
     const struct skf_type_info *info = skf_type_info(t);
     struct skf_why why = {{0}};
     memset(m, 0, sizeof *m);
-    m->w = (struct skf_weight){t, rows, cols, (uint64_t)cols / info->block * info->block_bytes, 1, &m->seg, NULL};
+    m->w = (struct skf_weight){t, rows, cols, (uint64_t)cols / info->block * info->block_bytes, 1, &m->seg, NULL, NULL};
     m->rows = skf_alloc(rows * m->w.row_bytes);
     assert_non_null(m->rows);
     m->seg = (struct skf_rows){m->rows, 0, rows};
@@ -133,7 +133,8 @@ static void tokens_make(struct tokens *k, uint32_t m, uint32_t n)
     k->a.d = skf_alloc(blocks * m * sizeof *k->a.d);
     k->a.s = skf_alloc(blocks * m * sizeof *k->a.s);
     k->a.sum = skf_alloc(blocks * m * sizeof *k->a.sum);
-    assert_true(k->a.q && k->a.d && k->a.s && k->a.sum);
+    k->a.low = skf_alloc(blocks * m * sizeof *k->a.low);
+    assert_true(k->a.q && k->a.d && k->a.s && k->a.sum && k->a.low);
     for (uint32_t t = 0; n % SKF_QBLOCK == 0 && t < m; t++)
         tables[0]->quantize(k->x + (size_t)t * n, n, &k->a, t);
 }
@@ -144,6 +145,7 @@ static void tokens_free(struct tokens *k)
     skf_free(k->a.d);
     skf_free(k->a.s);
     skf_free(k->a.sum);
+    skf_free(k->a.low);
 }
 
 /* Whether this table has code of its own for the packed form. */

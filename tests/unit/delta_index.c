@@ -106,7 +106,7 @@ static void test_receiver(void **unused)
             order[j] = t;
         }
         struct pieces at = {pair.old_bytes.data, pair.old_bytes.len, sizes[k]};
-        struct skf_source source = {at.size, span_of_pieces, &at};
+        struct skf_source source = {at.size, span_of_pieces, &at, NULL};
         decode_in_order(skd, &source, order);
     }
     skf_cut_free(&old);

@@ -67,7 +67,7 @@ static void cut_is(const uint64_t *lengths, size_t n)
     skf_model_close(m);
 
     struct pieces p = {buf.data, buf.len, 300001};
-    struct skf_source pieces = {buf.len, span_of_pieces, &p};
+    struct skf_source pieces = {buf.len, span_of_pieces, &p, NULL};
     assert_int_equal(skf_model_open_source(&pieces, "m", &m, NULL), SKF_OK);
     assert_int_equal(skf_cut_make(m, 2, NULL, &again, NULL), SKF_OK);
     assert_memory_equal(cut.root, again.root, SKF_DIGEST);

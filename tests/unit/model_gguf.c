@@ -137,7 +137,7 @@ static void reads_bytes_in_pieces(void **state)
     put_good(&buf);
     for (uint64_t piece = 1; piece < buf.len + 2; piece += 13) {
         struct pieces p = {buf.data, buf.len, piece};
-        struct skf_source src = {buf.len, span_of_pieces, &p};
+        struct skf_source src = {buf.len, span_of_pieces, &p, NULL};
         struct skf_gguf *g;
         assert_int_equal(skf_gguf_parse(&src, &g, NULL), SKF_OK);
         check_good(g);

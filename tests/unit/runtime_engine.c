@@ -21,16 +21,19 @@ struct opened {
     struct skf_model *m;
     struct skf_engine *e;
 };
-static void open_tiny(struct opened *o, const struct tiny *t, unsigned threads, unsigned slots)
+static void open_tiny_as(struct opened *o, const struct tiny *t, const struct skf_engine_opts *opts)
 {
     char path[256];
     struct skf_why why = {{0}};
     assert_int_equal(tiny_write(tiny_path(path, "engine"), t), SKF_OK);
     assert_int_equal(skf_model_open(path, &o->m, &why), SKF_OK);
     (void)unlink(path);
-    struct skf_engine_opts opts = {.threads = threads, .slots = slots};
-    if (skf_engine_open(o->m, &opts, &o->e, &why) != SKF_OK)
+    if (skf_engine_open(o->m, opts, &o->e, &why) != SKF_OK)
         fail_msg("%s", why.text);
+}
+static void open_tiny(struct opened *o, const struct tiny *t, unsigned threads, unsigned slots)
+{
+    open_tiny_as(o, t, &(struct skf_engine_opts){.threads = threads, .slots = slots});
 }
 static void close_tiny(struct opened *o)
 {
@@ -90,7 +93,7 @@ static void run_all(struct skf_engine *e)
         assert_int_equal(skf_engine_step(e, &is_busy, NULL), SKF_OK);
 }
 
-static const enum skf_type types[] = {SKF_T_F32, SKF_T_F16, SKF_T_BF16, SKF_T_Q8_0, SKF_T_Q4_0, SKF_T_Q4_1};
+static const enum skf_type types[] = {SKF_T_F32, SKF_T_F16, SKF_T_BF16, SKF_T_Q8_0, SKF_T_Q4_0, SKF_T_Q4_1, SKF_T_Q5_0, SKF_T_Q5_1};
 enum { N_IDS = 70 }; /* more than a portion */
 static void some_ids(int32_t *ids)
 {
@@ -114,7 +117,8 @@ static void test_same_numbers_everywhere(void **state)
                 setenv("SKF_CPU", isas[i], 1);
                 if (skf_isa_pick(&isa, NULL) != SKF_OK)
                     continue;
-                open_tiny(&o, &(struct tiny){.type = types[k]}, threads, 1);
+                open_tiny_as(&o, &(struct tiny){.type = types[k]},
+                             &(struct skf_engine_opts){.threads = threads, .slots = 1, .is_plain = (runs & 2) != 0});
                 assert_int_equal(skf_engine_logprobs(o.e, ids, N_IDS, runs++ ? got : want, NULL), SKF_OK);
                 if (runs > 1)
                     assert_memory_equal(got, want, (N_IDS - 1) * sizeof *got);
@@ -196,7 +200,7 @@ static void test_weights_in_segments(void **state)
             open_tiny(&o, &(struct tiny){.type = types[k]}, 1, 1);
             assert_int_equal(skf_engine_logprobs(o.e, ids, N_IDS, want, NULL), SKF_OK);
             struct broken b = {*skf_model_source(o.m), every[i]};
-            struct skf_source src = {b.whole.size, broken_span, &b};
+            struct skf_source src = {b.whole.size, broken_span, &b, NULL};
             struct skf_engine_opts opts = {.threads = 2};
             assert_int_equal(skf_model_open_source(&src, "cut", &cut.m, NULL), SKF_OK);
             setenv("SKF_SPARSE", i % 2 ? "on" : "off", 1); /* what is packed comes from segments too */
@@ -214,7 +218,7 @@ static void test_rows_are_read_in_place(void **state)
 {
     static uint8_t bytes[1000];
     struct broken b = {skf_source_of(bytes, sizeof bytes), 130};
-    struct skf_source src = {sizeof bytes, broken_span, &b};
+    struct skf_source src = {sizeof bytes, broken_span, &b, NULL};
     struct skf_tensor t = {.name = "t", .type = SKF_T_F32, .n_dims = 2, .dims = {10, 20}, .offset = 100, .bytes = 800, .row_bytes = 40};
     struct skf_kept *kept = NULL;
     struct skf_weight w;
@@ -464,7 +468,7 @@ static void test_refusals_name_what_is_wrong(void **state)
         {{.arch = "mamba"}, SKF_ERR_UNSUPPORTED, "architecture \"mamba\""},
         {{.pre = "deepseek"}, SKF_ERR_UNSUPPORTED, "pre-tokenizer \"deepseek\""},
         {{.scaling = "yarn"}, SKF_ERR_UNSUPPORTED, "\"yarn\""},
-        {{.type = SKF_T_Q5_1}, SKF_ERR_UNSUPPORTED, "type q5_1"},
+        {{.type = SKF_T_IQ4_NL}, SKF_ERR_UNSUPPORTED, "type iq4_nl"},
         {{.drop = "blk.1.ffn_up.weight"}, SKF_ERR_FORMAT, "tensor blk.1.ffn_up.weight is missing"},
         {{.drop = "output_norm.weight"}, SKF_ERR_FORMAT, "tensor output_norm.weight is missing"},
         {{.extra = "blk.0.attn_q.bias"}, SKF_ERR_UNSUPPORTED, "tensor blk.0.attn_q.bias"},

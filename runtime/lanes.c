@@ -1,0 +1,91 @@
+/* A model's matrices laid out for the kernels (lanes_priv.h). */
+#include "runtime/lanes_priv.h"
+
+#include <sys/mman.h>
+
+#include "base/alloc.h"
+#include "kernels/lanes.h"
+
+#define ARENA_ALIGN ((size_t)2 << 20) /* a huge page: one entry of the address cache for what many small pages would take */
+#define TASK_GROUPS 16u               /* groups of rows that a thread lays out at a time */
+
+struct job {
+    struct skf_weight *w;
+    uint8_t *to;
+    uint32_t groups, first_task;
+};
+struct jobs {
+    struct job *job;
+    uint32_t n, tasks;
+};
+
+static void add(struct jobs *j, struct skf_weight *w, uint64_t *bytes)
+{
+    uint64_t n = skf_lanes_size(w);
+    if (n == 0 || w->packed) /* what is packed is not multiplied from its rows */
+        return;
+    uint32_t groups = (w->rows + SKF_LANES - 1) / SKF_LANES;
+    j->job[j->n++] = (struct job){w, NULL, groups, j->tasks};
+    j->tasks += (groups + TASK_GROUPS - 1) / TASK_GROUPS;
+    *bytes += n;
+}
+
+static void lay_some(void *ctx, unsigned worker, uint32_t task)
+{
+    const struct jobs *j = ctx;
+    uint32_t lo = 0, hi = j->n - 1;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo + 1) / 2;
+        if (j->job[mid].first_task <= task)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    const struct job *it = &j->job[lo];
+    uint32_t from = (task - it->first_task) * TASK_GROUPS;
+    skf_lanes_lay(it->w, from, SKF_MIN(from + TASK_GROUPS, it->groups), it->to);
+}
+
+/* The rows stay where they are, for whoever looks one up; memory need not hold them as well. */
+static void leave_rows(const struct skf_source *src, const struct skf_weight *w)
+{
+    for (uint32_t i = 0; src->idle && i < w->n_seg; i++)
+        src->idle(src->ctx, w->seg[i].p, w->seg[i].n * w->row_bytes);
+}
+
+enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, struct skf_pool *pool, struct skf_why *why)
+{
+    uint64_t bytes = 0;
+    struct jobs j = {.job = skf_calloc((size_t)l->n_layers * 7 + 1, sizeof *j.job)};
+    if (!j.job)
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for a list of matrices");
+    for (uint32_t i = 0; i < l->n_layers; i++) {
+        struct skf_llama_layer *y = &l->layers[i];
+        struct skf_weight *const all[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
+        for (size_t k = 0; k < SKF_COUNT(all); k++)
+            add(&j, all[k], &bytes);
+    }
+    add(&j, &l->output, &bytes);
+    enum skf_err e = SKF_OK;
+    if (bytes > 0) {
+        l->lanes = bytes < SIZE_MAX - ARENA_ALIGN ? skf_aligned(ARENA_ALIGN, bytes) : NULL;
+        if (!l->lanes)
+            e = skf_fail(why, SKF_ERR_NOMEM, "no memory to lay out %llu MB of matrices", (unsigned long long)bytes / 1000000);
+    }
+    if (l->lanes) {
+        uint8_t *to = l->lanes;
+        l->lanes_bytes = bytes;
+        (void)madvise(l->lanes, bytes, MADV_HUGEPAGE);
+        for (uint32_t i = 0; i < j.n; i++) {
+            j.job[i].to = to;
+            to += skf_lanes_size(j.job[i].w);
+        }
+        skf_pool_run(pool, j.tasks, lay_some, &j);
+        for (uint32_t i = 0; i < j.n; i++) {
+            j.job[i].w->lanes = j.job[i].to;
+            leave_rows(src, j.job[i].w);
+        }
+    }
+    skf_free(j.job);
+    return e;
+}

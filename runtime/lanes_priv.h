@@ -1,0 +1,14 @@
+/*
+ * A loaded model's matrices laid out for the kernels (kernels/lanes.h), in memory of the model's own: decoding then reads one stream, as
+ * fast as memory gives it.
+ */
+#ifndef SKF_RUNTIME_LANES_PRIV_H
+#define SKF_RUNTIME_LANES_PRIV_H
+
+#include "runtime/llama_priv.h"
+#include "runtime/pool_priv.h"
+
+/* Lays out every matrix that is multiplied and whose type can be, and tells `src`, which the rows lie in, that they are idle. SKF_ERR_NOMEM leaves the model as it was: it computes from its rows. */
+SKF_MUST enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, struct skf_pool *pool, struct skf_why *why);
+
+#endif
