@@ -23,6 +23,9 @@
 #define SKF_EXP_C2     1.6666665459e-1f
 #define SKF_EXP_C1     5.0000001201e-1f
 
+#define SKF_GELU_A 1.5957691216057308f /* 2 sqrt(2 / pi) */
+#define SKF_GELU_B 0.044715f
+
 static inline float skf_exp_ref(float x)
 {
     x = x < SKF_EXP_LO ? SKF_EXP_LO : x;

@@ -68,7 +68,11 @@ struct skf_ops {
     void (*rms_norm)(const float *x, const float *w, uint32_t n, float eps, float *y);
     /* Turns pairs (x[2i], x[2i + 1]), i < n_rot / 2, of each head by the angle whose cosine and sine are cs[2i], cs[2i + 1]. */
     void (*rope)(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, const float *cs);
+    /* The same of pairs (x[i], x[i + n_rot / 2]); cosines in cs[0 .. n_rot / 2 - 1], sines behind them. */
+    void (*rope_halves)(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, const float *cs);
     void (*silu_mul)(float *g, const float *u, uint32_t n); /* g = g / (1 + exp(-g)) * u */
+    /* g = g / (1 + exp(-z)) * u, z = g * fma(g * g, SKF_GELU_B, 1) * SKF_GELU_A: GELU by its tanh formula (Hendrycks and Gimpel 2016) */
+    void (*gelu_mul)(float *g, const float *u, uint32_t n);
     void (*add)(float *x, const float *y, uint32_t n);      /* x += y */
     void (*to_f16)(const float *x, uint16_t *h, uint32_t n);
     /* n_q heads that share keys and values, over n positions; for each: scores = q . k[t] * scale, softmax, out = sum of p[t] * v[t]

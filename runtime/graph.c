@@ -1,4 +1,4 @@
-/* The forward pass of the Llama architecture (graph_priv.h). */
+/* The forward pass of a decoder of Llama's kind (graph_priv.h). */
 #include "runtime/graph_priv.h"
 
 #include <math.h>
@@ -19,9 +19,11 @@ struct skf_graph {
     uint32_t max_batch, context;
     float *x, *h, *q, *k, *v, *gate, *up, *out; /* [max_batch][...]; x: the stream; h: what a product takes; out: what it adds */
     float *scores;                        /* [threads][heads that share a key][context] */
-    float *turns;                         /* [context][n_rot]: cosine and sine a pair; the first n_turns positions are there */
-    double *freqs;                        /* [n_rot / 2] */
-    uint32_t n_turns;
+    struct turns {
+        float *cs;     /* [context][n_rot]: cosine and sine of each pair, or all cosines and all sines; the first n positions are there */
+        double *freqs; /* [n_rot / 2] */
+        uint32_t n;
+    } turns[2];        /* of l->ropes; the second only where a layer has a window */
     struct skf_acts acts;
     /* of the region under way */
     const struct skf_item *items;
@@ -65,6 +67,8 @@ static float *floats(uint64_t a, uint64_t b)
     return skf_aligned(64, (n + 16) * sizeof(float));
 }
 
+static size_t turns_of(const struct skf_llama *l) { return l->arch->global_every ? 2 : 1; }
+
 static bool has_buffers(struct skf_graph *g)
 {
     const struct skf_llama *l = g->l;
@@ -79,14 +83,18 @@ static bool has_buffers(struct skf_graph *g)
     g->gate = floats(m, l->n_ff);
     g->up = floats(m, l->n_ff);
     g->scores = floats((uint64_t)skf_pool_threads(g->pool) * (l->n_head / l->n_kv), g->context);
-    g->turns = floats(g->context, l->n_rot);
-    g->freqs = skf_calloc(l->n_rot / 2, sizeof *g->freqs);
+    for (size_t i = 0; i < turns_of(l); i++) {
+        g->turns[i].cs = floats(g->context, l->n_rot);
+        g->turns[i].freqs = skf_calloc(l->n_rot / 2, sizeof *g->turns[i].freqs);
+        if (!g->turns[i].cs || !g->turns[i].freqs)
+            return false;
+    }
     g->acts.q = skf_aligned(64, blocks * SKF_QBLOCK);
     g->acts.d = floats(blocks, 1);
     g->acts.s = floats(blocks, 1);
     g->acts.sum = skf_aligned(64, blocks * sizeof *g->acts.sum);
     g->acts.low = skf_aligned(64, blocks * sizeof *g->acts.low);
-    return g->x && g->h && g->out && g->q && g->k && g->v && g->gate && g->up && g->scores && g->turns && g->freqs && g->acts.q &&
+    return g->x && g->h && g->out && g->q && g->k && g->v && g->gate && g->up && g->scores && g->acts.q &&
            g->acts.d && g->acts.s && g->acts.sum && g->acts.low;
 }
 
@@ -105,8 +113,11 @@ enum skf_err skf_graph_open(const struct skf_llama *l, const struct skf_ops *ops
         skf_graph_close(g);
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a graph over %u tokens", max_batch);
     }
-    for (uint32_t i = 0; i < l->n_rot / 2; i++)
-        g->freqs[i] = pow(l->rope_base, -2.0 * i / l->n_rot) / (l->rope_factors ? (double)l->rope_factors[i] : 1.0);
+    for (size_t k = 0; k < turns_of(l); k++) {
+        const struct skf_rope *r = &l->ropes[k];
+        for (uint32_t i = 0; i < l->n_rot / 2; i++)
+            g->turns[k].freqs[i] = pow(r->base, -2.0 * i / l->n_rot) / (r->factors ? (double)r->factors[i] : 1.0) / r->divide;
+    }
     *out = g;
     return SKF_OK;
 }
@@ -116,7 +127,7 @@ void skf_graph_close(struct skf_graph *g)
     if (!g)
         return;
     void *const all[] = {g->x, g->h, g->out,     g->q,      g->k,      g->v,      g->gate,     g->up,
-                         g->scores, g->turns, g->freqs, g->acts.q, g->acts.d, g->acts.s, g->acts.sum, g->acts.low};
+                         g->scores, g->turns[0].cs, g->turns[0].freqs, g->turns[1].cs, g->turns[1].freqs, g->acts.q, g->acts.d, g->acts.s, g->acts.sum, g->acts.low};
     for (size_t i = 0; i < SKF_COUNT(all); i++)
         skf_free(all[i]);
     skf_free(g);
@@ -192,16 +203,27 @@ static void multiply(struct skf_graph *g, const float *in, const float *norm, ui
     skf_pool_run(g->pool, g->n_tasks, multiply_rows, g);
 }
 
-/* Turns a token's queries and keys and stores its keys and values. */
+static void norm_heads(const struct skf_graph *g, float *x, uint32_t heads, const float *norm)
+{
+    for (uint32_t h = 0; norm && h < heads; h++, x += g->l->head_dim)
+        g->ops->rms_norm(x, norm, g->l->head_dim, g->l->eps, x);
+}
+
+/* Norms and turns a token's queries and keys and stores its keys and values. */
 static void store_token(void *ctx, unsigned worker, uint32_t t)
 {
     struct skf_graph *g = ctx;
     const struct skf_llama *l = g->l;
     const struct skf_item *it = &g->items[t];
-    const float *turn = g->turns + (size_t)it->pos * l->n_rot;
+    const struct skf_llama_layer *y = &l->layers[g->layer];
+    const float *turn = g->turns[y->rope - l->ropes].cs + (size_t)it->pos * l->n_rot;
+    float *q = g->q + (size_t)t * l->n_head * l->head_dim;
     float *k = g->k + (size_t)t * l->n_kv * l->head_dim, *v = g->v + (size_t)t * l->n_kv * l->head_dim;
-    g->ops->rope(g->q + (size_t)t * l->n_head * l->head_dim, l->n_head, l->head_dim, l->n_rot, turn);
-    g->ops->rope(k, l->n_kv, l->head_dim, l->n_rot, turn);
+    norm_heads(g, q, l->n_head, y->q_norm);
+    norm_heads(g, k, l->n_kv, y->k_norm);
+    void (*rope)(float *, uint32_t, uint32_t, uint32_t, const float *) = l->arch->turns_halves ? g->ops->rope_halves : g->ops->rope;
+    rope(q, l->n_head, l->head_dim, l->n_rot, turn);
+    rope(k, l->n_kv, l->head_dim, l->n_rot, turn);
     for (uint32_t h = 0; h < l->n_kv; h++) {
         size_t at = ((size_t)g->layer * l->n_kv + h) * kv_head_size(l, g->context) + (size_t)it->pos * l->head_dim;
         g->ops->to_f16(k + (size_t)h * l->head_dim, it->kv->k + at, l->head_dim);
@@ -219,27 +241,32 @@ static void attend(void *ctx, unsigned worker, uint32_t task)
     size_t head = ((size_t)g->layer * l->n_kv + h / (l->n_head / l->n_kv)) * kv_head_size(l, g->context);
     size_t at = ((size_t)t * l->n_head + h) * l->head_dim;
     float *scores = g->scores + (size_t)worker * g->context * (l->n_head / l->n_kv);
-    g->ops->attention(g->q + at, g->n_together, it->kv->k + head, it->kv->v + head, it->pos + 1, l->head_dim,
-                      1.0f / sqrtf((float)l->head_dim), scores, g->h + at);
+    uint32_t window = l->layers[g->layer].window, first = window && it->pos + 1 > window ? it->pos + 1 - window : 0;
+    head += (size_t)first * l->head_dim;
+    g->ops->attention(g->q + at, g->n_together, it->kv->k + head, it->kv->v + head, it->pos + 1 - first, l->head_dim, l->attn_scale,
+                      scores, g->h + at);
 }
 
-static void silu_token(void *ctx, unsigned worker, uint32_t t)
+static void gate_token(void *ctx, unsigned worker, uint32_t t)
 {
     struct skf_graph *g = ctx;
     size_t at = (size_t)t * g->l->n_ff;
-    g->ops->silu_mul(g->gate + at, g->up + at, g->l->n_ff);
+    (g->l->arch->has_gelu ? g->ops->gelu_mul : g->ops->silu_mul)(g->gate + at, g->up + at, g->l->n_ff);
 }
 
 static void add_token(void *ctx, unsigned worker, uint32_t t)
 {
     struct skf_graph *g = ctx;
     size_t at = (size_t)t * g->l->n_embd;
-    g->ops->add(g->x + at, g->in + at, g->l->n_embd);
+    if (g->norm)
+        g->ops->rms_norm(g->out + at, g->norm, g->l->n_embd, g->l->eps, g->out + at);
+    g->ops->add(g->x + at, g->out + at, g->l->n_embd);
 }
 
-static void add(struct skf_graph *g, const float *y)
+/* What a block gave, normed if there is a norm, to the stream. */
+static void add(struct skf_graph *g, const float *norm)
 {
-    g->in = y;
+    g->norm = norm;
     skf_pool_run(g->pool, g->m, add_token, g);
 }
 
@@ -264,24 +291,26 @@ static void layer(struct skf_graph *g)
     multiply(g, g->x, y->attn_norm, g->m, (struct product[]){{&y->q, g->q}, {&y->k, g->k}, {&y->v, g->v}}, 3);
     attention(g);
     multiply(g, g->h, NULL, g->m, (struct product[]){{&y->o, g->out}}, 1);
-    add(g, g->out);
+    add(g, y->attn_post);
     multiply(g, g->x, y->ffn_norm, g->m, (struct product[]){{&y->gate, g->gate}, {&y->up, g->up}}, 2);
-    skf_pool_run(g->pool, g->m, silu_token, g);
+    skf_pool_run(g->pool, g->m, gate_token, g);
     multiply(g, g->gate, NULL, g->m, (struct product[]){{&y->down, g->out}}, 1);
-    add(g, g->out);
+    add(g, y->ffn_post);
 }
 
 void skf_graph_watch(struct skf_graph *g, const struct skf_graph_watch *watch) { g->watch = watch; }
 
 /* ---- running --------------------------------------------------------------------------------------------------------------------------- */
-static void turns_up_to(struct skf_graph *g, uint32_t pos)
+static void turns_up_to(const struct skf_graph *g, struct turns *t, uint32_t pos)
 {
-    uint32_t n = g->l->n_rot;
-    for (; g->n_turns <= pos; g->n_turns++)
+    const uint32_t n = g->l->n_rot;
+    const bool is_halves = g->l->arch->turns_halves;
+    for (; t->n <= pos; t->n++)
         for (uint32_t i = 0; i < n / 2; i++) {
-            double angle = g->n_turns * g->freqs[i];
-            g->turns[(size_t)g->n_turns * n + 2 * i] = (float)cos(angle);
-            g->turns[(size_t)g->n_turns * n + 2 * i + 1] = (float)sin(angle);
+            double angle = t->n * t->freqs[i];
+            float *cs = t->cs + (size_t)t->n * n;
+            cs[is_halves ? i : 2 * i] = (float)cos(angle);
+            cs[is_halves ? n / 2 + i : 2 * i + 1] = (float)sin(angle);
         }
 }
 
@@ -294,9 +323,12 @@ enum skf_err skf_graph_run(struct skf_graph *g, const struct skf_item *items, ui
     for (uint32_t t = 0; t < m; t++) {
         if (items[t].token < 0 || (uint32_t)items[t].token >= l->n_vocab || items[t].pos >= g->context)
             return skf_fail(why, SKF_ERR_ARG, "token %d at position %u is out of range", items[t].token, items[t].pos);
-        turns_up_to(g, items[t].pos);
-        SKF_TRY(skf_dequantize(l->embd.type, skf_weight_row(&l->embd, (uint32_t)items[t].token), g->x + (size_t)t * l->n_embd,
-                               l->n_embd));
+        float *x = g->x + (size_t)t * l->n_embd;
+        for (size_t k = 0; k < turns_of(l); k++)
+            turns_up_to(g, &g->turns[k], items[t].pos);
+        SKF_TRY(skf_dequantize(l->embd.type, skf_weight_row(&l->embd, (uint32_t)items[t].token), x, l->n_embd));
+        for (uint32_t i = 0; l->embd_scale != 1.0f && i < l->n_embd; i++)
+            x[i] *= l->embd_scale;
     }
     g->items = items;
     g->m = m;

@@ -1,9 +1,16 @@
-/* Loading a Llama-architecture model from GGUF (llama_priv.h). */
+/* Loading a decoder of Llama's kind from GGUF (llama_priv.h). */
 #include "runtime/llama_priv.h"
 
 #include <math.h>
 
 #include "base/alloc.h"
+
+static const struct skf_arch archs[] = {
+    {.name = "llama"},
+    /* Gemma 3 (Gemma Team 2025): five layers with a window to one without. The norms' weights have 1 added in the file. */
+    {.name = "gemma3", .turns_halves = true, .has_head_norms = true, .has_post_norms = true, .has_gelu = true,
+     .is_embedding_scaled = true, .global_every = 6, .window_base = 10000.0},
+};
 
 struct load {
     const struct skf_model *m;
@@ -21,7 +28,7 @@ static enum skf_err size_key(const struct load *d, const char *what, uint64_t le
 {
     char key[96];
     uint64_t v = otherwise;
-    (void)snprintf(key, sizeof key, "llama.%s", what);
+    (void)snprintf(key, sizeof key, "%s.%s", d->l->arch->name, what);
     if (!is_gguf_u64(d->g, key, &v) && (skf_gguf_get(d->g, key) || otherwise == 0))
         return skf_fail(d->why, skf_gguf_get(d->g, key) ? SKF_ERR_UNSUPPORTED : SKF_ERR_FORMAT, "%s is %s", key,
                         skf_gguf_get(d->g, key) ? "not one whole number" : "missing");
@@ -32,18 +39,53 @@ static enum skf_err size_key(const struct load *d, const char *what, uint64_t le
     return SKF_OK;
 }
 
-static enum skf_err check_architecture(const struct load *d)
+static enum skf_err find_architecture(const struct load *d)
 {
     struct skf_str s;
+    char known[256] = "";
     if (!is_gguf_str(d->g, "general.architecture", &s))
         return skf_fail(d->why, SKF_ERR_FORMAT, "the file names no architecture (general.architecture)");
-    if (s.n != 5 || memcmp(s.p, "llama", 5) != 0)
-        return skf_fail(d->why, SKF_ERR_UNSUPPORTED, "architecture \"%.*s\" is not known to this build (llama is)",
-                        (int)SKF_MIN(s.n, 64u), s.p);
-    if (is_gguf_str(d->g, "llama.rope.scaling.type", &s) && !(s.n == 4 && memcmp(s.p, "none", 4) == 0))
-        return skf_fail(d->why, SKF_ERR_UNSUPPORTED, "llama.rope.scaling.type \"%.*s\" is not known to this build",
-                        (int)SKF_MIN(s.n, 64u), s.p);
+    for (size_t i = 0; i < SKF_COUNT(archs); i++) {
+        if (s.n == strlen(archs[i].name) && memcmp(s.p, archs[i].name, s.n) == 0)
+            d->l->arch = &archs[i];
+        size_t n = strlen(known);
+        (void)snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", archs[i].name);
+    }
+    if (!d->l->arch)
+        return skf_fail(d->why, SKF_ERR_UNSUPPORTED, "architecture \"%.*s\" is not known to this build, which knows %s",
+                        (int)SKF_MIN(s.n, 64u), s.p, known);
     return SKF_OK;
+}
+
+/* A number of the metadata that may be absent, `least` to `most`. */
+static enum skf_err real_key(const struct load *d, const char *what, double least, double most, double *v)
+{
+    char key[96];
+    (void)snprintf(key, sizeof key, "%s.%s", d->l->arch->name, what);
+    if (!skf_gguf_get(d->g, key))
+        return SKF_OK;
+    if (!is_gguf_f64(d->g, key, v) || !(*v >= least && *v <= most))
+        return skf_fail(d->why, SKF_ERR_FORMAT, "%s makes no sense", key);
+    return SKF_OK;
+}
+
+static enum skf_err load_ropes(const struct load *d)
+{
+    struct skf_llama *l = d->l;
+    struct skf_str s;
+    char key[96];
+    l->ropes[0] = (struct skf_rope){10000.0, 1.0, NULL};
+    SKF_TRY(real_key(d, "rope.freq_base", 1, 1e12, &l->ropes[0].base));
+    l->ropes[1] = l->ropes[0];
+    if (l->arch->window_base > 0)
+        l->ropes[1].base = l->arch->window_base;
+    SKF_TRY(real_key(d, "rope.freq_base_swa", 1, 1e12, &l->ropes[1].base));
+    (void)snprintf(key, sizeof key, "%s.rope.scaling.type", l->arch->name);
+    if (!is_gguf_str(d->g, key, &s) || (s.n == 4 && memcmp(s.p, "none", 4) == 0))
+        return SKF_OK;
+    if (s.n == 6 && memcmp(s.p, "linear", 6) == 0) /* layers with a window keep theirs */
+        return real_key(d, "rope.scaling.factor", 1e-3, 1e6, &l->ropes[0].divide);
+    return skf_fail(d->why, SKF_ERR_UNSUPPORTED, "%s \"%.*s\" is not known to this build", key, (int)SKF_MIN(s.n, 64u), s.p);
 }
 
 static enum skf_err load_sizes(const struct load *d)
@@ -64,16 +106,16 @@ static enum skf_err load_sizes(const struct load *d)
         return skf_fail(d->why, SKF_ERR_FORMAT, "%u heads, %u key heads, %u and %u elements a head, %u turned: these do not fit",
                         l->n_head, l->n_kv, l->head_dim, v_dim, l->n_rot);
     if (vocab != l->n_vocab)
-        return skf_fail(d->why, SKF_ERR_FORMAT, "llama.vocab_size is %u, but the tokenizer has %u tokens", vocab, l->n_vocab);
+        return skf_fail(d->why, SKF_ERR_FORMAT, "%s.vocab_size is %u, but the tokenizer has %u tokens", l->arch->name, vocab,
+                        l->n_vocab);
     double eps = 0;
-    l->rope_base = 10000.0;
-    (void)is_gguf_f64(d->g, "llama.rope.freq_base", &l->rope_base);
-    if (!is_gguf_f64(d->g, "llama.attention.layer_norm_rms_epsilon", &eps) || !(eps > 0 && eps < 1))
-        return skf_fail(d->why, SKF_ERR_FORMAT, "llama.attention.layer_norm_rms_epsilon is missing or makes no sense");
-    if (!(l->rope_base >= 1 && l->rope_base < 1e12))
-        return skf_fail(d->why, SKF_ERR_FORMAT, "llama.rope.freq_base makes no sense");
+    SKF_TRY(real_key(d, "attention.layer_norm_rms_epsilon", 1e-12, 1, &eps));
+    if (eps == 0)
+        return skf_fail(d->why, SKF_ERR_FORMAT, "%s.attention.layer_norm_rms_epsilon is missing", l->arch->name);
     l->eps = (float)eps;
-    return SKF_OK;
+    l->embd_scale = l->arch->is_embedding_scaled ? sqrtf((float)l->n_embd) : 1.0f;
+    l->attn_scale = 1.0f / sqrtf((float)l->head_dim);
+    return load_ropes(d);
 }
 
 /* A tensor by name; NULL when it is not there. */
@@ -143,10 +185,25 @@ static enum skf_err load_layer(const struct load *d, uint32_t i)
         (void)snprintf(name, sizeof name, "blk.%u.%s.weight", i, mats[k].name);
         SKF_TRY(load_matrix(d, name, mats[k].cols, mats[k].rows, mats[k].w));
     }
-    (void)snprintf(name, sizeof name, "blk.%u.attn_norm.weight", i);
-    SKF_TRY(load_vector(d, name, l->n_embd, &y->attn_norm));
-    (void)snprintf(name, sizeof name, "blk.%u.ffn_norm.weight", i);
-    return load_vector(d, name, l->n_embd, &y->ffn_norm);
+    const struct {
+        const char *name;
+        uint32_t n;
+        float **to;
+        bool is_there;
+    } vectors[] = {
+        {"attn_norm", l->n_embd, &y->attn_norm, true},
+        {"ffn_norm", l->n_embd, &y->ffn_norm, true},
+        {"attn_q_norm", l->head_dim, &y->q_norm, l->arch->has_head_norms},
+        {"attn_k_norm", l->head_dim, &y->k_norm, l->arch->has_head_norms},
+        {"post_attention_norm", l->n_embd, &y->attn_post, l->arch->has_post_norms},
+        {"post_ffw_norm", l->n_embd, &y->ffn_post, l->arch->has_post_norms},
+    };
+    for (size_t k = 0; k < SKF_COUNT(vectors); k++) {
+        (void)snprintf(name, sizeof name, "blk.%u.%s.weight", i, vectors[k].name);
+        if (vectors[k].is_there)
+            SKF_TRY(load_vector(d, name, vectors[k].n, vectors[k].to));
+    }
+    return SKF_OK;
 }
 
 static enum skf_err load_rope_factors(const struct load *d)
@@ -154,17 +211,33 @@ static enum skf_err load_rope_factors(const struct load *d)
     struct skf_llama *l = d->l;
     if (!skf_model_find(d->m, "rope_freqs.weight"))
         return SKF_OK;
-    SKF_TRY(load_vector(d, "rope_freqs.weight", l->n_rot / 2, &l->rope_factors));
+    SKF_TRY(load_vector(d, "rope_freqs.weight", l->n_rot / 2, &l->ropes[0].factors));
     for (uint32_t i = 0; i < l->n_rot / 2; i++)
-        if (!(l->rope_factors[i] >= 1e-6f && l->rope_factors[i] <= 1e6f))
+        if (!(l->ropes[0].factors[i] >= 1e-6f && l->ropes[0].factors[i] <= 1e6f))
             return skf_fail(d->why, SKF_ERR_FORMAT, "tensor rope_freqs.weight: element %u makes no sense", i);
+    return SKF_OK;
+}
+
+/* Which layers see everything. */
+static enum skf_err load_windows(const struct load *d)
+{
+    struct skf_llama *l = d->l;
+    const uint32_t every = l->arch->global_every;
+    uint32_t window = 0;
+    if (every)
+        SKF_TRY(size_key(d, "attention.sliding_window", 1, 1u << 24, 0, &window));
+    for (uint32_t i = 0; i < l->n_layers; i++) {
+        bool sees_all = every == 0 || i % every == every - 1;
+        l->layers[i].window = sees_all ? 0 : window;
+        l->layers[i].rope = &l->ropes[sees_all ? 0 : 1];
+    }
     return SKF_OK;
 }
 
 static enum skf_err load_all(const struct load *d)
 {
     struct skf_llama *l = d->l;
-    SKF_TRY(check_architecture(d));
+    SKF_TRY(find_architecture(d));
     SKF_TRY(load_sizes(d));
     SKF_TRY(load_matrix(d, "token_embd.weight", l->n_embd, l->n_vocab, &l->embd));
     l->output = l->embd;
@@ -175,12 +248,13 @@ static enum skf_err load_all(const struct load *d)
     l->layers = skf_calloc(l->n_layers, sizeof *l->layers);
     if (!l->layers)
         return skf_fail(d->why, SKF_ERR_NOMEM, "no memory for %u layers", l->n_layers);
+    SKF_TRY(load_windows(d));
     for (uint32_t i = 0; i < l->n_layers; i++)
         SKF_TRY(load_layer(d, i));
     for (size_t i = 0; i < d->n_tensors; i++) /* one we would leave out might change every result */
         if (!d->is_used[i])
-            return skf_fail(d->why, SKF_ERR_UNSUPPORTED, "tensor %s is no part of the llama architecture as this build knows it",
-                            d->tensors[i].name);
+            return skf_fail(d->why, SKF_ERR_UNSUPPORTED, "tensor %s is no part of the %s architecture as this build knows it",
+                            d->tensors[i].name, l->arch->name);
     return SKF_OK;
 }
 
@@ -210,13 +284,15 @@ void skf_llama_free(struct skf_llama *l)
     if (!l)
         return;
     for (uint32_t i = 0; l->layers && i < l->n_layers; i++) {
-        skf_free(l->layers[i].attn_norm);
-        skf_free(l->layers[i].ffn_norm);
+        struct skf_llama_layer *y = &l->layers[i];
+        float *const all[] = {y->attn_norm, y->ffn_norm, y->attn_post, y->ffn_post, y->q_norm, y->k_norm};
+        for (size_t k = 0; k < SKF_COUNT(all); k++)
+            skf_free(all[k]);
     }
     skf_llama_unpack(l);
     skf_free(l->layers);
     skf_free(l->norm);
-    skf_free(l->rope_factors);
+    skf_free(l->ropes[0].factors);
     skf_kept_free(l->kept);
     skf_free(l->lanes);
     skf_free(l);

@@ -1,7 +1,8 @@
 /*
- * A Llama-architecture model: its sizes, and its weights resolved to rows in place.
+ * A decoder of Llama's kind: what its architecture is made of, its sizes, and its weights resolved to rows in place.
  *
- * GGUF's own order of rows in attn_q and attn_k is kept: there, RoPE turns adjacent pairs.
+ * GGUF's own order of rows in attn_q and attn_k is kept: RoPE turns adjacent pairs there, or elements half a head apart, as the architecture
+ * says.
  */
 #ifndef SKF_RUNTIME_LLAMA_PRIV_H
 #define SKF_RUNTIME_LLAMA_PRIV_H
@@ -10,16 +11,36 @@
 #include "model/model.h"
 #include "runtime/engine.h"
 
+/* What tells architectures apart, by GGUF's name for each; all else is in the file. */
+struct skf_arch {
+    const char *name;
+    bool turns_halves;        /* RoPE's pairs lie half a head apart */
+    bool has_head_norms;      /* queries and keys are normed, head by head */
+    bool has_post_norms;      /* what a block gives is normed before it is added */
+    bool has_gelu;            /* in place of SiLU */
+    bool is_embedding_scaled; /* by the root of its length */
+    uint32_t global_every;    /* of so many layers the last sees all positions, the others a window; 0: every layer sees all */
+    double window_base;       /* RoPE's base in layers with a window, unless the file says */
+};
+
+struct skf_rope {
+    double base, divide; /* frequencies are divided by it */
+    float *factors;      /* [n_rot / 2], and by these; NULL for none */
+};
 struct skf_llama_layer {
-    float *attn_norm, *ffn_norm; /* [n_embd] */
+    float *attn_norm, *ffn_norm;   /* [n_embd] */
+    float *attn_post, *ffn_post;   /* [n_embd]; NULL: none */
+    float *q_norm, *k_norm;        /* [head_dim]; NULL: none */
+    uint32_t window;               /* positions that it sees; 0: all */
+    const struct skf_rope *rope;
     struct skf_weight q, k, v, o;      /* [n_head * head_dim | n_kv * head_dim | .. | n_embd] rows */
     struct skf_weight gate, up, down;  /* [n_ff | n_ff | n_embd] rows */
 };
 struct skf_llama {
     uint32_t n_layers, n_embd, n_head, n_kv, head_dim, n_rot, n_ff, n_vocab, context;
-    float eps;
-    double rope_base;
-    float *rope_factors; /* [n_rot / 2], divides the frequencies; NULL for none */
+    const struct skf_arch *arch;
+    float eps, embd_scale, attn_scale;
+    struct skf_rope ropes[2];       /* of layers that see all positions, and of those with a window */
     struct skf_weight embd, output; /* [n_vocab] rows of n_embd; the same when tied */
     float *norm;                    /* [n_embd] */
     struct skf_llama_layer *layers;

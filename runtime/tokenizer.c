@@ -10,6 +10,8 @@ void skf_tokenizer_free(struct skf_tokenizer *tk)
     skf_free(tk->text);
     skf_free(tk->merges.rules);
     skf_free(tk->special);
+    skf_free(tk->words.ids);
+    skf_free(tk->ranks);
     skf_free(tk);
 }
 
@@ -26,9 +28,32 @@ static const struct special *special_at(const struct skf_tokenizer *tk, const ch
     return NULL;
 }
 
+/* A run of text for SentencePiece: U+2581 means a space there, and a space may be put in front. */
+static enum skf_err encode_words(const struct skf_tokenizer *tk, struct skf_bpe *b, const char *p, size_t n, int32_t *ids, size_t *n_ids)
+{
+    if (n == 0)
+        return SKF_OK;
+    char *text = n < SIZE_MAX - 1 ? skf_alloc(n + 1) : NULL;
+    size_t to = 0;
+    if (!text)
+        return SKF_ERR_NOMEM;
+    if (tk->is_space_prefixed)
+        text[to++] = ' ';
+    for (size_t i = 0; i < n; to++) {
+        bool is_space = is_spm_space(p + i, n - i);
+        text[to] = is_space ? ' ' : p[i];
+        i += is_space ? 3 : 1;
+    }
+    enum skf_err e = skf_bpe_text(b, tk, tk->byte_id, text, to, ids, n_ids);
+    skf_free(text);
+    return e;
+}
+
 static enum skf_err encode_plain(const struct skf_tokenizer *tk, struct skf_bpe *b, const char *p, size_t n, int32_t *ids,
                                  size_t *n_ids)
 {
+    if (tk->is_by_score)
+        return encode_words(tk, b, p, n, ids, n_ids);
     while (n > 0) {
         size_t len = skf_pre_piece(tk->pre, p, n);
         SKF_TRY(skf_bpe_piece(b, &tk->merges, tk->byte_id, p, len, ids, n_ids));
@@ -56,7 +81,7 @@ enum skf_err skf_tokenizer_encode_cut(const struct skf_tokenizer *tk, const char
     enum skf_err e = SKF_ERR_NOMEM;
     size_t n_ids = 0, from = 0;
     struct skf_bpe *b = skf_bpe_new();
-    int32_t *ids = n < SIZE_MAX / sizeof *ids - 1 ? skf_alloc((n + 1) * sizeof *ids) : NULL; /* a byte a token at the least */
+    int32_t *ids = n < SIZE_MAX / sizeof *ids / 2 - 2 ? skf_alloc((2 * n + 2) * sizeof *ids) : NULL; /* a byte a token at the least, and a space before each run */
     if (!b || !ids)
         goto out;
     if (add_bos && tk->is_bos_added) {

@@ -1,5 +1,5 @@
 /*
- * Loading a byte-level BPE tokenizer from GGUF metadata.  The file may be hostile: every count is bounded, every merge must name
+ * Loading a tokenizer from GGUF metadata.  The file may be hostile: every count is bounded, every merge must name
  * tokens that exist, and the tables are hashed with a seed of our own.
  */
 #include "base/alloc.h"
@@ -44,8 +44,7 @@ static uint64_t hash_bytes(uint64_t seed, const char *p, size_t n)
     return h ^ h >> 32;
 }
 
-/* The place of a text in the index: its token, or the empty place (-1). */
-static int32_t *place_of(const struct index *x, const struct skf_tokenizer *tk, const char *p, size_t n)
+int32_t *skf_token_place(const struct index *x, const struct skf_tokenizer *tk, const char *p, size_t n)
 {
     uint64_t mask = ((uint64_t)1 << x->bits) - 1, i = hash_bytes(x->seed, p, n) & mask;
     for (;; i = (i + 1) & mask) {
@@ -91,6 +90,25 @@ static enum skf_err load_types(const struct skf_gguf *g, struct skf_tokenizer *t
     return SKF_OK;
 }
 
+/* The bytes of a SentencePiece token: a space for U+2581, and <0x0A> is the byte 10. */
+static uint32_t unscore(uint8_t type, const struct skf_str *s, char *out)
+{
+    uint32_t n = 0;
+    char hex[8] = {0}, *end = NULL;
+    if (type == SKF_TOKEN_BYTE && s->n == 6 && memcmp(s->p, "<0x", 3) == 0) {
+        memcpy(hex, s->p + 3, 2);
+        out[0] = (char)strtoul(hex, &end, 16);
+        if (end == hex + 2)
+            return 1;
+    }
+    for (uint64_t i = 0; i < s->n; n++) {
+        bool is_space = is_spm_space(s->p + i, s->n - i) && type != SKF_TOKEN_CONTROL;
+        out[n] = is_space ? ' ' : s->p[i];
+        i += is_space ? 3 : 1;
+    }
+    return n;
+}
+
 static enum skf_err load_tokens(const struct skf_gguf *g, struct skf_tokenizer *tk, const struct spell *s, struct skf_why *why)
 {
     enum skf_err e = SKF_OK;
@@ -115,7 +133,9 @@ static enum skf_err load_tokens(const struct skf_gguf *g, struct skf_tokenizer *
         if (str->n > UINT16_MAX)
             return skf_fail(why, SKF_ERR_LIMIT, "token %u is %llu bytes long", i, (unsigned long long)str->n);
         t->p = to;
-        if (t->type != SKF_TOKEN_NORMAL || !is_unspelled(s, str->p, str->n, to, &t->n)) {
+        if (tk->is_by_score) {
+            t->n = unscore(t->type, str, to);
+        } else if (t->type != SKF_TOKEN_NORMAL || !is_unspelled(s, str->p, str->n, to, &t->n)) {
             memcpy(to, str->p, str->n); /* special, or spelt as it is */
             t->n = (uint32_t)str->n;
         }
@@ -133,13 +153,15 @@ static enum skf_err index_tokens(struct skf_tokenizer *tk, struct index *x, stru
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for the index of tokens");
     memset(x->ids, -1, ((size_t)1 << x->bits) * sizeof *x->ids);
     for (uint32_t i = 0; i < tk->n; i++) {
-        int32_t *place = place_of(x, tk, tk->tokens[i].p, tk->tokens[i].n);
-        if (tk->tokens[i].type == SKF_TOKEN_NORMAL && *place < 0)
+        int32_t *place = skf_token_place(x, tk, tk->tokens[i].p, tk->tokens[i].n);
+        uint8_t type = tk->tokens[i].type;
+        bool is_word = type == SKF_TOKEN_NORMAL || (tk->is_by_score && (type == SKF_TOKEN_USER || type == SKF_TOKEN_UNUSED));
+        if (is_word && *place < 0)
             *place = (int32_t)i;
     }
     for (int b = 0; b < 256; b++) {
         char c = (char)b;
-        tk->byte_id[b] = *place_of(x, tk, &c, 1);
+        tk->byte_id[b] = *skf_token_place(x, tk, &c, 1);
     }
     return SKF_OK;
 }
@@ -164,8 +186,8 @@ static enum skf_err load_merges(const struct skf_gguf *g, struct skf_tokenizer *
         if (!space || !is_unspelled(s, m->p, (uint64_t)(space - m->p), both, &n) ||
             !is_unspelled(s, space + 1, m->n - (uint64_t)(space + 1 - m->p), both + n, &n_right))
             return skf_fail(why, SKF_ERR_FORMAT, "tokenizer.ggml.merges: entry %llu is no pair", (unsigned long long)i);
-        int32_t left = *place_of(x, tk, both, n), right = *place_of(x, tk, both + n, n_right),
-                id = *place_of(x, tk, both, n + n_right);
+        int32_t left = *skf_token_place(x, tk, both, n), right = *skf_token_place(x, tk, both + n, n_right),
+                id = *skf_token_place(x, tk, both, n + n_right);
         if (left < 0 || right < 0 || id < 0)
             return skf_fail(why, SKF_ERR_FORMAT, "tokenizer.ggml.merges: entry %llu names a token that is not there",
                             (unsigned long long)i);
@@ -216,10 +238,13 @@ static int by_first_then_length(const void *a, const void *b)
         return x->n > y->n ? -1 : 1;
     return x->id < y->id ? -1 : x->id > y->id;
 }
+/* What is found in a text before all else. */
+static bool is_special(const struct token *t) { return is_special_type(t->type) && t->n > 0; }
+
 static enum skf_err load_specials(struct skf_tokenizer *tk, struct skf_why *why)
 {
     for (uint32_t i = 0; i < tk->n; i++)
-        tk->n_special += is_special_type(tk->tokens[i].type) && tk->tokens[i].n > 0;
+        tk->n_special += is_special(&tk->tokens[i]);
     if (tk->n_special > SKF_SPECIALS_MAX)
         return skf_fail(why, SKF_ERR_LIMIT, "%u special tokens, more than %u", tk->n_special, SKF_SPECIALS_MAX);
     tk->special = skf_calloc((size_t)tk->n_special + 1, sizeof *tk->special);
@@ -227,7 +252,7 @@ static enum skf_err load_specials(struct skf_tokenizer *tk, struct skf_why *why)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for %u special tokens", tk->n_special);
     uint32_t k = 0;
     for (uint32_t i = 0; i < tk->n; i++)
-        if (is_special_type(tk->tokens[i].type) && tk->tokens[i].n > 0)
+        if (is_special(&tk->tokens[i]))
             tk->special[k++] = (struct special){tk->tokens[i].p, tk->tokens[i].n, (int32_t)i};
     qsort(tk->special, k, sizeof *tk->special, by_first_then_length);
     for (uint32_t i = k; i-- > 0;)
@@ -240,6 +265,9 @@ static enum skf_err load_kind(const struct skf_gguf *g, struct skf_tokenizer *tk
     struct skf_str s;
     if (!is_gguf_str(g, "tokenizer.ggml.model", &s))
         return skf_fail(why, SKF_ERR_FORMAT, "the file names no tokenizer (tokenizer.ggml.model)");
+    tk->is_by_score = s.n == 5 && memcmp(s.p, "llama", 5) == 0;
+    if (tk->is_by_score)
+        return SKF_OK; /* it has no pre-tokenizer */
     if (s.n != 4 || memcmp(s.p, "gpt2", 4) != 0)
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "tokenizer \"%.*s\" is not known to this build", (int)SKF_MIN(s.n, 64u), s.p);
     if (!is_gguf_str(g, "tokenizer.ggml.pre", &s))
@@ -267,7 +295,13 @@ enum skf_err skf_tokenizer_load(const struct skf_gguf *g, struct skf_tokenizer *
     SKF_GO(e, load_kind(g, tk, why));
     SKF_GO(e, load_tokens(g, tk, &s, why));
     SKF_GO(e, index_tokens(tk, &x, why));
-    SKF_GO(e, load_merges(g, tk, &s, &x, why));
+    if (tk->is_by_score) {
+        tk->words = x;
+        x.ids = NULL;
+        SKF_GO(e, skf_tokenizer_words(g, tk, why));
+    } else {
+        SKF_GO(e, load_merges(g, tk, &s, &x, why));
+    }
     SKF_GO(e, load_special_ids(g, tk, why));
     SKF_GO(e, load_specials(tk, why));
 out:

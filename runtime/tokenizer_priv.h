@@ -1,12 +1,14 @@
 /*
- * Text to token ids and back: GPT-2's byte-level BPE (Radford et al. 2019) as GGUF files carry it.
+ * Text to token ids and back: GPT-2's byte-level BPE (Radford et al. 2019) and SentencePiece's BPE by scores (Kudo and Richardson
+ * 2018), as GGUF files carry them ("gpt2" and "llama").
  *
  * Special tokens (control, user defined, unknown) are found in the text first, the longest at each place.  What lies between is
  * cut into pieces by the file's pre-tokenizer, and each piece is merged by rank: the pair that was learnt first, then the leftmost.
  * It works on bytes; the characters by which the file spells them are undone at load.
  *
  * Pre-tokenizers: gpt-2 (the expression of the GPT-2 release), smollm (each number character a piece of its own, then gpt-2
- * on what lies between).
+ * on what lies between).  SentencePiece has none: a run of text between special tokens is one piece.  There a space is spelt
+ * U+2581, which is undone at load, and what no token spells becomes tokens of bytes.
  */
 #ifndef SKF_RUNTIME_TOKENIZER_PRIV_H
 #define SKF_RUNTIME_TOKENIZER_PRIV_H
@@ -62,5 +64,10 @@ struct skf_bpe *skf_bpe_new(void);
 void skf_bpe_free(struct skf_bpe *b);
 SKF_MUST enum skf_err skf_bpe_piece(struct skf_bpe *b, const struct skf_merges *m, const int32_t byte_id[256], const char *p,
                                     size_t n, int32_t *out, size_t *n_out);
+/* Merges one piece by the tokens' texts and scores. Appends at most n ids. */
+SKF_MUST enum skf_err skf_bpe_text(struct skf_bpe *b, const struct skf_tokenizer *tk, const int32_t byte_id[256], const char *p,
+                                   size_t n, int32_t *out, size_t *n_out);
+/* The token that is spelt so, of those with a score; the lower its rank the sooner it is made. */
+bool is_tokenizer_word(const struct skf_tokenizer *tk, const char *p, size_t n, int32_t *id, uint32_t *rank);
 
 #endif

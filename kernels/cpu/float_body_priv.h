@@ -111,6 +111,40 @@ static void float_rope(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n
     }
 }
 
+static void float_rope_halves(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, const float *cs)
+{
+    const uint32_t half = n_rot / 2;
+    const v16 minus = v_set(-1.0f);
+    for (uint32_t h = 0; h < n_heads; h++, x += head_dim) {
+        uint32_t i = 0;
+        for (; i + 16 <= half; i += 16) {
+            v16 a = v_load(x + i), b = v_load(x + half + i), c = v_load(cs + i), s = v_load(cs + half + i);
+            v_store(x + i, v_fma(a, c, v_mul(v_mul(b, s), minus)));
+            v_store(x + half + i, v_fma(b, c, v_mul(a, s)));
+        }
+        for (; i < half; i++) {
+            float c = cs[i], s = cs[half + i], a = x[i], b = x[half + i];
+            float bs = b * s, as = a * s;
+            x[i] = fmaf(a, c, -bs);
+            x[half + i] = fmaf(b, c, as);
+        }
+    }
+}
+
+static void float_gelu_mul(float *g, const float *u, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        v16 v = v_load(g + i), z = v_mul(v_mul(v, v_fma(v_mul(v, v), v_set(SKF_GELU_B), v_set(1.0f))), v_set(SKF_GELU_A));
+        v16 e = v_exp(v_mul(z, v_set(-1.0f)));
+        v_store(g + i, v_mul(v_div(v, v_add(v_set(1.0f), e)), v_load(u + i)));
+    }
+    for (; i < n; i++) {
+        float z = g[i] * fmaf(g[i] * g[i], SKF_GELU_B, 1.0f) * SKF_GELU_A;
+        g[i] = g[i] / (1.0f + skf_exp_ref(-z)) * u[i];
+    }
+}
+
 static void float_silu_mul(float *g, const float *u, uint32_t n)
 {
     uint32_t i = 0;
@@ -300,7 +334,9 @@ static void float_attention(const float *q, uint32_t n_q, const uint16_t *k, con
      .matmul = (matmul_),                                                                                              \
      .rms_norm = float_rms_norm,                                                                                       \
      .rope = float_rope,                                                                                               \
+     .rope_halves = float_rope_halves,                                                                                 \
      .silu_mul = float_silu_mul,                                                                                       \
+     .gelu_mul = float_gelu_mul,                                                                                       \
      .add = float_add,                                                                                                 \
      .to_f16 = float_to_f16,                                                                                           \
      .attention = float_attention,                                                                                     \

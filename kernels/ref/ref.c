@@ -188,6 +188,26 @@ static void ref_rope(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_r
         }
 }
 
+static void ref_rope_halves(float *x, uint32_t n_heads, uint32_t head_dim, uint32_t n_rot, const float *cs)
+{
+    const uint32_t half = n_rot / 2;
+    for (uint32_t h = 0; h < n_heads; h++, x += head_dim)
+        for (uint32_t i = 0; i < half; i++) {
+            float c = cs[i], s = cs[half + i], a = x[i], b = x[half + i];
+            float bs = b * s, as = a * s;
+            x[i] = fmaf(a, c, -bs);
+            x[half + i] = fmaf(b, c, as);
+        }
+}
+
+static void ref_gelu_mul(float *g, const float *u, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float z = g[i] * fmaf(g[i] * g[i], SKF_GELU_B, 1.0f) * SKF_GELU_A;
+        g[i] = g[i] / (1.0f + skf_exp_ref(-z)) * u[i];
+    }
+}
+
 static void ref_silu_mul(float *g, const float *u, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
@@ -253,7 +273,9 @@ const struct skf_ops skf_ops_ref = {.isa = SKF_ISA_REF,
                                     .matmul = ref_matmul,
                                     .rms_norm = ref_rms_norm,
                                     .rope = ref_rope,
+                                    .rope_halves = ref_rope_halves,
                                     .silu_mul = ref_silu_mul,
+                                    .gelu_mul = ref_gelu_mul,
                                     .add = ref_add,
                                     .to_f16 = ref_to_f16,
                                     .attention = ref_attention,

@@ -278,7 +278,7 @@ static void test_elementwise_is_the_same_everywhere(void **state)
 {
     enum { MOST = 200 };
     for (uint32_t n = 1; n <= MOST; n += n < 70 ? 1 : 13) {
-        float x[MOST], w[MOST], out[4][4][MOST], norm[4], sums[4];
+        float x[MOST], w[MOST], out[4][6][MOST], norm[4], sums[4];
         uint16_t h[4][MOST];
         memset(out, 0, sizeof out);
         memset(h, 0, sizeof h);
@@ -295,6 +295,10 @@ static void test_elementwise_is_the_same_everywhere(void **state)
             tables[k]->to_f16(x, h[k], n);
             memcpy(out[k][3], x, n * sizeof *x);
             tables[k]->rope(out[k][3], 1, n, n & ~1u, w);
+            memcpy(out[k][4], x, n * sizeof *x);
+            tables[k]->rope_halves(out[k][4], 1, n, n & ~1u, w);
+            memcpy(out[k][5], x, n * sizeof *x);
+            tables[k]->gelu_mul(out[k][5], w, n);
             sums[k] = tables[k]->sum_exp(x, n, 8.0f);
             norm[k] = sums[k];
             assert_memory_equal(out[k], out[0], sizeof out[0]);
@@ -308,6 +312,8 @@ static void test_elementwise_is_the_same_everywhere(void **state)
             double y = x[i] / sqrt(ss / n + 1e-5f) * w[i], g = x[i] / (1 + exp(-(double)x[i])) * w[i];
             assert_true(fabs(out[0][0][i] - y) <= 1e-6 * fabs(y) + 1e-30);
             assert_true(fabs(out[0][1][i] - g) <= 1e-6 * fabs(g) + 1e-30);
+            double v = x[i], gelu = 0.5 * v * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))) * w[i];
+            assert_true(fabs(out[0][5][i] - gelu) <= 1e-5 * fabs(gelu) + 1e-6 * fabs((double)w[i]));
             e += exp(fmin(x[i] - 8.0, 88.0));
         }
         assert_true(fabs(sums[0] - e) <= 1e-5 * e);
@@ -371,6 +377,9 @@ static void test_rope_turns_pairs(void **state)
         memcpy(y, x, sizeof y);
         tables[k]->rope(y, 1, 4, 2, cs); /* a quarter turn of the first pair, the rest left alone */
         assert_true(y[0] == -4.0f && y[1] == 3.0f && y[2] == 5.0f && y[3] == 6.0f);
+        memcpy(y, x, sizeof y);
+        tables[k]->rope_halves(y, 1, 4, 4, (float[]){0.0f, 1.0f, 1.0f, 0.0f}); /* the first and third; the others stay */
+        assert_true(y[0] == -5.0f && y[1] == 4.0f && y[2] == 3.0f && y[3] == 6.0f);
     }
 }
 

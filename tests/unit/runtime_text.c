@@ -154,6 +154,32 @@ static void test_tokenizer_merges_by_rank(void **state)
     skf_tokenizer_free(tk);
 }
 
+/* SentencePiece: characters that are no tokens merge where the text is one, and end as bytes where it is not. */
+static void test_tokenizer_merges_by_score(void **state)
+{
+    enum { HE = TINY_BYTES, LL, HELL, HELLO, SPACE_HELLO };
+    struct tiny t = {.is_scored = true, .is_space_unasked = true};
+    struct skf_tokenizer *tk = load_tiny(&t, SKF_OK, NULL);
+    size_t n;
+    CHECK_IDS(tk, "hello", false, HELLO);
+    CHECK_IDS(tk, " hello", false, SPACE_HELLO);
+    CHECK_IDS(tk, "\xe2\x96\x81hello", false, SPACE_HELLO);
+    CHECK_IDS(tk, "help", false, HE, 'l', 'p');
+    CHECK_IDS(tk, "lll", false, LL, 'l');
+    CHECK_IDS(tk, "\xc3\xa9\xff", false, 0xc3, 0xa9, 0xff);
+    CHECK_IDS(tk, "<|im_end|>hello", false, TINY_END, HELLO);
+    check_ids(tk, "", false, NULL, 0);
+    assert_memory_equal(skf_tokenizer_text(tk, SPACE_HELLO, &n), " hello", 7);
+    assert_int_equal(n, 6);
+    assert_memory_equal(skf_tokenizer_text(tk, 0xe9, &n), "\xe9", 2);
+    skf_tokenizer_free(tk);
+    t.is_space_unasked = false; /* a space goes in front of every run */
+    tk = load_tiny(&t, SKF_OK, NULL);
+    CHECK_IDS(tk, "hello<|im_end|>hello", false, SPACE_HELLO, TINY_END, SPACE_HELLO);
+    CHECK_IDS(tk, "<|im_end|>x<|im_end|>", false, TINY_END, ' ', 'x', TINY_END);
+    skf_tokenizer_free(tk);
+}
+
 static void test_tokenizer_gives_back_every_byte(void **state)
 {
     struct tiny t = {.type = SKF_T_F32};
@@ -213,6 +239,7 @@ static void test_tokenizer_refuses(void **state)
         {{.merge = "zz z"}, SKF_ERR_FORMAT, "entry 5 names a token that is not there"},
         {{.is_short_types = true}, SKF_ERR_FORMAT, "tokenizer.ggml.token_type"},
         {{.type_of_tokens = 9}, SKF_ERR_FORMAT, "tokenizer.ggml.token_type"},
+        {{.is_scored = true, .scores = "other"}, SKF_ERR_FORMAT, "tokenizer.ggml.scores"},
     };
     for (size_t i = 0; i < SKF_COUNT(cases); i++)
         assert_null(load_tiny(&cases[i].t, cases[i].err, cases[i].names));
@@ -342,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_classes),
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_tokenizer_merges_by_rank),
+        cmocka_unit_test(test_tokenizer_merges_by_score),
         cmocka_unit_test(test_tokenizer_gives_back_every_byte),
         cmocka_unit_test(test_tokenizer_takes_one_long_word),
         cmocka_unit_test(test_tokenizer_refuses),

@@ -1,5 +1,5 @@
 /*
- * A tiny Llama-architecture model for tests: 2 layers of 64, every byte a token, a few merges, seeded weights.  What a test wants to be
+ * A tiny model for tests, of Llama's or Gemma's architecture: 2 layers of 64, every byte a token, a few merges, seeded weights.  What a test wants to be
  * wrong is said in struct tiny.
  */
 #ifndef SKF_TESTS_RUNTIME_TINY_H
@@ -24,9 +24,12 @@ struct tiny {
     const char *merge;         /* one more merge */
     uint32_t heads, vocab, layers, ff, type_of_tokens; /* 0: as they should be */
     uint32_t zeros;            /* of a hundred weights of each layer's matrices */
+    uint32_t window;           /* of attention; Gemma needs one */
     float weight;              /* every norm weight, 0 for 1; NAN makes nonsense of all */
     bool is_short_types;       /* token_type with one entry too few */
     bool is_bos_added;
+    bool is_scored, is_space_unasked; /* a SentencePiece tokenizer; without a space in front */
+    const char *scores;        /* otherwise named */
 };
 
 /* The tokens behind the 256 bytes. */
@@ -82,13 +85,24 @@ static inline enum skf_err tiny_f32(struct skf_gguf_out *w, const char *key, flo
 
 static inline enum skf_err tiny_tokenizer(struct skf_gguf_out *w, const struct tiny *t)
 {
-    struct skf_buf tokens = SKF_BUF_INIT(1u << 20), types = tokens, merges = tokens;
+    struct skf_buf tokens = SKF_BUF_INIT(1u << 20), types = tokens, merges = tokens, scores = tokens;
     uint32_t n = TINY_VOCAB, n_merges = SKF_COUNT(tiny_merges);
     for (unsigned i = 0; i < n; i++) {
         char s[4];
         size_t len = i < TINY_BYTES ? tiny_spell(i, s) : strlen(tiny_tokens[i - TINY_BYTES]);
         uint32_t type = i == TINY_TOOL ? 4 : i >= TINY_START ? 3 : 1;
-        SKF_TRY(tiny_str(&tokens, i < TINY_BYTES ? s : tiny_tokens[i - TINY_BYTES], len));
+        if (t->is_scored) {
+            char word[16];
+            if (i < TINY_BYTES)
+                (void)snprintf(word, sizeof word, "<0x%02X>", i);
+            else
+                (void)snprintf(word, sizeof word, "%s", i == TINY_START - 1 ? "\xe2\x96\x81hello" : tiny_tokens[i - TINY_BYTES]);
+            type = i < TINY_BYTES ? 6 : type;
+            SKF_TRY(tiny_str(&tokens, word, strlen(word)));
+            SKF_TRY(skf_buf_u32(&scores, i < TINY_BYTES ? 0 : 0xbf800000u + (i << 12))); /* -1 and falling */
+        } else {
+            SKF_TRY(tiny_str(&tokens, i < TINY_BYTES ? s : tiny_tokens[i - TINY_BYTES], len));
+        }
         if (i + t->is_short_types < n)
             SKF_TRY(skf_buf_u32(&types, t->type_of_tokens ? t->type_of_tokens : type));
     }
@@ -96,7 +110,13 @@ static inline enum skf_err tiny_tokenizer(struct skf_gguf_out *w, const struct t
         SKF_TRY(tiny_str(&merges, tiny_merges[i], strlen(tiny_merges[i])));
     if (t->merge)
         SKF_TRY(tiny_str(&merges, t->merge, strlen(t->merge)));
-    SKF_TRY(skf_gguf_out_str(w, "tokenizer.ggml.model", "gpt2"));
+    SKF_TRY(skf_gguf_out_str(w, "tokenizer.ggml.model", t->is_scored ? "llama" : "gpt2"));
+    if (t->is_scored)
+        SKF_TRY(tiny_array(w, t->scores ? t->scores : "tokenizer.ggml.scores", SKF_GGUF_F32, &scores, n));
+    if (t->is_space_unasked) {
+        struct skf_gguf_kv kv = {{"tokenizer.ggml.add_space_prefix", 31}, {SKF_GGUF_BOOL, false, 1, (const uint8_t *)"\0", 1, NULL}};
+        SKF_TRY(skf_gguf_out_kv(w, &kv));
+    }
     SKF_TRY(skf_gguf_out_str(w, "tokenizer.ggml.pre", t->pre ? t->pre : "smollm"));
     SKF_TRY(tiny_array(w, "tokenizer.ggml.tokens", SKF_GGUF_STRING, &tokens, n));
     SKF_TRY(tiny_array(w, "tokenizer.ggml.token_type", SKF_GGUF_I32, &types, n - t->is_short_types));
@@ -110,23 +130,39 @@ static inline enum skf_err tiny_tokenizer(struct skf_gguf_out *w, const struct t
     skf_buf_free(&tokens);
     skf_buf_free(&types);
     skf_buf_free(&merges);
+    skf_buf_free(&scores);
     return SKF_OK;
 }
 
+static inline bool is_tiny_gemma(const struct tiny *t) { return t->arch && strcmp(t->arch, "gemma3") == 0; }
+
 static inline enum skf_err tiny_head(struct skf_gguf_out *w, const struct tiny *t)
 {
+    const char *arch = is_tiny_gemma(t) ? "gemma3" : "llama";
+    const struct {
+        const char *key;
+        uint32_t v;
+    } sizes[] = {{"block_count", t->layers ? t->layers : TINY_LAYERS},
+                 {"context_length", 512},
+                 {"embedding_length", TINY_EMBD},
+                 {"feed_forward_length", t->ff ? t->ff : TINY_FF},
+                 {"attention.head_count", t->heads ? t->heads : TINY_HEADS},
+                 {"attention.head_count_kv", TINY_KV},
+                 {"vocab_size", t->vocab ? t->vocab : TINY_VOCAB},
+                 {"attention.sliding_window", t->window}};
+    char key[64];
     SKF_TRY(skf_gguf_out_str(w, "general.architecture", t->arch ? t->arch : "llama"));
-    SKF_TRY(skf_gguf_out_u32(w, "llama.block_count", t->layers ? t->layers : TINY_LAYERS));
-    SKF_TRY(skf_gguf_out_u32(w, "llama.context_length", 512));
-    SKF_TRY(skf_gguf_out_u32(w, "llama.embedding_length", TINY_EMBD));
-    SKF_TRY(skf_gguf_out_u32(w, "llama.feed_forward_length", t->ff ? t->ff : TINY_FF));
-    SKF_TRY(skf_gguf_out_u32(w, "llama.attention.head_count", t->heads ? t->heads : TINY_HEADS));
-    SKF_TRY(skf_gguf_out_u32(w, "llama.attention.head_count_kv", TINY_KV));
-    SKF_TRY(tiny_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5f));
-    SKF_TRY(tiny_f32(w, "llama.rope.freq_base", 10000.0f));
-    SKF_TRY(skf_gguf_out_u32(w, "llama.vocab_size", t->vocab ? t->vocab : TINY_VOCAB));
+    for (size_t i = 0; i < SKF_COUNT(sizes) - (t->window ? 0 : 1); i++) {
+        (void)snprintf(key, sizeof key, "%s.%s", arch, sizes[i].key);
+        SKF_TRY(skf_gguf_out_u32(w, key, sizes[i].v));
+    }
+    (void)snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", arch);
+    SKF_TRY(tiny_f32(w, key, 1e-5f));
+    (void)snprintf(key, sizeof key, "%s.rope.freq_base", arch);
+    SKF_TRY(tiny_f32(w, key, 10000.0f));
+    (void)snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
     if (t->scaling)
-        SKF_TRY(skf_gguf_out_str(w, "llama.rope.scaling.type", t->scaling));
+        SKF_TRY(skf_gguf_out_str(w, key, t->scaling));
     return tiny_tokenizer(w, t);
 }
 
@@ -142,13 +178,17 @@ static inline size_t tiny_list(const struct tiny *t, struct tiny_tensor *out)
         uint32_t cols, rows;
     } mats[] = {{"attn_q", TINY_EMBD, TINY_EMBD}, {"attn_k", TINY_EMBD, TINY_EMBD / 2}, {"attn_v", TINY_EMBD, TINY_EMBD / 2},
                 {"attn_output", TINY_EMBD, TINY_EMBD}, {"ffn_gate", TINY_EMBD, TINY_FF}, {"ffn_up", TINY_EMBD, TINY_FF},
-                {"ffn_down", TINY_FF, TINY_EMBD}, {"attn_norm", TINY_EMBD, 1}, {"ffn_norm", TINY_EMBD, 1}};
+                {"ffn_down", TINY_FF, TINY_EMBD}, {"attn_norm", TINY_EMBD, 1}, {"ffn_norm", TINY_EMBD, 1},
+                /* Gemma's */
+                {"attn_q_norm", TINY_EMBD / TINY_HEADS, 1}, {"attn_k_norm", TINY_EMBD / TINY_HEADS, 1},
+                {"post_attention_norm", TINY_EMBD, 1}, {"post_ffw_norm", TINY_EMBD, 1}};
+    const size_t n_mats = SKF_COUNT(mats) - (is_tiny_gemma(t) ? 0 : 4);
     size_t n = 0;
     bool is_float = t->type == SKF_T_F32 || t->type == SKF_T_F16 || t->type == SKF_T_BF16;
     out[n++] = (struct tiny_tensor){"token_embd.weight", is_float ? t->type : SKF_T_Q8_0, TINY_EMBD, TINY_VOCAB};
     out[n++] = (struct tiny_tensor){"output_norm.weight", SKF_T_F32, TINY_EMBD, 1};
     for (int i = 0; i < TINY_LAYERS; i++)
-        for (size_t k = 0; k < SKF_COUNT(mats); k++) {
+        for (size_t k = 0; k < n_mats; k++) {
             struct tiny_tensor *x = &out[n++];
             *x = (struct tiny_tensor){"", mats[k].rows == 1 ? SKF_T_F32 : t->type, mats[k].cols, mats[k].rows};
             (void)snprintf(x->name, sizeof x->name, "blk.%d.%s.weight", i, mats[k].name);
