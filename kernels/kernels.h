@@ -57,6 +57,15 @@ struct skf_acts {
     int32_t *low;   /* [n / 32][m]: of the first 16 codes */
 };
 
+/* Keys and values of one head over positions first .. first + n - 1: the key of position t at page[t / SKF_KV_PAGE] + at +
+ * t % SKF_KV_PAGE * head_dim, its value SKF_KV_PAGE * head_dim behind that. */
+#define SKF_KV_PAGE 32u
+struct skf_kv_span {
+    uint16_t *const *page;
+    size_t at;
+    uint32_t first, n;
+};
+
 struct skf_ops {
     enum skf_isa isa;
     /* Quantizes x[n] (n a multiple of 32) as token t of a. */
@@ -75,11 +84,10 @@ struct skf_ops {
     void (*gelu_mul)(float *g, const float *u, uint32_t n);
     void (*add)(float *x, const float *y, uint32_t n);      /* x += y */
     void (*to_f16)(const float *x, uint16_t *h, uint32_t n);
-    /* n_q heads that share keys and values, over n positions; for each: scores = q . k[t] * scale, softmax, out = sum of p[t] * v[t]
-     * over t in order, divided by the sum of p. q and out: [n_q][head_dim]; k and v: [n][head_dim] halves; scores: room for
-     * n_q * n floats. */
-    void (*attention)(const float *q, uint32_t n_q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t head_dim,
-                      float scale, float *scores, float *out);
+    /* n_q heads that share keys and values; for each: scores = q . k[t] * scale, softmax, out = sum of p[t] * v[t] over t in order,
+     * divided by the sum of p. q and out: [n_q][head_dim]; scores: room for n_q * n floats. Where pages end changes no number. */
+    void (*attention)(const float *q, uint32_t n_q, const struct skf_kv_span *kv, uint32_t head_dim, float scale, float *scores,
+                      float *out);
     float (*sum_exp)(const float *x, uint32_t n, float max); /* sum of exp(x - max) */
 };
 

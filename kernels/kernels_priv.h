@@ -73,6 +73,13 @@ typedef bool skf_sparse_fn(const struct skf_sparse *s, const struct skf_acts *a,
 skf_sparse_fn skf_sparse_ref, skf_sparse_avx2, skf_sparse_vbmi2, skf_sparse_neon;
 bool is_sparse_matmul(enum skf_isa isa, const struct skf_weight *w, const struct skf_acts *a, uint32_t row0, uint32_t row1, float *y,
                       size_t ldy);
+/* Positions from i on (of n) that lie in one page, and the key of the first. */
+static inline const uint16_t *skf_kv_run(const struct skf_kv_span *s, uint32_t i, uint32_t head_dim, uint32_t *len)
+{
+    uint32_t t = s->first + i;
+    *len = SKF_MIN(SKF_KV_PAGE - t % SKF_KV_PAGE, s->n - i);
+    return s->page[t / SKF_KV_PAGE] + s->at + (size_t)(t % SKF_KV_PAGE) * head_dim;
+}
 /* The segment that holds a row. */
 uint32_t skf_weight_seg(const struct skf_weight *w, uint32_t row);
 

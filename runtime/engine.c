@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 
 #define CONTEXT_MOST 4096u /* unless a caller asks for more */
+#define CACHE_BYTES  ((uint64_t)64 << 20)
 
 static enum skf_err open_lock(struct skf_engine *e)
 {
@@ -35,8 +36,6 @@ static enum skf_err open_buffers(struct skf_engine *e, struct skf_why *why)
     e->wanted_by = skf_calloc(e->max_batch, sizeof *e->wanted_by);
     if (!e->slots || !e->logits || !e->candidates || !e->items || !e->want || !e->wanted_by)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for %u sequences", e->n_slots);
-    for (uint32_t i = 0; i < e->n_slots; i++)
-        SKF_TRY(skf_kv_make(e->llama, e->context, &e->slots[i].kv, why));
     return SKF_OK;
 }
 
@@ -64,6 +63,7 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
         SKF_TRY(skf_llama_lanes(e->llama, skf_model_source(m), e->pool, why));
     if (open_lock(e) != SKF_OK)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a lock");
+    SKF_TRY(skf_pages_open(e->llama, e->context, o->cache ? o->cache : CACHE_BYTES, &e->pages, why));
     return open_buffers(e, why);
 }
 
@@ -93,7 +93,7 @@ void skf_engine_close(struct skf_engine *e)
     }
     for (uint32_t i = 0; e->slots && i < e->n_slots; i++) {
         skf_request_free(e->slots[i].r);
-        skf_kv_free(&e->slots[i].kv);
+        skf_kv_end(&e->slots[i].kv, 0);
     }
     if (e->is_locked) {
         (void)pthread_cond_destroy(&e->changed);
@@ -106,10 +106,18 @@ void skf_engine_close(struct skf_engine *e)
     skf_free(e->want);
     skf_free(e->wanted_by);
     skf_graph_close(e->graph);
+    skf_pages_close(e->pages);
     skf_pool_close(e->pool);
     skf_llama_free(e->llama);
     skf_tokenizer_free(e->tk);
     skf_free(e);
+}
+
+void skf_engine_cache(const struct skf_engine *e, struct skf_engine_cache *c)
+{
+    struct skf_pages_stats s;
+    skf_pages_stats(e->pages, &s);
+    *c = (struct skf_engine_cache){s.bytes, s.kept_bytes, s.asked, s.shared + s.copied, s.evicted};
 }
 
 const char *skf_engine_isa(const struct skf_engine *e) { return skf_isa_name(e->ops->isa); }

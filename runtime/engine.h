@@ -17,12 +17,19 @@ struct skf_engine_opts {
     unsigned threads;  /* 0: one a processor */
     unsigned context;  /* tokens a sequence may hold; 0 for the model's own, at most 4,096 */
     unsigned slots;    /* sequences at once; 0 for 4 */
+    uint64_t cache;    /* bytes of keys and values kept for prompts that begin alike; 0 for 64 MiB, 1 for none */
     bool is_plain;     /* compute from the file's own rows: slower, but without a second layout of them in memory */
 };
 /* `m` must outlive the engine. SKF_ERR_UNSUPPORTED names an unknown architecture, tensor type or tokenizer. */
 SKF_MUST enum skf_err skf_engine_open(const struct skf_model *m, const struct skf_engine_opts *o, struct skf_engine **e,
                                       struct skf_why *why);
 void skf_engine_close(struct skf_engine *e);
+struct skf_engine_cache {
+    uint64_t bytes, kept_bytes;        /* of keys and values; of those kept for prompts to come */
+    uint64_t prompt_tokens, cached_tokens, evictions; /* since opening */
+};
+/* From the stepping thread. */
+void skf_engine_cache(const struct skf_engine *e, struct skf_engine_cache *c);
 const char *skf_engine_isa(const struct skf_engine *e);
 unsigned skf_engine_threads(const struct skf_engine *e);
 unsigned skf_engine_context(const struct skf_engine *e);
@@ -64,7 +71,7 @@ struct skf_finish {
     const char *reason; /* stop, length, cancelled, error */
     enum skf_err err;   /* with reason error */
     const char *text;   /* why, with reason error */
-    unsigned prompt_tokens, completion_tokens;
+    unsigned prompt_tokens, cached_tokens, completion_tokens; /* cached: of the prompt's, not computed anew */
     uint64_t prefill_ns, decode_ns;
 };
 struct skf_gen_events { /* called from the stepping thread */

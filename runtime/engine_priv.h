@@ -27,6 +27,7 @@ struct skf_request {
     struct skf_gen_events ev;
     void *ctx;
     uint32_t n_done, n_made; /* positions computed; tokens generated */
+    uint32_t n_cached;       /* positions of the prompt that were there */
     int32_t last;            /* the token to compute next, once the prompt is done */
     uint64_t begun_ns, prefilled_ns;
 };
@@ -40,6 +41,7 @@ struct skf_engine {
     struct skf_llama *llama;
     struct skf_pool *pool;
     struct skf_graph *graph;
+    struct skf_pages *pages;
     const struct skf_ops *ops;
     struct skf_str template; /* in the model's file; n == 0: none */
     uint32_t context, n_slots, max_batch;

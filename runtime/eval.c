@@ -33,6 +33,7 @@ static enum skf_err run_portion(struct skf_engine *e, struct skf_kv *kv, const i
     for (uint32_t i = 0; i < m; i++) {
         items[i] = (struct skf_item){ids[from + i], from + i, kv};
         want[i] = i;
+        SKF_TRY(skf_kv_place(kv, from + i, ids[from + i], why));
     }
     return skf_graph_run(e->graph, items, m, want, n_want, logits, why);
 }
@@ -45,7 +46,7 @@ enum skf_err skf_engine_logprobs(struct skf_engine *e, const int32_t *ids, size_
     if (n < 2)
         return SKF_OK;
     SKF_TRY(check_ids(e, ids, n, why));
-    SKF_TRY(skf_kv_make(e->llama, e->context, &kv, why));
+    SKF_TRY(skf_kv_private(e->pages, &kv, why));
     logits = skf_calloc((size_t)SKF_PORTION * e->llama->n_vocab, sizeof *logits);
     err = logits ? SKF_OK : skf_fail(why, SKF_ERR_NOMEM, "no memory for the logits of %u tokens", SKF_PORTION);
     for (uint32_t from = 0; err == SKF_OK && from < n - 1; from += SKF_PORTION) { /* the last token predicts nothing */
@@ -55,7 +56,7 @@ enum skf_err skf_engine_logprobs(struct skf_engine *e, const int32_t *ids, size_
             err = logprob(e, logits + (size_t)i * e->llama->n_vocab, ids[from + i + 1], &out[from + i], why);
     }
     skf_free(logits);
-    skf_kv_free(&kv);
+    skf_kv_end(&kv, 0);
     return err;
 }
 
@@ -80,6 +81,7 @@ static enum skf_err bench_prefill(struct skf_engine *e, struct skf_kv *kv, uint3
         for (uint32_t i = 0; i < m; i++) {
             ids[i] = (int32_t)((100 + from + i) % e->llama->n_vocab);
             items[i] = (struct skf_item){ids[i], from + i, kv};
+            SKF_TRY(skf_kv_place(kv, from + i, ids[i], why));
         }
         SKF_TRY(skf_graph_run(e->graph, items, m, &last, from + m == n, logits, why));
     }
@@ -96,6 +98,7 @@ static enum skf_err bench_decode(struct skf_engine *e, struct skf_kv *kv, uint32
     for (uint32_t i = 0; i <= n; i++) { /* the first round is not counted: it finds the caches cold */
         for (uint32_t s = 0; s < streams; s++) {
             e->items[s] = (struct skf_item){(int32_t)((1000 + i + 37 * s) % e->llama->n_vocab), i, &kv[s]};
+            SKF_TRY(skf_kv_place(&kv[s], i, e->items[s].token, why));
             e->want[s] = s;
         }
         SKF_TRY(skf_graph_run(e->graph, e->items, streams, e->want, streams, e->logits, why));
@@ -117,12 +120,12 @@ enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned ge
         return skf_fail(why, SKF_ERR_LIMIT, "%u and %u tokens of %u streams do not fit a context of %u and %u slots", prompt, gen,
                         streams, e->context, e->n_slots);
     for (unsigned i = 0; i < streams && err == SKF_OK; i++)
-        err = skf_kv_make(e->llama, e->context, &kv[i], why);
+        err = skf_kv_private(e->pages, &kv[i], why);
     if (err == SKF_OK && prompt)
         err = bench_prefill(e, &kv[0], prompt, e->logits, prefill_ns, why);
     if (err == SKF_OK && gen)
         err = bench_decode(e, kv, gen, streams, decode_ns, why);
     for (unsigned i = 0; i < streams; i++)
-        skf_kv_free(&kv[i]);
+        skf_kv_end(&kv[i], 0);
     return err;
 }

@@ -37,27 +37,6 @@ struct skf_graph {
     const struct skf_graph_watch *watch;
 };
 
-/* ---- keys and values --------------------------------------------------------------------------------------------------------------- */
-static size_t kv_head_size(const struct skf_llama *l, uint32_t context) { return (size_t)context * l->head_dim; }
-
-enum skf_err skf_kv_make(const struct skf_llama *l, uint32_t context, struct skf_kv *kv, struct skf_why *why)
-{
-    size_t heads = (size_t)l->n_layers * l->n_kv, n = kv_head_size(l, context);
-    kv->k = skf_calloc(heads, n * sizeof *kv->k);
-    kv->v = skf_calloc(heads, n * sizeof *kv->v);
-    if (kv->k && kv->v)
-        return SKF_OK;
-    skf_kv_free(kv);
-    return skf_fail(why, SKF_ERR_NOMEM, "no memory for the keys and values of %u positions", context);
-}
-
-void skf_kv_free(struct skf_kv *kv)
-{
-    skf_free(kv->k);
-    skf_free(kv->v);
-    kv->k = kv->v = NULL;
-}
-
 /* ---- making ---------------------------------------------------------------------------------------------------------------------------- */
 static float *floats(uint64_t a, uint64_t b)
 {
@@ -225,9 +204,10 @@ static void store_token(void *ctx, unsigned worker, uint32_t t)
     rope(q, l->n_head, l->head_dim, l->n_rot, turn);
     rope(k, l->n_kv, l->head_dim, l->n_rot, turn);
     for (uint32_t h = 0; h < l->n_kv; h++) {
-        size_t at = ((size_t)g->layer * l->n_kv + h) * kv_head_size(l, g->context) + (size_t)it->pos * l->head_dim;
-        g->ops->to_f16(k + (size_t)h * l->head_dim, it->kv->k + at, l->head_dim);
-        g->ops->to_f16(v + (size_t)h * l->head_dim, it->kv->v + at, l->head_dim);
+        uint16_t *to = it->kv->data[it->pos / SKF_KV_PAGE] + skf_kv_at(it->kv->pool, g->layer, h) +
+                       (size_t)(it->pos % SKF_KV_PAGE) * l->head_dim;
+        g->ops->to_f16(k + (size_t)h * l->head_dim, to, l->head_dim);
+        g->ops->to_f16(v + (size_t)h * l->head_dim, to + (size_t)SKF_KV_PAGE * l->head_dim, l->head_dim);
     }
 }
 
@@ -238,13 +218,11 @@ static void attend(void *ctx, unsigned worker, uint32_t task)
     const struct skf_llama *l = g->l;
     uint32_t per_token = l->n_head / g->n_together, t = task / per_token, h = task % per_token * g->n_together;
     const struct skf_item *it = &g->items[t];
-    size_t head = ((size_t)g->layer * l->n_kv + h / (l->n_head / l->n_kv)) * kv_head_size(l, g->context);
     size_t at = ((size_t)t * l->n_head + h) * l->head_dim;
     float *scores = g->scores + (size_t)worker * g->context * (l->n_head / l->n_kv);
     uint32_t window = l->layers[g->layer].window, first = window && it->pos + 1 > window ? it->pos + 1 - window : 0;
-    head += (size_t)first * l->head_dim;
-    g->ops->attention(g->q + at, g->n_together, it->kv->k + head, it->kv->v + head, it->pos + 1 - first, l->head_dim, l->attn_scale,
-                      scores, g->h + at);
+    const struct skf_kv_span kv = {it->kv->data, skf_kv_at(it->kv->pool, g->layer, h / (l->n_head / l->n_kv)), first, it->pos + 1 - first};
+    g->ops->attention(g->q + at, g->n_together, &kv, l->head_dim, l->attn_scale, scores, g->h + at);
 }
 
 static void gate_token(void *ctx, unsigned worker, uint32_t t)

@@ -7,20 +7,14 @@
 #ifndef SKF_RUNTIME_GRAPH_PRIV_H
 #define SKF_RUNTIME_GRAPH_PRIV_H
 
+#include "runtime/kv_priv.h"
 #include "runtime/llama_priv.h"
 #include "runtime/pool_priv.h"
-
-/* Keys and values of one sequence, halves, [layer][kv head][position][head_dim]; pages are touched as positions are. */
-struct skf_kv {
-    uint16_t *k, *v;
-};
-SKF_MUST enum skf_err skf_kv_make(const struct skf_llama *l, uint32_t context, struct skf_kv *kv, struct skf_why *why);
-void skf_kv_free(struct skf_kv *kv);
 
 struct skf_item {
     int32_t token;
     uint32_t pos; /* below the graph's context; all positions before it were computed, in this batch or earlier */
-    struct skf_kv *kv;
+    struct skf_kv *kv; /* skf_kv_place has made place for it */
 };
 
 struct skf_graph;

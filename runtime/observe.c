@@ -46,6 +46,7 @@ static enum skf_err run(struct skf_engine *e, struct skf_kv *kv, const int32_t *
         for (uint32_t i = 0; i < m; i++) {
             items[i] = (struct skf_item){ids[from + i], (uint32_t)from + i, kv};
             want[i] = i;
+            SKF_TRY(skf_kv_place(kv, (uint32_t)from + i, ids[from + i], why));
         }
         SKF_TRY(skf_graph_run(e->graph, items, m, want, m, NULL, why));
     }
@@ -60,10 +61,10 @@ enum skf_err skf_engine_observe(struct skf_engine *e, const int32_t *ids, size_t
     struct skf_kv kv = {0};
     if (n > e->context)
         return skf_fail(why, SKF_ERR_LIMIT, "%zu tokens, the context holds %u", n, e->context);
-    SKF_TRY(skf_kv_make(e->llama, e->context, &kv, why));
+    SKF_TRY(skf_kv_private(e->pages, &kv, why));
     skf_graph_watch(e->graph, &watch);
     enum skf_err err = run(e, &kv, ids, n, why);
     skf_graph_watch(e->graph, NULL);
-    skf_kv_free(&kv);
+    skf_kv_end(&kv, 0);
     return err;
 }

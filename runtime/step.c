@@ -89,7 +89,8 @@ static void finish(struct skf_request *take_r, const char *reason, enum skf_err 
 {
     struct skf_request *r = take_r;
     uint64_t now = skf_now_ns(), prefilled = r->prefilled_ns ? r->prefilled_ns : now;
-    struct skf_finish f = {.reason = reason, .err = err, .text = text, .prompt_tokens = r->n_ids, .completion_tokens = r->n_made};
+    struct skf_finish f = {.reason = reason, .err = err, .text = text, .prompt_tokens = r->n_ids,
+                           .cached_tokens = r->n_cached, .completion_tokens = r->n_made};
     f.prefill_ns = r->begun_ns ? prefilled - r->begun_ns : 0;
     f.decode_ns = r->prefilled_ns ? now - prefilled : 0;
     if (r->ev.finish)
@@ -100,6 +101,7 @@ static void finish(struct skf_request *take_r, const char *reason, enum skf_err 
 static void finish_slot(struct skf_engine *e, struct skf_slot *s, const char *reason, enum skf_err err, const char *text)
 {
     struct skf_request *r = s->r;
+    skf_kv_end(&s->kv, r->n_done);
     (void)pthread_mutex_lock(&e->lock);
     s->r = NULL;
     (void)pthread_mutex_unlock(&e->lock);
@@ -112,6 +114,7 @@ static struct skf_request *take_cancelled(struct skf_engine *e)
     for (uint32_t i = 0; i < e->n_slots; i++) {
         struct skf_request *r = e->slots[i].r;
         if (r && r->is_cancelled) {
+            skf_kv_end(&e->slots[i].kv, r->n_done);
             e->slots[i].r = NULL;
             return r;
         }
@@ -160,13 +163,38 @@ static void admit(struct skf_engine *e)
     (void)pthread_mutex_unlock(&e->lock);
 }
 
-/* Adds one sequence's part of the step. */
+/* A sequence that is new takes what is there of its prompt, but for the last token, whose logits are wanted. */
+static void begin_sequences(struct skf_engine *e)
+{
+    for (uint32_t i = 0; i < e->n_slots; i++) {
+        struct skf_slot *s = &e->slots[i];
+        struct skf_why why = {{0}};
+        if (!s->r || s->kv.pool)
+            continue;
+        enum skf_err err = skf_kv_begin(e->pages, s->r->ids, s->r->n_ids, s->r->n_ids - 1, &s->kv, &s->r->n_cached, &why);
+        s->r->n_done = s->r->n_cached;
+        if (err != SKF_OK)
+            finish_slot(e, s, "error", err, why.text);
+    }
+}
+
+/* Adds one sequence's part of the step. One that finds no memory ends; the others do not notice. */
 static void batch_slot(struct skf_engine *e, struct skf_slot *s, uint32_t count, uint32_t *m, uint32_t *n_want)
 {
     struct skf_request *r = s->r;
+    struct skf_why why = {{0}};
+    uint32_t begun = *m, done = r->n_done;
     bool is_prompt = r->n_done < r->n_ids;
     for (uint32_t i = 0; i < count; i++, (*m)++) {
-        e->items[*m] = (struct skf_item){is_prompt ? r->ids[r->n_done] : r->last, r->n_done, &s->kv};
+        int32_t token = is_prompt ? r->ids[r->n_done] : r->last;
+        enum skf_err err = skf_kv_place(&s->kv, r->n_done, token, &why);
+        if (err != SKF_OK) {
+            *m = begun;
+            r->n_done = done;
+            finish_slot(e, s, "error", err, why.text);
+            return;
+        }
+        e->items[*m] = (struct skf_item){token, r->n_done, &s->kv};
         r->n_done++;
     }
     if (r->n_done >= r->n_ids) {
@@ -196,6 +224,14 @@ static void make_batch(struct skf_engine *e, uint32_t *m, uint32_t *n_want)
         batch_slot(e, oldest, count, m, n_want);
         left -= count;
     }
+}
+
+/* What the step computed can be shared. */
+static void list_computed(struct skf_engine *e)
+{
+    for (uint32_t i = 0; i < e->n_slots; i++)
+        if (e->slots[i].r)
+            skf_kv_done(&e->slots[i].kv, e->slots[i].r->n_done);
 }
 
 /* A sequence's logits are there: picks its token, tells it, ends what has come to its end. */
@@ -236,11 +272,13 @@ enum skf_err skf_engine_step(struct skf_engine *e, bool *busy, struct skf_why *w
     uint32_t m = 0, n_want = 0;
     drop_cancelled(e);
     admit(e);
+    begin_sequences(e);
     make_batch(e, &m, &n_want);
     if (m > 0) {
         enum skf_err err = skf_graph_run(e->graph, e->items, m, e->want, n_want, e->logits, why);
         if (err != SKF_OK)
             return err;
+        list_computed(e);
         for (uint32_t i = 0; i < n_want; i++)
             advance(e, e->wanted_by[i], e->logits + (size_t)i * e->llama->n_vocab);
     }

@@ -222,36 +222,41 @@ static float float_sum_exp(const float *x, uint32_t n, float max) { return float
 #define SKF_HEADS_AT_ONCE 4u
 
 /* out[h][i .. i + width) = sum of p[h][t] * v[t][i ..] over t in order, times inv[h]; width 16 or 64 */
-SKF_INLINE void weigh(const float *p, uint32_t n_q, const uint16_t *v, uint32_t n, uint32_t head_dim, uint32_t width,
+SKF_INLINE void weigh(const float *p, uint32_t n_q, const struct skf_kv_span *kv, uint32_t i, uint32_t head_dim, uint32_t width,
                       const float *inv, float *out)
 {
     v16 acc[SKF_HEADS_AT_ONCE * 4];
     SKF_UNROLL
     for (uint32_t j = 0; j < n_q * (width / 16); j++)
         acc[j] = v_set(0.0f);
-    for (uint32_t t = 0; t < n; t++, v += head_dim) {
-        SKF_UNROLL
-        for (uint32_t j = 0; j < width / 16; j++) {
-            v16 x = v_load_f16(v + 16 * j);
+    for (uint32_t at = 0, len; at < kv->n; at += len) {
+        const uint16_t *v = skf_kv_run(kv, at, head_dim, &len) + (size_t)SKF_KV_PAGE * head_dim + i;
+        for (uint32_t t = at; t < at + len; t++, v += head_dim) {
             SKF_UNROLL
-            for (uint32_t h = 0; h < n_q; h++)
-                acc[h * (width / 16) + j] = v_fma(v_set(p[(size_t)h * n + t]), x, acc[h * (width / 16) + j]);
+            for (uint32_t j = 0; j < width / 16; j++) {
+                v16 x = v_load_f16(v + 16 * j);
+                SKF_UNROLL
+                for (uint32_t h = 0; h < n_q; h++)
+                    acc[h * (width / 16) + j] = v_fma(v_set(p[(size_t)h * kv->n + t]), x, acc[h * (width / 16) + j]);
+            }
         }
     }
     SKF_UNROLL
     for (uint32_t h = 0; h < n_q; h++) {
         SKF_UNROLL
         for (uint32_t j = 0; j < width / 16; j++)
-            v_store(out + (size_t)h * head_dim + 16 * j, v_mul(acc[h * (width / 16) + j], v_set(inv[h])));
+            v_store(out + (size_t)h * head_dim + i + 16 * j, v_mul(acc[h * (width / 16) + j], v_set(inv[h])));
     }
 }
-static void weigh_tail(const float *p, const uint16_t *v, uint32_t n, uint32_t head_dim, uint32_t width, float inv,
-                       float *out)
+static void weigh_tail(const float *p, const struct skf_kv_span *kv, uint32_t from, uint32_t head_dim, float inv, float *out)
 {
-    for (uint32_t i = 0; i < width; i++) {
+    for (uint32_t i = from; i < head_dim; i++) {
         float acc = 0.0f;
-        for (uint32_t t = 0; t < n; t++)
-            acc = fmaf(p[t], skf_f16_to_f32(v[(size_t)t * head_dim + i]), acc);
+        for (uint32_t at = 0, len; at < kv->n; at += len) {
+            const uint16_t *v = skf_kv_run(kv, at, head_dim, &len) + (size_t)SKF_KV_PAGE * head_dim + i;
+            for (uint32_t t = at; t < at + len; t++, v += head_dim)
+                acc = fmaf(p[t], skf_f16_to_f32(*v), acc);
+        }
         out[i] = acc * inv;
     }
 }
@@ -285,44 +290,48 @@ SKF_INLINE void score(const float *q, const uint16_t *k, uint32_t n, uint32_t he
         scores[t] = v_sum(score_lanes(q, k + (size_t)t * head_dim, head_dim)) * scale;
 }
 
-SKF_INLINE void attend(const float *q, uint32_t n_q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t head_dim,
-                       float scale, float *scores, float *out)
+SKF_INLINE void attend(const float *q, uint32_t n_q, const struct skf_kv_span *kv, uint32_t head_dim, float scale, float *scores,
+                       float *out)
 {
     float inv[SKF_HEADS_AT_ONCE];
+    const uint32_t n = kv->n;
     for (uint32_t h = 0; h < n_q; h++) {
         float *s = scores + (size_t)h * n;
-        if (head_dim == 64) /* a constant the compiler can unroll */
-            score(q + (size_t)h * head_dim, k, n, 64, scale, s);
-        else
-            score(q + (size_t)h * head_dim, k, n, head_dim, scale, s);
+        for (uint32_t at = 0, len; at < n; at += len) {
+            const uint16_t *k = skf_kv_run(kv, at, head_dim, &len);
+            if (head_dim == 64) /* a constant the compiler can unroll */
+                score(q + (size_t)h * head_dim, k, len, 64, scale, s + at);
+            else
+                score(q + (size_t)h * head_dim, k, len, head_dim, scale, s + at);
+        }
         inv[h] = 1.0f / float_exps(s, n, float_max(s, n), s);
     }
     uint32_t i = 0;
     for (; i + 64 <= head_dim; i += 64)
-        weigh(scores, n_q, v + i, n, head_dim, 64, inv, out + i);
+        weigh(scores, n_q, kv, i, head_dim, 64, inv, out);
     for (; i + 16 <= head_dim; i += 16)
-        weigh(scores, n_q, v + i, n, head_dim, 16, inv, out + i);
+        weigh(scores, n_q, kv, i, head_dim, 16, inv, out);
     for (uint32_t h = 0; h < n_q && i < head_dim; h++)
-        weigh_tail(scores + (size_t)h * n, v + i, n, head_dim, head_dim - i, inv[h], out + (size_t)h * head_dim + i);
+        weigh_tail(scores + (size_t)h * n, kv, i, head_dim, inv[h], out + (size_t)h * head_dim);
 }
-static void float_attention(const float *q, uint32_t n_q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t head_dim,
-                            float scale, float *scores, float *out)
+static void float_attention(const float *q, uint32_t n_q, const struct skf_kv_span *kv, uint32_t head_dim, float scale, float *scores,
+                            float *out)
 {
     for (uint32_t h = 0; h < n_q; h += SKF_HEADS_AT_ONCE) {
         const float *x = q + (size_t)h * head_dim;
-        float *s = scores + (size_t)h * n, *y = out + (size_t)h * head_dim;
+        float *s = scores + (size_t)h * kv->n, *y = out + (size_t)h * head_dim;
         switch (SKF_MIN(n_q - h, SKF_HEADS_AT_ONCE)) {
         case 1:
-            attend(x, 1, k, v, n, head_dim, scale, s, y);
+            attend(x, 1, kv, head_dim, scale, s, y);
             break;
         case 2:
-            attend(x, 2, k, v, n, head_dim, scale, s, y);
+            attend(x, 2, kv, head_dim, scale, s, y);
             break;
         case 3:
-            attend(x, 3, k, v, n, head_dim, scale, s, y);
+            attend(x, 3, kv, head_dim, scale, s, y);
             break;
         default:
-            attend(x, 4, k, v, n, head_dim, scale, s, y);
+            attend(x, 4, kv, head_dim, scale, s, y);
         }
     }
 }

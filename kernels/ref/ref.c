@@ -239,25 +239,29 @@ static float softmax(float *x, uint32_t n)
     return tree(lane);
 }
 
-static void one_head(const float *q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t head_dim, float scale,
-                     float *scores, float *out)
+static void one_head(const float *q, const struct skf_kv_span *kv, uint32_t head_dim, float scale, float *scores, float *out)
 {
-    for (uint32_t t = 0; t < n; t++)
-        scores[t] = row_floats(SKF_T_F16, (const uint8_t *)(k + (size_t)t * head_dim), q, head_dim) * scale;
-    float inv = 1.0f / softmax(scores, n);
+    uint32_t len;
+    for (uint32_t t = 0; t < kv->n; t++) {
+        const uint16_t *k = skf_kv_run(kv, t, head_dim, &len);
+        scores[t] = row_floats(SKF_T_F16, (const uint8_t *)k, q, head_dim) * scale;
+    }
+    float inv = 1.0f / softmax(scores, kv->n);
     for (uint32_t i = 0; i < head_dim; i++) {
         float acc = 0.0f;
-        for (uint32_t t = 0; t < n; t++)
-            acc = fmaf(scores[t], skf_f16_to_f32(v[(size_t)t * head_dim + i]), acc);
+        for (uint32_t t = 0; t < kv->n; t++) {
+            const uint16_t *v = skf_kv_run(kv, t, head_dim, &len) + (size_t)SKF_KV_PAGE * head_dim;
+            acc = fmaf(scores[t], skf_f16_to_f32(v[i]), acc);
+        }
         out[i] = acc * inv;
     }
 }
 
-static void ref_attention(const float *q, uint32_t n_q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t head_dim,
-                          float scale, float *scores, float *out)
+static void ref_attention(const float *q, uint32_t n_q, const struct skf_kv_span *kv, uint32_t head_dim, float scale, float *scores,
+                          float *out)
 {
     for (uint32_t h = 0; h < n_q; h++)
-        one_head(q + (size_t)h * head_dim, k, v, n, head_dim, scale, scores, out + (size_t)h * head_dim);
+        one_head(q + (size_t)h * head_dim, kv, head_dim, scale, scores, out + (size_t)h * head_dim);
 }
 
 static float ref_sum_exp(const float *x, uint32_t n, float max)

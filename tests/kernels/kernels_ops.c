@@ -320,7 +320,7 @@ static void test_elementwise_is_the_same_everywhere(void **state)
     }
 }
 
-/* One head by the formula, in double. */
+/* One head by the formula, in double, over keys and values of consecutive positions. */
 static void attention_double(const float *q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t hd, double *out)
 {
     double p[100], max = -1e300, sum = 0;
@@ -340,30 +340,37 @@ static void attention_double(const float *q, const uint16_t *k, const uint16_t *
 }
 static void test_attention(void **state)
 {
-    enum { HEADS = 6 };
-    static const uint32_t dims[] = {2, 16, 20, 64, 80, 128}, lengths[] = {1, 2, 15, 16, 17, 33, 100};
+    enum { HEADS = 6, PAGES = 5, AT = 48 };
+    static const uint32_t dims[] = {2, 16, 20, 64, 80, 128, 256}, lengths[] = {1, 2, 15, 16, 17, 33, 100}, firsts[] = {0, 1, 31, 45};
+    static uint16_t pages[PAGES][AT + 2 * SKF_KV_PAGE * 256], k[100 * 256], v[100 * 256];
+    static float q[HEADS * 256], f[256], one[HEADS * 256], out[HEADS * 256], scores[HEADS * 100];
     for (size_t d = 0; d < SKF_COUNT(dims); d++)
         for (size_t l = 0; l < SKF_COUNT(lengths); l++) {
-            uint32_t hd = dims[d], n = lengths[l];
-            static float q[HEADS * 128], f[128], one[HEADS * 128], out[HEADS * 128], scores[HEADS * 100];
-            static uint16_t k[100 * 128], v[100 * 128];
+            uint32_t hd = dims[d], n = lengths[l], first = firsts[(d + l) % SKF_COUNT(firsts)];
+            uint16_t *page[PAGES];
+            for (size_t i = 0; i < PAGES; i++)
+                page[i] = pages[PAGES - 1 - i]; /* wherever they lie */
+            const struct skf_kv_span kv = {page, AT, first, n};
             fill(q, (size_t)HEADS * hd);
             for (uint32_t t = 0; t < n; t++) {
+                uint16_t *to = page[(first + t) / SKF_KV_PAGE] + AT + (first + t) % SKF_KV_PAGE * hd;
                 fill(f, hd);
                 tables[0]->to_f16(f, k + (size_t)t * hd, hd);
                 fill(f, hd);
                 tables[0]->to_f16(f, v + (size_t)t * hd, hd);
+                memcpy(to, k + (size_t)t * hd, hd * sizeof *k);
+                memcpy(to + SKF_KV_PAGE * hd, v + (size_t)t * hd, hd * sizeof *v);
             }
             for (uint32_t h = 0; h < HEADS; h++) { /* head by head by the reference, against the formula */
-                double want[128];
-                tables[0]->attention(q + (size_t)h * hd, 1, k, v, n, hd, 0.25f, scores, one + (size_t)h * hd);
+                double want[256];
+                tables[0]->attention(q + (size_t)h * hd, 1, &kv, hd, 0.25f, scores, one + (size_t)h * hd);
                 attention_double(q + (size_t)h * hd, k, v, n, hd, want);
                 for (uint32_t i = 0; i < hd; i++)
                     assert_true(fabs(one[h * hd + i] - want[i]) <= 1e-4);
             }
             for (size_t i = 0; i < n_tables; i++)
                 for (uint32_t heads = 1; heads <= HEADS; heads++) {
-                    tables[i]->attention(q, heads, k, v, n, hd, 0.25f, scores, out);
+                    tables[i]->attention(q, heads, &kv, hd, 0.25f, scores, out);
                     assert_memory_equal(out, one, (size_t)heads * hd * sizeof *out);
                 }
         }

@@ -1,0 +1,351 @@
+/* Keys and values in pages (kv_priv.h). */
+#include "runtime/kv_priv.h"
+
+#include "base/alloc.h"
+#include "base/digest.h"
+#include "runtime/llama_priv.h"
+
+struct skf_page {
+    uint16_t *data;
+    struct skf_page *parent;           /* that of the positions before; NULL: the first */
+    struct skf_page *children, *sibling; /* listed pages behind this one */
+    struct skf_page *in_bucket;        /* the next listed page of its hash */
+    struct skf_page *older, *newer;    /* in the list of pages that no sequence holds */
+    uint64_t hash;
+    uint32_t refs, n;                  /* sequences that hold it; tokens that are there */
+    bool is_listed;
+    int32_t token[SKF_KV_PAGE];
+};
+struct skf_pages {
+    const struct skf_llama *l;
+    uint32_t most_pages;               /* of a sequence */
+    size_t head_halves, page_halves;
+    uint64_t keep, seed;
+    struct skf_page *first;            /* listed pages of first positions: siblings */
+    struct skf_page **bucket;
+    uint32_t n_buckets, n_listed;
+    struct skf_page *oldest, *newest;
+    struct skf_pages_stats stats;
+};
+
+#define BUCKETS 64u
+
+enum skf_err skf_pages_open(const struct skf_llama *l, uint32_t context, uint64_t keep, struct skf_pages **out, struct skf_why *why)
+{
+    struct skf_pages *p = skf_calloc(1, sizeof *p);
+    enum skf_err e = p ? skf_random(&p->seed, sizeof p->seed) : SKF_ERR_NOMEM;
+    if (e == SKF_OK) {
+        p->l = l;
+        p->most_pages = context / SKF_KV_PAGE + 1;
+        p->head_halves = (size_t)2 * SKF_KV_PAGE * l->head_dim;
+        p->page_halves = p->head_halves * l->n_kv * l->n_layers;
+        p->keep = keep;
+        p->n_buckets = BUCKETS;
+        p->bucket = skf_calloc(p->n_buckets, sizeof *p->bucket);
+        e = p->bucket ? SKF_OK : SKF_ERR_NOMEM;
+    }
+    if (e == SKF_OK) {
+        *out = p;
+        return SKF_OK;
+    }
+    skf_free(p);
+    return skf_fail(why, e, "no memory for keys and values: %s", skf_err_name(e));
+}
+
+static uint64_t page_bytes(const struct skf_pages *p) { return p->page_halves * sizeof(uint16_t); }
+
+size_t skf_kv_at(const struct skf_pages *p, uint32_t layer, uint32_t head)
+{
+    return p->head_halves * ((size_t)layer * p->l->n_kv + head);
+}
+
+void skf_pages_stats(const struct skf_pages *p, struct skf_pages_stats *s) { *s = p->stats; }
+
+static void free_page(struct skf_pages *p, struct skf_page *g)
+{
+    p->stats.bytes -= page_bytes(p);
+    skf_free(g->data);
+    skf_free(g);
+}
+
+/* ---- the index ----------------------------------------------------------------------------------------------------------------------- */
+static uint64_t hash_of(const struct skf_pages *p, const struct skf_page *parent, const int32_t *token)
+{
+    uint64_t h = p->seed ^ (parent ? parent->hash : 0);
+    for (uint32_t i = 0; i < SKF_KV_PAGE; i++) {
+        h = (h ^ (uint32_t)token[i]) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 29;
+    }
+    return h ^ h >> 32;
+}
+
+static struct skf_page *find(const struct skf_pages *p, const struct skf_page *parent, const int32_t *token, uint64_t hash)
+{
+    struct skf_page *g = p->bucket[hash % p->n_buckets];
+    while (g && !(g->hash == hash && g->parent == parent && memcmp(g->token, token, sizeof g->token) == 0))
+        g = g->in_bucket;
+    return g;
+}
+
+/* Twice as many buckets; with no memory for them the chains grow. */
+static void spread_out(struct skf_pages *p)
+{
+    uint32_t n = 2 * p->n_buckets;
+    struct skf_page **to = skf_calloc(n, sizeof *to);
+    if (!to)
+        return;
+    for (uint32_t i = 0; i < p->n_buckets; i++)
+        for (struct skf_page *g = p->bucket[i], *next; g; g = next) {
+            next = g->in_bucket;
+            g->in_bucket = to[g->hash % n];
+            to[g->hash % n] = g;
+        }
+    skf_free(p->bucket);
+    p->bucket = to;
+    p->n_buckets = n;
+}
+
+static struct skf_page **family(struct skf_pages *p, struct skf_page *parent) { return parent ? &parent->children : &p->first; }
+
+/* A page that is not full is only found among its siblings. */
+static void list(struct skf_pages *p, struct skf_page *g, uint64_t hash)
+{
+    struct skf_page **siblings = family(p, g->parent);
+    g->is_listed = true;
+    g->hash = hash;
+    g->sibling = *siblings;
+    *siblings = g;
+    if (g->n < SKF_KV_PAGE)
+        return;
+    if (++p->n_listed > p->n_buckets)
+        spread_out(p);
+    g->in_bucket = p->bucket[hash % p->n_buckets];
+    p->bucket[hash % p->n_buckets] = g;
+}
+
+static void unlist(struct skf_pages *p, struct skf_page *g)
+{
+    struct skf_page **at = family(p, g->parent);
+    while (*at != g)
+        at = &(*at)->sibling;
+    *at = g->sibling;
+    if (g->n < SKF_KV_PAGE)
+        return;
+    for (at = &p->bucket[g->hash % p->n_buckets]; *at != g; at = &(*at)->in_bucket)
+        ;
+    *at = g->in_bucket;
+    p->n_listed--;
+}
+
+/* ---- pages that nobody holds ------------------------------------------------------------------------------------------------------------ */
+static void take_out(struct skf_pages *p, struct skf_page *g)
+{
+    *(g->older ? &g->older->newer : &p->oldest) = g->newer;
+    *(g->newer ? &g->newer->older : &p->newest) = g->older;
+    g->older = g->newer = NULL;
+    p->stats.kept_bytes -= page_bytes(p);
+}
+
+/* The oldest page goes. It has no listed children: whoever held those held it too, and laid it down after them. */
+static void evict(struct skf_pages *p)
+{
+    struct skf_page *g = p->oldest;
+    take_out(p, g);
+    unlist(p, g);
+    free_page(p, g);
+    p->stats.evicted++;
+}
+
+static void hold(struct skf_pages *p, struct skf_page *g)
+{
+    if (g->refs++ == 0)
+        take_out(p, g);
+}
+
+static void let_go(struct skf_pages *p, struct skf_page *g)
+{
+    if (--g->refs > 0)
+        return;
+    if (!g->is_listed) {
+        free_page(p, g);
+        return;
+    }
+    g->older = p->newest;
+    *(p->newest ? &p->newest->newer : &p->oldest) = g;
+    p->newest = g;
+    p->stats.kept_bytes += page_bytes(p);
+    while (p->stats.kept_bytes > p->keep)
+        evict(p);
+}
+
+void skf_pages_close(struct skf_pages *p)
+{
+    if (!p)
+        return;
+    while (p->oldest)
+        evict(p);
+    skf_free(p->bucket);
+    skf_free(p);
+}
+
+/* ---- sequences ---------------------------------------------------------------------------------------------------------------------------- */
+static enum skf_err new_page(struct skf_kv *kv, struct skf_why *why)
+{
+    struct skf_pages *p = kv->pool;
+    struct skf_page *g = kv->n < p->most_pages ? skf_calloc(1, sizeof *g) : NULL;
+    if (g)
+        g->data = skf_aligned(64, page_bytes(p));
+    while (g && !g->data && p->oldest) { /* what nobody holds goes before a request fails */
+        evict(p);
+        g->data = skf_aligned(64, page_bytes(p));
+    }
+    if (!g || !g->data) {
+        skf_free(g);
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for the keys and values of %u more positions", SKF_KV_PAGE);
+    }
+    g->refs = 1;
+    g->parent = kv->n ? kv->page[kv->n - 1] : NULL;
+    p->stats.bytes += page_bytes(p);
+    kv->page[kv->n] = g;
+    kv->data[kv->n++] = g->data;
+    return SKF_OK;
+}
+
+enum skf_err skf_kv_private(struct skf_pages *p, struct skf_kv *kv, struct skf_why *why)
+{
+    *kv = (struct skf_kv){.pool = p, .is_private = true};
+    kv->page = skf_calloc(p->most_pages, sizeof *kv->page);
+    kv->data = skf_calloc(p->most_pages, sizeof *kv->data);
+    if (kv->page && kv->data)
+        return SKF_OK;
+    skf_kv_end(kv, 0);
+    return skf_fail(why, SKF_ERR_NOMEM, "no memory for a sequence of %u pages", p->most_pages);
+}
+
+static uint32_t agree(const int32_t *a, const int32_t *b, uint32_t n)
+{
+    uint32_t i = 0;
+    while (i < n && a[i] == b[i])
+        i++;
+    return i;
+}
+
+/* The listed page behind `parent` that agrees longest with ids[n], and by how many tokens. */
+static const struct skf_page *nearest(struct skf_pages *p, struct skf_page *parent, const int32_t *ids, uint32_t n, uint32_t *len)
+{
+    const struct skf_page *best = NULL;
+    *len = 0;
+    for (const struct skf_page *g = *family(p, parent); g; g = g->sibling) {
+        uint32_t k = agree(g->token, ids, SKF_MIN(n, g->n));
+        if (k > *len) {
+            best = g;
+            *len = k;
+        }
+    }
+    return best;
+}
+
+static void copy_positions(const struct skf_pages *p, struct skf_page *to, const struct skf_page *from, uint32_t n)
+{
+    const size_t run = (size_t)SKF_KV_PAGE * p->l->head_dim, bytes = (size_t)n * p->l->head_dim * sizeof(uint16_t);
+    for (size_t at = 0; at < p->page_halves; at += run)
+        memcpy(to->data + at, from->data + at, bytes);
+    memcpy(to->token, from->token, n * sizeof *to->token);
+    to->n = n;
+}
+
+enum skf_err skf_kv_begin(struct skf_pages *p, const int32_t *ids, uint32_t n, uint32_t most, struct skf_kv *kv, uint32_t *n_there,
+                          struct skf_why *why)
+{
+    uint32_t len;
+    SKF_TRY(skf_kv_private(p, kv, why));
+    kv->is_private = false;
+    *n_there = 0;
+    most = SKF_MIN(most, n);
+    while (*n_there + SKF_KV_PAGE <= most) {
+        struct skf_page *parent = kv->n ? kv->page[kv->n - 1] : NULL;
+        struct skf_page *g = find(p, parent, ids + *n_there, hash_of(p, parent, ids + *n_there));
+        if (!g)
+            break;
+        hold(p, g);
+        kv->page[kv->n] = g;
+        kv->data[kv->n++] = g->data;
+        *n_there += SKF_KV_PAGE;
+    }
+    kv->listed = kv->n;
+    p->stats.asked += n;
+    p->stats.shared += *n_there;
+    const struct skf_page *part = nearest(p, kv->n ? kv->page[kv->n - 1] : NULL, ids + *n_there, most - *n_there, &len);
+    if (len == 0)
+        return SKF_OK;
+    struct skf_page *held = (struct skf_page *)part; /* a page may have to go for the new one: not this */
+    hold(p, held);
+    enum skf_err e = new_page(kv, why);
+    if (e == SKF_OK) {
+        copy_positions(p, kv->page[kv->n - 1], part, len);
+        *n_there += len;
+        p->stats.copied += len;
+    }
+    let_go(p, held);
+    if (e != SKF_OK)
+        skf_kv_end(kv, 0);
+    return e;
+}
+
+enum skf_err skf_kv_place(struct skf_kv *kv, uint32_t pos, int32_t token, struct skf_why *why)
+{
+    if (pos / SKF_KV_PAGE == kv->n)
+        SKF_TRY(new_page(kv, why));
+    struct skf_page *g = kv->page[pos / SKF_KV_PAGE];
+    g->token[pos % SKF_KV_PAGE] = token;
+    return SKF_OK;
+}
+
+void skf_kv_done(struct skf_kv *kv, uint32_t n)
+{
+    struct skf_pages *p = kv->pool;
+    for (; !kv->is_private && kv->listed < n / SKF_KV_PAGE; kv->listed++) {
+        struct skf_page *g = kv->page[kv->listed];
+        g->parent = kv->listed ? kv->page[kv->listed - 1] : NULL;
+        g->n = SKF_KV_PAGE;
+        uint64_t hash = hash_of(p, g->parent, g->token);
+        struct skf_page *other = find(p, g->parent, g->token, hash);
+        if (!other) {
+            list(p, g, hash);
+            continue;
+        }
+        hold(p, other); /* another sequence computed the same meanwhile */
+        let_go(p, g);
+        kv->page[kv->listed] = other;
+        kv->data[kv->listed] = other->data;
+    }
+}
+
+/* Lists the last page of a sequence that ends, unless there is already as much. */
+static void leave_part(struct skf_kv *kv, uint32_t n)
+{
+    uint32_t at = n / SKF_KV_PAGE, left = n % SKF_KV_PAGE, len;
+    if (kv->is_private || left == 0 || at != kv->listed || at >= kv->n)
+        return;
+    struct skf_page *g = kv->page[at];
+    g->parent = at ? kv->page[at - 1] : NULL;
+    if (nearest(kv->pool, g->parent, g->token, left, &len) && len == left)
+        return;
+    g->n = left;
+    list(kv->pool, g, 0);
+}
+
+void skf_kv_end(struct skf_kv *kv, uint32_t n)
+{
+    if (!kv->pool)
+        return;
+    if (kv->page && kv->data) {
+        skf_kv_done(kv, n);
+        leave_part(kv, n);
+        while (kv->n > 0) /* the last first: it is to go first */
+            let_go(kv->pool, kv->page[--kv->n]);
+    }
+    skf_free(kv->page);
+    skf_free(kv->data);
+    *kv = (struct skf_kv){0};
+}

@@ -1,0 +1,56 @@
+/*
+ * Keys and values in pages of 32 positions, and the index by which sequences that begin alike share them.
+ *
+ * A page holds all layers of its positions.  Once its 32 tokens are computed it never changes, so it can be listed under the page before
+ * it and its tokens; a sequence that begins with listed pages takes them instead of computing them.  What it reads there is what it
+ * would have computed, to the bit: a token's keys and values depend on the tokens before it alone.  Where a sequence parts from a listed
+ * page within it, the positions that agree are copied into a page of its own.
+ *
+ * Pages that no sequence holds stay, up to a limit, and go by age, those furthest from the beginning first.  The tokens are compared
+ * themselves; their hash only says where to look.  One thread at a time: the engine's stepping thread.
+ */
+#ifndef SKF_RUNTIME_KV_PRIV_H
+#define SKF_RUNTIME_KV_PRIV_H
+
+#include "base/util.h"
+#include "kernels/kernels.h"
+
+struct skf_llama;
+struct skf_pages;
+struct skf_page;
+
+/* A pool for sequences of at most `context` positions each; keep: bytes of pages that no sequence holds. */
+SKF_MUST enum skf_err skf_pages_open(const struct skf_llama *l, uint32_t context, uint64_t keep, struct skf_pages **p,
+                                     struct skf_why *why);
+void skf_pages_close(struct skf_pages *p); /* NULL is fine; its sequences must have ended */
+
+struct skf_pages_stats {
+    uint64_t bytes, kept_bytes;    /* of all pages; of those that no sequence holds */
+    uint64_t asked, shared, copied, evicted; /* tokens of prompts; of those taken from listed pages, copied from one; pages gone by age */
+};
+void skf_pages_stats(const struct skf_pages *p, struct skf_pages_stats *s);
+
+/* One sequence. Zeroed is ended. */
+struct skf_kv {
+    struct skf_pages *pool;
+    struct skf_page **page;
+    uint16_t **data;  /* of each page: where kernels find it */
+    uint32_t n, listed; /* pages; how many of them are in the index */
+    bool is_private;  /* neither takes nor lists pages */
+};
+/* Begins a sequence whose first tokens will be ids[n]; *n_there <= most positions need not be computed. SKF_ERR_NOMEM. */
+SKF_MUST enum skf_err skf_kv_begin(struct skf_pages *p, const int32_t *ids, uint32_t n, uint32_t most, struct skf_kv *kv,
+                                   uint32_t *n_there, struct skf_why *why);
+/* One that shares nothing: for measuring and testing. */
+SKF_MUST enum skf_err skf_kv_private(struct skf_pages *p, struct skf_kv *kv, struct skf_why *why);
+/* Makes place for position pos, which is the next or one before, and notes its token. */
+SKF_MUST enum skf_err skf_kv_place(struct skf_kv *kv, uint32_t pos, int32_t token, struct skf_why *why);
+/* Positions below n are computed: lists pages that are full. */
+void skf_kv_done(struct skf_kv *kv, uint32_t n);
+/* Ends it; what is computed of a last page that is not full can still be copied by others. */
+void skf_kv_end(struct skf_kv *kv, uint32_t n);
+
+/* Where a layer's keys of one head lie in a page, in halves from its data; values SKF_KV_PAGE * head_dim behind them. */
+size_t skf_kv_at(const struct skf_pages *p, uint32_t layer, uint32_t head);
+
+#endif

@@ -1,0 +1,234 @@
+/*
+ * Pages of keys and values: what is shared changes no answer, to the token; what is kept stays within its limit; what was computed is not
+ * computed again; memory that runs out ends one request.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "runtime/engine.h"
+#include "runtime/kv_priv.h"
+#include "tests/unit/runtime_tiny.h"
+
+struct opened {
+    struct skf_model *m;
+    struct skf_engine *e;
+};
+static void open_tiny(struct opened *o, uint64_t cache, unsigned slots)
+{
+    char path[256];
+    struct skf_why why = {{0}};
+    const struct skf_engine_opts opts = {.threads = 1, .slots = slots, .cache = cache};
+    assert_int_equal(tiny_write(tiny_path(path, "kv"), &(struct tiny){.type = SKF_T_Q8_0}), SKF_OK);
+    assert_int_equal(skf_model_open(path, &o->m, &why), SKF_OK);
+    (void)unlink(path);
+    if (skf_engine_open(o->m, &opts, &o->e, &why) != SKF_OK)
+        fail_msg("%s", why.text);
+}
+static void close_tiny(struct opened *o)
+{
+    skf_engine_close(o->e);
+    skf_model_close(o->m);
+}
+
+struct answer {
+    int32_t ids[80];
+    size_t n;
+    unsigned cached;
+    enum skf_err err;
+    bool is_done;
+};
+static void on_token(void *ctx, int32_t id, const char *text, size_t n)
+{
+    struct answer *a = ctx;
+    assert_true(a->n < SKF_COUNT(a->ids));
+    a->ids[a->n++] = id;
+}
+static void on_finish(void *ctx, const struct skf_finish *f)
+{
+    struct answer *a = ctx;
+    a->is_done = true;
+    a->err = f->err;
+    a->cached = f->cached_tokens;
+}
+static void ask(struct skf_engine *e, const int32_t *ids, size_t n, unsigned tokens, struct answer *a)
+{
+    static const struct skf_gen_events events = {on_token, on_finish};
+    const struct skf_sampling s = {.temperature = 0.9f, .top_p = 1, .seed = 7, .max_tokens = tokens};
+    memset(a, 0, sizeof *a);
+    assert_int_equal(skf_engine_submit(e, ids, n, &s, &events, a, NULL, NULL), SKF_OK);
+}
+static void run(struct skf_engine *e)
+{
+    bool is_busy = true;
+    while (is_busy)
+        assert_int_equal(skf_engine_step(e, &is_busy, NULL), SKF_OK);
+}
+static void fill(int32_t *ids, size_t n, uint64_t seed)
+{
+    for (size_t i = 0; i < n; i++)
+        ids[i] = (int32_t)(tiny_next(&seed) % TINY_BYTES);
+}
+
+/* The answer of an engine that has seen nothing else. */
+static void ask_alone(const int32_t *ids, size_t n, unsigned tokens, struct answer *a)
+{
+    struct opened o;
+    open_tiny(&o, 1, 1);
+    ask(o.e, ids, n, tokens, a);
+    run(o.e);
+    assert_int_equal(a->cached, 0);
+    close_tiny(&o);
+}
+static void same(const struct answer *a, const struct answer *b)
+{
+    assert_true(a->is_done && b->is_done && a->err == SKF_OK);
+    assert_int_equal(a->n, b->n);
+    assert_memory_equal(a->ids, b->ids, a->n * sizeof *a->ids);
+}
+
+static void test_prompts_that_begin_alike(void **state)
+{
+    struct opened o;
+    int32_t ids[200];
+    struct answer want, got;
+    struct skf_engine_cache c;
+    open_tiny(&o, 0, 2);
+    fill(ids, 200, 1);
+    ask(o.e, ids, 100, 10, &got);
+    run(o.e);
+    ask_alone(ids, 100, 10, &want);
+    same(&got, &want);
+    assert_int_equal(got.cached, 0);
+
+    ask(o.e, ids, 100, 10, &got); /* the same again: all but the last token, whose logits are wanted */
+    run(o.e);
+    same(&got, &want);
+    assert_int_equal(got.cached, 99);
+
+    ids[70] ^= 1; /* parts within the third page: two are shared, six tokens copied */
+    ask(o.e, ids, 200, 10, &got);
+    run(o.e);
+    assert_int_equal(got.cached, 70);
+    ask_alone(ids, 200, 10, &want);
+    same(&got, &want);
+
+    int32_t turn[240]; /* the next turn of a conversation: the prompt, what was answered, and more */
+    memcpy(turn, ids, sizeof ids);
+    memcpy(turn + 200, got.ids, got.n * sizeof *turn);
+    size_t n = 200 + got.n;
+    fill(turn + n, 20, 3);
+    struct answer next;
+    ask(o.e, turn, n + 20, 10, &next);
+    run(o.e);
+    assert_int_equal(next.cached, n - 1); /* the last answered token was never computed with */
+    ask_alone(turn, n + 20, 10, &want);
+    same(&next, &want);
+    skf_engine_cache(o.e, &c);
+    assert_int_equal(c.cached_tokens, 99 + 70 + n - 1);
+    assert_true(c.bytes == c.kept_bytes && c.bytes > 0);
+    close_tiny(&o);
+}
+
+/* Sequences that run together share what the first of them has computed by then; equal ones that compute at once end with one copy. */
+static void test_sequences_at_once(void **state)
+{
+    enum { N = 8 };
+    static struct answer want, got[N];
+    struct opened o;
+    struct skf_engine_cache c;
+    int32_t ids[160];
+    open_tiny(&o, 0, N);
+    fill(ids, 160, 9);
+    ask_alone(ids, 160, 12, &want);
+    for (int i = 0; i < N; i++)
+        ask(o.e, ids, 160, 12, &got[i]);
+    run(o.e);
+    for (int i = 0; i < N; i++)
+        same(&got[i], &want);
+    skf_engine_cache(o.e, &c);
+    assert_true(c.bytes <= (uint64_t)(172 / SKF_KV_PAGE + 1) * 2 * 2 * 2 * SKF_KV_PAGE * 16 * sizeof(uint16_t));
+    close_tiny(&o);
+}
+
+/* Many prompts over few beginnings, in few slots and little memory: pages come, are shared, copied and go. */
+static void test_any_order_gives_the_same(void **state)
+{
+    enum { N = 120, KEEP = 100000 };
+    static struct answer got[N], want;
+    static int32_t ids[N][150];
+    static size_t len[N];
+    struct opened o;
+    struct skf_engine_cache c;
+    uint64_t seed = 77;
+    open_tiny(&o, KEEP, 3);
+    for (int i = 0; i < N; i++) {
+        len[i] = 1 + tiny_next(&seed) % 150;
+        fill(ids[i], len[i], 100 + tiny_next(&seed) % 3);
+        if (len[i] > 40 && tiny_next(&seed) % 2)
+            fill(ids[i] + 40, len[i] - 40, 200 + tiny_next(&seed) % 4);
+        ask(o.e, ids[i], len[i], 1 + tiny_next(&seed) % 40, &got[i]);
+        bool is_busy = true;
+        for (uint32_t k = tiny_next(&seed) % 30; k > 0 && is_busy; k--) {
+            assert_int_equal(skf_engine_step(o.e, &is_busy, NULL), SKF_OK);
+            skf_engine_cache(o.e, &c);
+            assert_true(c.kept_bytes <= KEEP && c.bytes >= c.kept_bytes);
+        }
+    }
+    run(o.e);
+    unsigned cached = 0;
+    for (int i = 0; i < N; i += 3) {
+        ask_alone(ids[i], len[i], (unsigned)got[i].n, &want);
+        same(&got[i], &want);
+        cached += got[i].cached;
+    }
+    skf_engine_cache(o.e, &c);
+    assert_true(cached > 0 && c.evictions > 0 && c.bytes == c.kept_bytes);
+    close_tiny(&o);
+}
+
+static void test_memory_that_runs_out(void **state)
+{
+    struct opened o;
+    int32_t ids[100];
+    struct answer want, got;
+    open_tiny(&o, 0, 1);
+    fill(ids, 100, 4);
+    ask(o.e, ids, 60, 5, &got);
+    run(o.e);
+    for (unsigned long at = 1, left = 1; left; at++) {
+        int32_t other[100];
+        fill(other, 100, at % 2 ? 4 : 50 + at); /* one that shares and one that does not */
+        ask(o.e, other, 100, 5, &got);
+        skf_alloc_fail_at(at);
+        bool is_busy = true;
+        while (is_busy && skf_engine_step(o.e, &is_busy, NULL) == SKF_OK)
+            ;
+        left = skf_alloc_count() < at ? 0 : 1;
+        skf_alloc_fail_at(0);
+        run(o.e);
+        assert_true(got.is_done && (got.err == SKF_OK || got.err == SKF_ERR_NOMEM));
+        if (at > 2000)
+            fail_msg("no end");
+    }
+    ask(o.e, ids, 100, 5, &got);
+    run(o.e);
+    ask_alone(ids, 100, 5, &want);
+    same(&got, &want);
+    close_tiny(&o);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_prompts_that_begin_alike),
+        cmocka_unit_test(test_sequences_at_once),
+        cmocka_unit_test(test_any_order_gives_the_same),
+        cmocka_unit_test(test_memory_that_runs_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
