@@ -34,6 +34,7 @@ SKF_MUST enum skf_err skf_par_for(unsigned jobs, uint64_t count,
                                   enum skf_err (*fn)(void *ctx, unsigned worker, uint64_t i, struct skf_why *why),
                                   void *ctx, struct skf_why *why);
 unsigned skf_cpu_count(void); /* processors we may run on */
+uint64_t skf_memory_available(void); /* bytes that can be taken without pushing others out; UINT64_MAX when nothing tells */
 
 /* ---- progress and cancel ---------------------------------------------------------------------------------------------- */
 struct skf_progress {

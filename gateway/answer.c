@@ -41,8 +41,9 @@ static enum skf_err put_head(struct skf_buf *b, const struct skf_gw *g, const st
 
 static enum skf_err put_usage(struct skf_buf *b, const Skiff__V1__Finished *f)
 {
-    return skf_buf_printf(b, ",\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,\"total_tokens\":%" PRIu64 "}", f->prompt_tokens,
-                          f->completion_tokens, (uint64_t)f->prompt_tokens + f->completion_tokens);
+    return skf_buf_printf(b, ",\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,\"total_tokens\":%" PRIu64
+                             ",\"prompt_tokens_details\":{\"cached_tokens\":%u}}",
+                          f->prompt_tokens, f->completion_tokens, (uint64_t)f->prompt_tokens + f->completion_tokens, f->cached_tokens);
 }
 
 static const char *finish_of(const Skiff__V1__Finished *f) { return strcmp(f->reason, "length") == 0 ? "length" : "stop"; }

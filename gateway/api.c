@@ -178,6 +178,7 @@ static enum skf_err put_metrics(struct skf_buf *b, const struct skf_gw *g)
         {"requests_active", "gauge", "Requests not yet ended.", g->n_reqs},
         {"requests_waiting", "gauge", "Requests that wait for a worker.", g->n_waiting},
         {"prompt_tokens_total", "counter", "Tokens of prompts.", (double)c->prompt_tokens},
+        {"prompt_tokens_cached_total", "counter", "Of these, tokens that were not computed anew.", (double)c->cached_tokens},
         {"tokens_total", "counter", "Tokens generated.", (double)c->tokens},
         {"first_token_seconds_sum", "counter", "Time from request to first token, summed.", (double)c->first_ns / 1e9},
         {"first_token_seconds_count", "counter", "First tokens.", (double)c->first_count},

@@ -66,7 +66,7 @@ struct gw_req {
 
 struct gw_counts {
     uint64_t requests, ok, client_errors, server_errors, refused, gone, repeated, slow;
-    uint64_t prompt_tokens, tokens, first_ns, first_count, decode_us, prefill_us;
+    uint64_t prompt_tokens, cached_tokens, tokens, first_ns, first_count, decode_us, prefill_us;
 };
 
 struct skf_gw {

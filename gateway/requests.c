@@ -269,6 +269,7 @@ void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f)
     if (!r)
         return;
     g->counts.prompt_tokens += f->prompt_tokens;
+    g->counts.cached_tokens += f->cached_tokens;
     g->counts.prefill_us += f->prefill_us;
     g->counts.decode_us += f->decode_us;
     if (strcmp(f->reason, "stop") != 0 && strcmp(f->reason, "length") != 0) {

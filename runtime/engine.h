@@ -3,8 +3,8 @@
  *
  * The engine is stepped by one thread (skf_engine_step); requests may be submitted and cancelled from any thread.  A step decodes
  * one token of every running sequence together and prefills new ones in bounded portions.  Weights are read from the model's source
- * (a mapped file or a view of the store).  Quantized matrices are laid out anew for the kernels at opening, unless that is declined; the
- * source is then told that their bytes are idle, so memory holds them once.
+ * (a mapped file or a view of the store).  Quantized matrices may be laid out anew for the kernels at opening; the source is then told
+ * that their bytes are idle, so memory holds them once.
  */
 #ifndef SKF_RUNTIME_ENGINE_H
 #define SKF_RUNTIME_ENGINE_H
@@ -13,12 +13,15 @@
 #include "model/model.h"
 
 struct skf_engine;
+/* Whether quantized matrices are laid out for the kernels, in memory of our own: decoding is faster, the pages of the file are no longer
+ * shared with other processes. By itself: where there is three times as much memory to take as that needs. */
+enum skf_repack { SKF_REPACK_AUTO, SKF_REPACK_ON, SKF_REPACK_OFF };
 struct skf_engine_opts {
     unsigned threads;  /* 0: one a processor */
     unsigned context;  /* tokens a sequence may hold; 0 for the model's own, at most 4,096 */
     unsigned slots;    /* sequences at once; 0 for 4 */
     uint64_t cache;    /* bytes of keys and values kept for prompts that begin alike; 0 for 64 MiB, 1 for none */
-    bool is_plain;     /* compute from the file's own rows: slower, but without a second layout of them in memory */
+    enum skf_repack repack;
 };
 /* `m` must outlive the engine. SKF_ERR_UNSUPPORTED names an unknown architecture, tensor type or tokenizer. */
 SKF_MUST enum skf_err skf_engine_open(const struct skf_model *m, const struct skf_engine_opts *o, struct skf_engine **e,

@@ -7,6 +7,7 @@
 #include "kernels/lanes.h"
 
 #define ARENA_ALIGN ((size_t)2 << 20) /* a huge page: one entry of the address cache for what many small pages would take */
+#define SPARE 3u /* a worker of the next version beside this one, and room for what else runs */
 #define TASK_GROUPS 16u               /* groups of rows that a thread lays out at a time */
 
 struct job {
@@ -53,9 +54,12 @@ static void leave_rows(const struct skf_source *src, const struct skf_weight *w)
         src->idle(src->ctx, w->seg[i].p, w->seg[i].n * w->row_bytes);
 }
 
-enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, struct skf_pool *pool, struct skf_why *why)
+enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, struct skf_pool *pool, enum skf_repack repack,
+                                      struct skf_why *why)
 {
     uint64_t bytes = 0;
+    if (repack == SKF_REPACK_OFF)
+        return SKF_OK;
     struct jobs j = {.job = skf_calloc((size_t)l->n_layers * 7 + 1, sizeof *j.job)};
     if (!j.job)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a list of matrices");
@@ -67,9 +71,9 @@ enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, 
     }
     add(&j, &l->output, &bytes);
     enum skf_err e = SKF_OK;
-    if (bytes > 0) {
+    if (bytes > 0 && (repack == SKF_REPACK_ON || skf_memory_available() / SPARE >= bytes)) {
         l->lanes = bytes < SIZE_MAX - ARENA_ALIGN ? skf_aligned(ARENA_ALIGN, bytes) : NULL;
-        if (!l->lanes)
+        if (!l->lanes && repack == SKF_REPACK_ON)
             e = skf_fail(why, SKF_ERR_NOMEM, "no memory to lay out %llu MB of matrices", (unsigned long long)bytes / 1000000);
     }
     if (l->lanes) {

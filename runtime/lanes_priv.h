@@ -5,10 +5,13 @@
 #ifndef SKF_RUNTIME_LANES_PRIV_H
 #define SKF_RUNTIME_LANES_PRIV_H
 
+#include "runtime/engine.h"
 #include "runtime/llama_priv.h"
 #include "runtime/pool_priv.h"
 
-/* Lays out every matrix that is multiplied and whose type can be, and tells `src`, which the rows lie in, that they are idle. SKF_ERR_NOMEM leaves the model as it was: it computes from its rows. */
-SKF_MUST enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, struct skf_pool *pool, struct skf_why *why);
+/* Lays out every matrix that is multiplied and whose type can be, and tells `src`, which the rows lie in, that they are idle. Without the
+ * memory for it, unless it was asked for, the model computes from its rows. */
+SKF_MUST enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, struct skf_pool *pool, enum skf_repack repack,
+                                      struct skf_why *why);
 
 #endif

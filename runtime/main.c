@@ -16,7 +16,8 @@ static const char help[] =
     "  --threads N      threads to compute on (one a processor)\n"
     "  --context N      tokens a conversation may have (the model's own, at most 4,096)\n"
     "  --slots N        generations at once (4)\n"
-    "  --repack on|off  whether quantized matrices are laid out for the kernels at the start (on): faster, but slower to start\n"
+    "  --cache MIB      keys and values kept for prompts that begin alike (64)\n"
+    "  --repack HOW     whether quantized matrices are laid out for the kernels at the start: auto (if memory is ample), on, off\n"
     "  --parent-death   end when the process that started this one ends\n"
     "  --help; --version alone prints the program's\n";
 
@@ -37,10 +38,22 @@ static bool is_number(const char *s, unsigned *out)
     return true;
 }
 
+static bool is_repack(const char *s, enum skf_repack *out)
+{
+    static const char *const names[] = {[SKF_REPACK_AUTO] = "auto", [SKF_REPACK_ON] = "on", [SKF_REPACK_OFF] = "off"};
+    for (size_t i = 0; i < SKF_COUNT(names); i++)
+        if (strcmp(s, names[i]) == 0) {
+            *out = (enum skf_repack)i;
+            return true;
+        }
+    return false;
+}
+
 /* 0 when the options are good, otherwise the exit status. */
 static int parse(int argc, char **argv, struct skf_worker_opts *o)
 {
-    const char *repack = "on";
+    const char *repack = "auto";
+    unsigned cache = 0;
     const struct {
         const char *name;
         const char **text;
@@ -49,7 +62,8 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
                 {"--store", &o->store, NULL},     {"--model", &o->model, NULL},
                 {"--version", &o->version, NULL}, {"--name", &o->name, NULL},
                 {"--threads", NULL, &o->engine.threads}, {"--context", NULL, &o->engine.context},
-                {"--slots", NULL, &o->engine.slots}, {"--repack", &repack, NULL}};
+                {"--slots", NULL, &o->engine.slots}, {"--repack", &repack, NULL},
+                {"--cache", NULL, &cache}};
     for (int i = 1; i < argc; i++) {
         size_t k = 0;
         if (strcmp(argv[i], "--parent-death") == 0) {
@@ -67,9 +81,9 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
         else if (!is_number(argv[i], opts[k].number))
             return usage("a number is expected");
     }
-    o->engine.is_plain = strcmp(repack, "off") == 0;
-    if (!o->engine.is_plain && strcmp(repack, "on") != 0)
-        return usage("--repack is on or off");
+    o->engine.cache = (uint64_t)cache << 20;
+    if (!is_repack(repack, &o->engine.repack))
+        return usage("--repack is auto, on or off");
     if (!o->socket || !o->file == !o->store)
         return usage("--socket and one of --file and --store are needed");
     if (o->store && (!o->model || !o->version))

@@ -103,6 +103,7 @@ void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct s
     d.error = copy;
     d.error_class = (char *)(uintptr_t)(f->err != SKF_OK ? skf_err_name(f->err) : "");
     d.prompt_tokens = f->prompt_tokens;
+    d.cached_tokens = f->cached_tokens;
     d.completion_tokens = f->completion_tokens;
     d.prefill_us = f->prefill_ns / 1000;
     d.decode_us = f->decode_ns / 1000;

@@ -115,6 +115,9 @@ def test_generations(pb, peer):
             texts[m.token.id] += m.token.text
         over += m.WhichOneof("kind") == "finished"
     check(texts[2] == texts[3] != "", "two at once, with one text", texts)
+    peer.generate(5, "the low", max_tokens=2)
+    f = peer.until_finished(5)[3]
+    check(0 < f.cached_tokens < f.prompt_tokens, "what was computed of a prompt before is not computed again", f)
     peer.generate(4, "low " * 1000)
     f = peer.until_finished(4)[3]
     check((f.reason, f.error_class) == ("error", "limit") and "context" in f.error, "a prompt over the context", f)

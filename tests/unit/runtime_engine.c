@@ -118,7 +118,7 @@ static void test_same_numbers_everywhere(void **state)
                 if (skf_isa_pick(&isa, NULL) != SKF_OK)
                     continue;
                 open_tiny_as(&o, &(struct tiny){.type = types[k]},
-                             &(struct skf_engine_opts){.threads = threads, .slots = 1, .is_plain = (runs & 2) != 0});
+                             &(struct skf_engine_opts){.threads = threads, .slots = 1, .repack = runs & 2 ? SKF_REPACK_OFF : SKF_REPACK_ON});
                 assert_int_equal(skf_engine_logprobs(o.e, ids, N_IDS, runs++ ? got : want, NULL), SKF_OK);
                 if (runs > 1)
                     assert_memory_equal(got, want, (N_IDS - 1) * sizeof *got);
