@@ -479,7 +479,7 @@ static enum skf_err open_file(const char *path, struct skf_why *why)
 {
     struct skf_model *m = NULL;
     struct skf_engine *e = NULL;
-    struct skf_engine_opts opts = {.threads = 2, .context = 64};
+    struct skf_engine_opts opts = {.threads = 2, .context = 64, .repack = SKF_REPACK_ON};
     enum skf_err err = skf_model_open(path, &m, why);
     if (err == SKF_OK)
         err = skf_engine_open(m, &opts, &e, why);
