@@ -96,7 +96,10 @@ def test_answers(s):
     events = [e[6:] for e in body.split("\n\n") if e.startswith("data: ")]
     text = "".join(c["delta"].get("content", "") for e in events[:-1] for c in json.loads(e)["choices"])
     check(status == 200 and events[-1] == "[DONE]" and text == whole["choices"][0]["message"]["content"], "the same text as a stream", body)
-    check(json.loads(events[-2])["usage"] == whole["usage"], "and the same usage", body)
+    usage = json.loads(events[-2])["usage"]
+    cached = usage.pop("prompt_tokens_details")["cached_tokens"]
+    check(whole["usage"].pop("prompt_tokens_details")["cached_tokens"] == 0 < cached < usage["prompt_tokens"], "what was computed is not computed again", body)
+    check(usage == whole["usage"], "and the same usage", body)
     one = s.ask("POST", "/v1/completions", {"prompt": "the low", "max_tokens": 20, "temperature": 1, "seed": 5})[2]
     two = s.ask("POST", "/v1/completions", {"prompt": "the low", "max_tokens": 20, "temperature": 1, "seed": 5})[2]
     check(json.loads(one)["choices"] == json.loads(two)["choices"], "a seed gives the same text again", one, two)
@@ -168,7 +171,7 @@ def main():
             (["-m", os.path.join(TMP, "none.gguf")], 1, r"skiff: .*none\.gguf: No such file or directory\n"),
             (["-m", os.path.join(TMP, "cut.gguf"), "--listen", "127.0.0.1:0"], 1, r"skiff: .*cut\.gguf: .*\n"),
             (["-m", MODEL, "--listen", "nowhere"], 1, r"skiff: nowhere is no address to listen on.*\n"),
-            ([], 2, r"skiff: serve: -m MODEL is missing\n"),
+            ([], 2, r"skiff: serve: -m MODEL is missing; .*\n"),
             (["-m", MODEL, "--threads", "x"], 2, r"skiff: .*\n")):
         code, out, err = runs_with(*args)
         check(code == status and out == "" and re.fullmatch(want, err), f"{' '.join(os.path.basename(a) for a in args) or 'no model'}: one line, exit {status}", code, out, err)
