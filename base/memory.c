@@ -35,7 +35,7 @@ static void group_path(char *out, size_t cap)
     while (f && fgets(line, sizeof line, f)) {
         line[strcspn(line, "\n")] = 0;
         if (strncmp(line, "0::/", 4) == 0 && strlen(line + 3) < cap)
-            (void)snprintf(out, cap, "%s", line + 3);
+            memcpy(out, line + 3, strlen(line + 3) + 1);
     }
     if (f)
         (void)fclose(f);
