@@ -337,7 +337,7 @@ static void test_idle_connections(void **state)
     assert_int_equal(client_ask(skf_http_port(server), "GET", "/hello", NULL, NULL, a, sizeof a), 200);
     for (int i = 0; i < count; i++)
         close(fds[i]);
-    assert_true(is_within(100, is_connections, 0));
+    assert_true(is_within(600, is_connections, 0)); /* a thousand ends, told one by one on a busy machine */
 }
 
 static void *close_server(void *ctx)
