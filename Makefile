@@ -89,7 +89,7 @@ DEPS_cli         := gateway distributor agent runtime kernels delta trust store 
 # Third-party libraries, each used by one folder (style: third-party types stay in one folder each).
 PKG_base    := jansson libcrypto
 PKG_proto   := libprotobuf-c
-PKG_delta   := libzstd
+PKG_delta   := libzstd liblzma
 PKG_trust   := libsodium
 PKG_store   := lmdb
 PKG_fetch   := libcurl

@@ -58,9 +58,8 @@ struct build_pack { /* a piece of several chunks, or of one */
 };
 #define BUILD_PACKERS 3 /* threads that pack; one where pieces are long */
 struct build_packer {
-    struct skf_lz_room room;
     struct skf_buf out;
-    struct skf_area neu, model, check;
+    struct skf_area neu;
 };
 struct candidate { /* a way to code a chunk; its payload is in the worker's `best` */
     uint8_t coding;

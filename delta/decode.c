@@ -12,9 +12,9 @@ struct skf_delta_scratch {
     struct skf_work work;
     struct skf_area source; /* what does not lie in one piece; or */
     struct skf_region_room room;
-    size_t piece_n; /* what was unpacked, of the side with this digest; 0: nothing */
+    struct skf_lz_in *in; /* NULL: no piece is being unpacked */
+    size_t piece_n, piece_at; /* its bytes (0: none that can go on), and how many of them were made, from the side with this digest */
     uint8_t piece_digest[SKF_DIGEST];
-    struct skf_area model;
 };
 
 enum skf_err skf_delta_scratch_new(struct skf_delta_scratch **s)
@@ -37,7 +37,7 @@ void skf_delta_scratch_free(struct skf_delta_scratch *s)
         return;
     skf_work_free(&s->work);
     skf_area_free(&s->source);
-    skf_area_free(&s->model);
+    skf_lz_in_free(s->in);
     skf_area_free(&s->room.rest);
     skf_area_free(&s->room.zeros);
     skf_free(s);
@@ -58,21 +58,29 @@ static enum skf_err make_mixed(const struct skf_skd *skd, const struct skd_chunk
                            c->result_length);
 }
 
-/* A piece of several chunks is unpacked whole and kept, since the next chunk is mostly the next of it. */
+/* A piece of several chunks is unpacked as far as they are asked for, since the next chunk is mostly the next of it; one in front of that
+ * takes it from the beginning. */
 static enum skf_err make_packed(const struct skf_skd *skd, const struct skd_chunk *c, struct skf_delta_scratch *s, uint8_t *out)
 {
     const struct skd_tensor *t = &skd->tensors[c->tensor];
     const struct skd_side *side = skd_side_of(skd, c);
-    if (t->bytes == c->result_length)
-        return skf_lz_get(&s->model, side->payload, side->payload_length, out, t->bytes);
-    if (s->piece_n != t->bytes || memcmp(s->piece_digest, side->digest, SKF_DIGEST) != 0) {
-        s->piece_n = 0;
-        SKF_TRY(skf_area_need(&s->source, t->bytes));
-        SKF_TRY(skf_lz_get(&s->model, side->payload, side->payload_length, s->source.p, t->bytes));
+    const uint64_t from = c->result_offset - t->offset;
+    if (!s->in && !(s->in = skf_lz_in_new()))
+        return SKF_ERR_NOMEM;
+    if (s->piece_n != t->bytes || s->piece_at > from || memcmp(s->piece_digest, side->digest, SKF_DIGEST) != 0) {
+        s->piece_n = s->piece_at = 0;
+        SKF_TRY(skf_lz_open(s->in, side->payload, side->payload_length, t->bytes));
         memcpy(s->piece_digest, side->digest, SKF_DIGEST);
-        s->piece_n = t->bytes;
     }
-    memcpy(out, s->source.p + (c->result_offset - t->offset), c->result_length);
+    s->piece_n = 0; /* until this has come out well */
+    while (s->piece_at < from) {
+        size_t many = SKF_MIN(from - s->piece_at, c->result_length);
+        SKF_TRY(skf_lz_next(s->in, side->payload, out, many));
+        s->piece_at += many;
+    }
+    SKF_TRY(skf_lz_next(s->in, side->payload, out, c->result_length));
+    s->piece_at += c->result_length;
+    s->piece_n = t->bytes;
     return SKF_OK;
 }
 
@@ -81,8 +89,11 @@ static enum skf_err make(const struct skf_skd *skd, const struct skd_chunk *c, c
 {
     const uint8_t *old;
     const struct skd_side *side = skd_side_of(skd, c);
-    if (c->coding != SKF_CODE_PACK)
-        s->piece_n = 0; /* the source may come to lie there */
+    if (c->coding != SKF_CODE_PACK && s->in) { /* memory is for the one or the other */
+        skf_lz_in_free(s->in);
+        s->in = NULL;
+        s->piece_n = 0;
+    }
     switch (c->coding) {
     case SKF_CODE_COPY:
         if (c->source_offset > source->size || c->source_length > source->size - c->source_offset)

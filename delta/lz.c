@@ -1,216 +1,160 @@
-/* A packed piece, read (lz_priv.h). */
+/* liblzma, kept in this file (lz_priv.h). */
 #include "delta/lz_priv.h"
 
-#include <string.h>
+#include <lzma.h>
 
-void skf_lz_model_init(struct lz_model *m)
+#include "base/alloc.h"
+
+#define SLICE (64u << 10) /* so much is packed between two questions whether to go on: a tenth of a second */
+
+/* ---- what both sides share -------------------------------------------------------------------------------------------------- */
+static void *give(void *unused, size_t count, size_t size)
 {
-    struct lz_bit *b = (struct lz_bit *)(void *)m; /* it holds nothing else */
-    for (size_t i = 0; i < sizeof *m / sizeof *b; i++)
-        b[i] = (struct lz_bit){1u << 15, 1u << 15};
+    return size && count > SIZE_MAX / size ? NULL : skf_alloc(count * size);
 }
+static void take(void *unused, void *p) { skf_free(p); }
+static const lzma_allocator memory = {.alloc = give, .free = take};
 
-/* ---- calls ------------------------------------------------------------------------------------------------------------------ */
-/* E8 and E9, then a distance of 25 bits with its sign in all that is above: that stays so, whatever is added. The highest byte of what is no
- * such distance must not change either, so nothing begins in front of it. */
-static void filter_x86(uint8_t *p, size_t n, bool is_coding)
-{
-    for (size_t i = 0; n >= 5 && i <= n - 5; i++) {
-        if ((p[i] & 0xfe) != 0xe8)
-            continue;
-        if (p[i + 4] != 0 && p[i + 4] != 0xff) {
-            i += 3;
-            continue;
-        }
-        uint32_t at = (uint32_t)i + 5, v = skf_le32(p + i + 1);
-        v = (is_coding ? v + at : v - at) & 0x1ffffff;
-        skf_put_le32(p + i + 1, (v ^ 0x1000000) - 0x1000000);
-        i += 4;
-    }
-}
-
-/* BL, a distance in words of 26 bits. */
-static void filter_arm64(uint8_t *p, size_t n, bool is_coding)
-{
-    for (size_t i = 0; i + 4 <= n; i += 4) {
-        uint32_t v = skf_le32(p + i), at = (uint32_t)(i / 4);
-        if (v >> 26 == 0x25)
-            skf_put_le32(p + i, 0x25u << 26 | ((is_coding ? v + at : v - at) & 0x3ffffff));
-    }
-}
-
-void skf_lz_filter(enum skf_lz_filter f, uint8_t *p, size_t n, bool is_coding)
-{
-    if (f == SKF_LZ_X86)
-        filter_x86(p, n, is_coding);
-    else if (f == SKF_LZ_ARM64)
-        filter_arm64(p, n, is_coding);
-}
-
-/* ---- bits ------------------------------------------------------------------------------------------------------------------- */
-struct in {
-    const uint8_t *p, *end;
-    uint32_t range, code;
-    bool is_short; /* more was asked for than there is; zeros were given */
+struct chain {
+    lzma_options_lzma lzma;
+    lzma_filter filters[3];
 };
 
-static inline void fill(struct in *in)
+/* False when liblzma is built without the preset that encoding starts from. */
+static bool make_chain(struct chain *c, enum skf_lz_filter f, unsigned lc, unsigned lp, unsigned pb, size_t piece)
 {
-    if (in->range >> 24)
-        return;
-    in->range <<= 8;
-    in->code <<= 8;
-    if (in->p < in->end)
-        in->code |= *in->p++;
-    else
-        in->is_short = true;
-}
-
-static inline unsigned get_bit(struct in *in, struct lz_bit *b)
-{
-    fill(in);
-    uint32_t bound = (in->range >> 16) * lz_zero(b);
-    unsigned bit = in->code >= bound;
-    if (bit) {
-        in->range -= bound;
-        in->code -= bound;
-    } else {
-        in->range = bound;
-    }
-    lz_learn(b, bit);
-    return bit;
-}
-
-static inline unsigned get_tree(struct in *in, struct lz_bit *b, unsigned bits)
-{
-    unsigned m = 1;
-    for (unsigned i = 0; i < bits; i++)
-        m = m << 1 | get_bit(in, &b[m]);
-    return m - (1u << bits);
-}
-
-/* The lowest bit first; b[1] is the first's. */
-static inline unsigned get_reverse(struct in *in, struct lz_bit *b, unsigned bits)
-{
-    unsigned m = 1, v = 0;
-    for (unsigned i = 0; i < bits; i++) {
-        unsigned bit = get_bit(in, &b[m]);
-        m = m << 1 | bit;
-        v |= bit << i;
-    }
-    return v;
-}
-
-static unsigned get_even(struct in *in, unsigned bits) /* as likely 0 as 1 */
-{
-    unsigned v = 0;
-    for (unsigned i = 0; i < bits; i++) {
-        fill(in);
-        in->range >>= 1;
-        unsigned bit = in->code >= in->range;
-        in->code -= bit ? in->range : 0;
-        v = v << 1 | bit;
-    }
-    return v;
-}
-
-/* ---- pieces ----------------------------------------------------------------------------------------------------------------- */
-static uint8_t get_literal(struct in *in, struct lz_bit *b, unsigned state, unsigned expected)
-{
-    unsigned m = 1;
-    if (state >= 7) { /* behind a match: what would have followed there, as far as it is right */
-        unsigned same = 0x100;
-        while (m < 0x100) {
-            expected <<= 1;
-            unsigned bit = get_bit(in, &b[same + (expected & same) + m]);
-            m = m << 1 | bit;
-            same &= bit ? expected : ~expected;
-        }
-    }
-    while (m < 0x100)
-        m = m << 1 | get_bit(in, &b[m]);
-    return (uint8_t)m;
-}
-
-static unsigned get_len(struct in *in, struct lz_len *l, unsigned place)
-{
-    if (!get_bit(in, &l->is_mid))
-        return LZ_LEN_MIN + get_tree(in, l->low[place], 3);
-    if (!get_bit(in, &l->is_high))
-        return LZ_LEN_MIN + 8 + get_tree(in, l->mid[place], 3);
-    return LZ_LEN_MIN + 16 + get_tree(in, l->high, 8);
-}
-
-static uint32_t get_distance(struct in *in, struct lz_model *m, unsigned len) /* less one */
-{
-    unsigned slot = get_tree(in, m->slot[lz_len_class(len)], 6), bits = (slot >> 1) - 1;
-    if (slot < 4)
-        return slot;
-    uint32_t d = (2u | (slot & 1)) << bits;
-    if (slot < 14)
-        return d + get_reverse(in, m->special + lz_special_at(slot), bits);
-    d += get_even(in, bits - LZ_ALIGN) << LZ_ALIGN;
-    return d + get_reverse(in, m->align, LZ_ALIGN);
-}
-
-/* Which of the last distances, moved to the front; false: one more byte from the last one. */
-static bool get_rep(struct in *in, struct lz_model *m, unsigned state, unsigned place, uint32_t rep[LZ_REPS])
-{
-    unsigned k = 1;
-    if (!get_bit(in, &m->is_not0[state]))
-        return get_bit(in, &m->is_long0[state][place]);
-    if (get_bit(in, &m->is_not1[state]))
-        k = 2 + get_bit(in, &m->is_not2[state]);
-    uint32_t d = rep[k];
-    for (; k; k--)
-        rep[k] = rep[k - 1];
-    rep[0] = d;
+    static const lzma_vli calls[SKF_LZ_FILTERS] = {[SKF_LZ_X86] = LZMA_FILTER_X86, [SKF_LZ_ARM64] = LZMA_FILTER_ARM64};
+    *c = (struct chain){0};
+    if (lzma_lzma_preset(&c->lzma, 9 | LZMA_PRESET_EXTREME))
+        return false;
+    c->lzma.dict_size = (uint32_t)SKF_MAX(piece, LZMA_DICT_SIZE_MIN);
+    c->lzma.lc = lc;
+    c->lzma.lp = lp;
+    c->lzma.pb = pb;
+    unsigned i = 0;
+    if (f != SKF_LZ_PLAIN)
+        c->filters[i++].id = calls[f];
+    c->filters[i++] = (lzma_filter){.id = LZMA_FILTER_LZMA1, .options = &c->lzma};
+    c->filters[i].id = LZMA_VLI_UNKNOWN;
     return true;
 }
 
-static enum skf_err get_all(struct in *in, struct lz_model *m, uint8_t *out, size_t n)
+/* ---- reading ---------------------------------------------------------------------------------------------------------------- */
+struct skf_lz_in {
+    lzma_stream s;
+    size_t at, n, left; /* of the payload's n bytes so many are read, and so many of the piece are still to be made */
+};
+
+struct skf_lz_in *skf_lz_in_new(void)
 {
-    uint32_t rep[LZ_REPS] = {0};
-    unsigned state = 0, len;
-    for (size_t at = 0; at < n; at += len) {
-        unsigned place = at % LZ_PLACES, before = at ? out[at - 1] : 0;
-        len = 1;
-        if (!get_bit(in, &m->is_match[state][place])) {
-            unsigned expected = rep[0] < at ? out[at - 1 - rep[0]] : 0;
-            out[at] = get_literal(in, m->literal[before >> (8 - LZ_LC)], state, expected);
-            state = lz_after_literal(state);
-            continue;
-        }
-        if (!get_bit(in, &m->is_rep[state])) {
-            memmove(rep + 1, rep, sizeof rep - sizeof *rep);
-            len = get_len(in, &m->len, place);
-            rep[0] = get_distance(in, m, len);
-            state = lz_after_match(state);
-        } else if (get_rep(in, m, state, place, rep)) {
-            len = get_len(in, &m->rep_len, place);
-            state = lz_after_rep(state);
-        } else {
-            state = lz_after_short(state);
-        }
-        if (rep[0] >= at || len > n - at)
-            return SKF_ERR_FORMAT;
-        const uint8_t *from = out + at - 1 - rep[0];
-        for (unsigned i = 0; i < len; i++) /* they may overlap: byte after byte */
-            out[at + i] = from[i];
-    }
-    fill(in);
-    return in->is_short || in->p != in->end || in->code != 0 ? SKF_ERR_FORMAT : SKF_OK;
+    struct skf_lz_in *d = skf_calloc(1, sizeof *d); /* a zeroed stream is a new one */
+    if (d)
+        d->s.allocator = &memory;
+    return d;
 }
 
-enum skf_err skf_lz_get(struct skf_area *model, const uint8_t *p, size_t n, uint8_t *out, size_t out_n)
+void skf_lz_in_free(struct skf_lz_in *d)
 {
-    if (n < 5 || p[0] >= SKF_LZ_FILTERS || out_n == 0 || out_n > SKD_PACK_MAX)
+    if (!d)
+        return;
+    lzma_end(&d->s);
+    skf_free(d);
+}
+
+static enum skf_err read_error(lzma_ret r) { return r == LZMA_MEM_ERROR ? SKF_ERR_NOMEM : SKF_ERR_FORMAT; }
+
+enum skf_err skf_lz_open(struct skf_lz_in *d, const uint8_t *p, size_t n, size_t out_n)
+{
+    struct chain c;
+    if (n < 2 || p[0] >= SKF_LZ_FILTERS || out_n == 0 || out_n > SKD_PACK_MAX)
         return SKF_ERR_FORMAT;
-    SKF_TRY(skf_area_need(model, sizeof(struct lz_model)));
-    struct lz_model *m = (struct lz_model *)(void *)model->p;
-    skf_lz_model_init(m);
-    struct in in = {.p = p + 5, .end = p + n, .range = UINT32_MAX, .code = (uint32_t)p[1] << 24 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 8 | p[4]};
-    SKF_TRY(get_all(&in, m, out, out_n));
-    skf_lz_filter((enum skf_lz_filter)p[0], out, out_n, false);
-    return SKF_OK;
+    const unsigned lc = p[1] % 9, lp = p[1] / 9 % 5, pb = p[1] / 45;
+    if (pb > LZMA_PB_MAX || lc + lp > LZMA_LCLP_MAX)
+        return SKF_ERR_FORMAT;
+    if (!make_chain(&c, (enum skf_lz_filter)p[0], lc, lp, pb, out_n))
+        return SKF_ERR_INTERNAL;
+    d->at = 2;
+    d->n = n;
+    d->left = out_n;
+    lzma_ret r = lzma_raw_decoder(&d->s, c.filters);
+    return r == LZMA_OK ? SKF_OK : read_error(r);
+}
+
+enum skf_err skf_lz_next(struct skf_lz_in *d, const uint8_t *p, uint8_t *out, size_t many)
+{
+    lzma_stream *s = &d->s;
+    lzma_ret r = LZMA_OK;
+    uint8_t more;
+    if (many > d->left)
+        return SKF_ERR_FORMAT;
+    s->next_in = p + d->at;
+    s->avail_in = d->n - d->at;
+    s->next_out = out;
+    s->avail_out = many;
+    while (r == LZMA_OK && s->avail_out)
+        r = lzma_code(s, LZMA_RUN);
+    if (s->avail_out)
+        return read_error(r);
+    d->left -= many;
+    if (d->left == 0) { /* the mark of the end must stand here */
+        s->next_out = &more;
+        s->avail_out = 1;
+        while (r == LZMA_OK && s->avail_out)
+            r = lzma_code(s, LZMA_RUN);
+        return r == LZMA_STREAM_END && s->avail_out && s->avail_in == 0 ? SKF_OK : read_error(r);
+    }
+    d->at = d->n - s->avail_in;
+    return r == LZMA_OK ? SKF_OK : read_error(r);
+}
+
+/* ---- packing ---------------------------------------------------------------------------------------------------------------- */
+static enum skf_lz_filter filter_of(const uint8_t *p, size_t n)
+{
+    size_t x86 = 0, arm = 0;
+    for (size_t i = 0; i + 8 <= n; i += 4) {
+        for (size_t j = i; j < i + 4 && j + 5 <= n; j++)
+            x86 += p[j] == 0xe8 && (p[j + 4] == 0 || p[j + 4] == 0xff);
+        arm += skf_le32(p + i) >> 26 == 0x25;
+    }
+    if (arm > n / 160 && arm > 2 * x86) /* of noise it is one word in 64 */
+        return SKF_LZ_ARM64;
+    return x86 > n / 400 ? SKF_LZ_X86 : SKF_LZ_PLAIN;
+}
+
+static enum skf_err put_all(lzma_stream *s, const struct skf_progress *progress, const uint8_t *p, size_t n, struct skf_buf *out)
+{
+    uint8_t part[4096];
+    lzma_ret r = LZMA_OK;
+    s->next_in = p;
+    while (r == LZMA_OK) {
+        if (progress && is_cancelled(progress))
+            return SKF_ERR_CANCELLED;
+        if (s->avail_in == 0) {
+            s->avail_in = SKF_MIN(n, SLICE);
+            n -= s->avail_in;
+        }
+        s->next_out = part;
+        s->avail_out = sizeof part;
+        r = lzma_code(s, n ? LZMA_RUN : LZMA_FINISH);
+        SKF_TRY(skf_buf_put(out, part, sizeof part - s->avail_out));
+    }
+    return r == LZMA_STREAM_END ? SKF_OK : r == LZMA_MEM_ERROR ? SKF_ERR_NOMEM : SKF_ERR_INTERNAL;
+}
+
+enum skf_err skf_lz_put(const struct skf_progress *progress, const uint8_t *p, size_t n, struct skf_buf *out)
+{
+    const enum skf_lz_filter f = filter_of(p, n);
+    /* Instructions have places and few contexts; texts have no places, and what follows depends on the letter before. */
+    const unsigned lc = f == SKF_LZ_PLAIN ? 4 : 3, pb = f == SKF_LZ_PLAIN ? 0 : 2;
+    struct chain c;
+    lzma_stream s = LZMA_STREAM_INIT;
+    s.allocator = &memory;
+    if (!make_chain(&c, f, lc, 0, pb, n))
+        return SKF_ERR_INTERNAL;
+    SKF_TRY(skf_buf_u8(out, (uint8_t)f));
+    SKF_TRY(skf_buf_u8(out, (uint8_t)(pb * 45 + lc)));
+    lzma_ret r = lzma_raw_encoder(&s, c.filters);
+    enum skf_err e = r == LZMA_OK ? put_all(&s, progress, p, n, out) : r == LZMA_MEM_ERROR ? SKF_ERR_NOMEM : SKF_ERR_INTERNAL;
+    lzma_end(&s);
+    return e;
 }

@@ -59,6 +59,22 @@ enum skf_err build_plan_packs(struct build *b, unsigned *jobs, uint64_t *bytes)
     return SKF_OK;
 }
 
+/* It must come out as it went in. */
+static enum skf_err check_piece(const struct skf_buf *packed, const uint8_t *neu, size_t n)
+{
+    uint8_t part[8192];
+    struct skf_lz_in *in = skf_lz_in_new();
+    enum skf_err e = in ? skf_lz_open(in, packed->data, packed->len, n) : SKF_ERR_NOMEM;
+    for (size_t at = 0, many; at < n && e == SKF_OK; at += many) {
+        many = SKF_MIN(n - at, sizeof part);
+        e = skf_lz_next(in, packed->data, part, many);
+        if (e == SKF_OK && memcmp(part, neu + at, many) != 0)
+            e = SKF_ERR_INTERNAL;
+    }
+    skf_lz_in_free(in);
+    return e == SKF_ERR_FORMAT ? SKF_ERR_INTERNAL : e;
+}
+
 /* The piece in w->out, where that is less than what its chunks take now; and undone again, as every coding. */
 static enum skf_err pack_piece(const struct build *b, const struct build_pack *p, struct build_packer *w)
 {
@@ -69,14 +85,9 @@ static enum skf_err pack_piece(const struct build *b, const struct build_pack *p
     now -= SKF_MIN(now, SKF_DIGEST + 16 + now / 128); /* about what its record takes; and less than a hundredth is not worth the receiver's time */
     skf_buf_clear(&w->out);
     w->out.limit = SKF_MIN(now, (size_t)SKF_SIDE_MAX);
-    w->room.progress = b->progress;
     SKF_TRY(skf_area_view(b->neu_source, b->chunks[p->first].result_offset, p->bytes, &w->neu, &neu));
-    SKF_TRY(skf_lz_put(&w->room, neu, p->bytes, &w->out));
-    SKF_TRY(skf_area_need(&w->check, p->bytes));
-    enum skf_err e = skf_lz_get(&w->model, w->out.data, w->out.len, w->check.p, p->bytes);
-    if (e == SKF_ERR_NOMEM)
-        return e;
-    return e == SKF_OK && memcmp(w->check.p, neu, p->bytes) == 0 ? SKF_OK : SKF_ERR_INTERNAL;
+    SKF_TRY(skf_lz_put(b->progress, neu, p->bytes, &w->out));
+    return check_piece(&w->out, neu, p->bytes);
 }
 
 enum skf_err build_pack_piece(struct build *b, unsigned worker, uint64_t k, struct skf_why *why)
@@ -109,11 +120,8 @@ enum skf_err build_pack_piece(struct build *b, unsigned worker, uint64_t k, stru
 void build_free_packs(struct build *b)
 {
     for (unsigned i = 0; i < BUILD_PACKERS; i++) {
-        skf_lz_room_free(&b->packer[i].room);
         skf_buf_free(&b->packer[i].out);
         skf_area_free(&b->packer[i].neu);
-        skf_area_free(&b->packer[i].model);
-        skf_area_free(&b->packer[i].check);
     }
     skf_free(b->alone);
     skf_free(b->packs);

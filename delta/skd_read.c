@@ -408,7 +408,7 @@ uint64_t skd_more_memory(const struct skf_skd *s)
     for (uint64_t i = 0; i < s->info.n_chunks; i++) {
         const struct skd_chunk *c = &s->chunks[i];
         const struct skd_side *side = skd_side_of(s, c);
-        if (c->coding == SKF_CODE_PACK && s->tensors[c->tensor].bytes > c->result_length)
+        if (c->coding == SKF_CODE_PACK) /* the window it is unpacked in */
             most = SKF_MAX(most, s->tensors[c->tensor].bytes);
         if (c->ranges > 1)
             most = SKF_MAX(most, (uint64_t)c->source_length);

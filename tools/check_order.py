@@ -14,7 +14,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MAX_FUNCTION, MAX_COMPLEXITY, MAX_FILE = 80, 20, 800
 HOME = {  # third-party header -> the folders that may see it
     r"grpc/": {"wire"}, r"lmdb\.h": {"store", "distributor"}, r"mbedtls/|psa/": {"trust"}, r"sodium": {"trust"},
-    r"curl/": {"fetch"}, r"microhttpd": {"http"}, r"openssl/": {"base"}, r"jansson": {"base"}, r"zstd": {"delta"},
+    r"curl/": {"fetch"}, r"microhttpd": {"http"}, r"openssl/": {"base"}, r"jansson": {"base"}, r"zstd": {"delta"}, r"lzma": {"delta"},
     r"cuda": {"kernels"},
 }
 

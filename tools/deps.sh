@@ -5,13 +5,13 @@ set -eu
 say() { echo "deps: $*" >&2; }
 packages="gcc libc6-dev make pkg-config python3 python3-venv python3-pip ca-certificates
   libgrpc-dev libprotobuf-c-dev protobuf-c-compiler liblmdb-dev libsodium-dev libmbedtls-dev
-  libcurl4-openssl-dev libmicrohttpd-dev libjansson-dev libzstd-dev libssl-dev libcmocka-dev
+  libcurl4-openssl-dev libmicrohttpd-dev libjansson-dev libzstd-dev liblzma-dev libssl-dev libcmocka-dev
   openssl valgrind"
 if [ "${1:-}" = arm64 ]; then
   packages="$packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
     libgrpc-dev:arm64 libprotobuf-c-dev:arm64 liblmdb-dev:arm64 libsodium-dev:arm64 libmbedtls-dev:arm64
-    libcurl4-openssl-dev:arm64 libmicrohttpd-dev:arm64 libjansson-dev:arm64 libzstd-dev:arm64 libssl-dev:arm64
-    libcmocka-dev:arm64"
+    libcurl4-openssl-dev:arm64 libmicrohttpd-dev:arm64 libjansson-dev:arm64 libzstd-dev:arm64 liblzma-dev:arm64
+    libssl-dev:arm64 libcmocka-dev:arm64"
 fi
 
 command -v dpkg-query >/dev/null || { say "not a Debian system; install by hand: $(echo $packages)"; exit 1; }

@@ -149,7 +149,9 @@ for name, (old, new) in {"floats in a file": (b"header" + x.tobytes() + b"tail" 
 words = [bytes(random.Random(i).choices(b"abcdefgh ", k=6)) for i in range(500)]
 text = b" ".join(random.Random(1).choices(words, k=200_000))
 program = text[:30_000] + b"".join(b"\x55\x48\xe8" + (4096 * (i % 9) - 8 * i - 30_007 & 0xffffffff).to_bytes(4, "little") + b"\x90" for i in range(900))
-files = {"program": (b"nothing like it", program), "text": (text, text[:300_000] + b"more" + text[300_000:]), "from nothing": (b"", text[:70_000]), "to nothing": (text[:1000], b""),
+arm = b"".join(v.to_bytes(4, "little") for i in range(9000) for v in (0x94 << 24 | 1024 * (i % 9) - 4 * i & 0x3ffffff, 0xa9bf7bfd, 0xd503201f,
+                                                                      0x90000000 | (i % 4) << 29 | (i * 37 % 0x80000 if i % 5 else i % 50 - 25 & 0x7ffff) << 5 | i % 7))
+files = {"program": (b"nothing like it", program), "program for arm64": (b"nothing like it", arm), "text": (text, text[:300_000] + b"more" + text[300_000:]), "from nothing": (b"", text[:70_000]), "to nothing": (text[:1000], b""),
          "itself": (text, text), "noise": (b"a", random.Random(2).randbytes(50_000))}
 for name, (old, new) in files.items():
     for path, data in (("old", old), ("new", new)):

@@ -4,13 +4,12 @@
  */
 #include "tests/lib/skd_fix.h"
 
+#include "base/alloc.h"
 #include "base/util.h"
 #include "delta/lz_priv.h"
 
 #define N (80u << 10)
 
-static struct skf_lz_room room;
-static struct skf_area model;
 static uint8_t text[5u << 18], back[N + 1];
 
 /* Words of a few letters in sentences that come again far away. */
@@ -43,20 +42,36 @@ static void make_program(uint8_t *p, size_t n, bool is_arm)
     }
 }
 
-/* In and out again, and nothing beyond; every cut of it, and what is longer, refused. Returns the packed size. */
+/* The whole piece, by parts of at most `part` bytes. */
+static enum skf_err unpack(const uint8_t *p, size_t n, uint8_t *out, size_t out_n, size_t part)
+{
+    struct skf_lz_in *in = skf_lz_in_new();
+    enum skf_err e = in ? skf_lz_open(in, p, n, out_n) : SKF_ERR_NOMEM;
+    for (size_t at = 0; at < out_n && e == SKF_OK; at += part)
+        e = skf_lz_next(in, p, out + at, SKF_MIN(part, out_n - at));
+    skf_lz_in_free(in);
+    return e;
+}
+
+/* In and out again, and nothing beyond; every cut of it, what is longer, and another size than its own refused. Returns the packed size. */
 static size_t there_and_back(const uint8_t *p, size_t n, enum skf_lz_filter f)
 {
     struct skf_buf out = SKF_BUF_INIT(2 * n + 64);
-    assert_int_equal(skf_lz_put(&room, p, n, &out), SKF_OK);
+    assert_int_equal(skf_lz_put(NULL, p, n, &out), SKF_OK);
     assert_int_equal(out.data[0], f);
-    back[n] = 0xa5;
-    assert_int_equal(skf_lz_get(&model, out.data, out.len, back, n), SKF_OK);
-    assert_memory_equal(back, p, n);
-    assert_int_equal(back[n], 0xa5);
+    for (size_t part = n; part; part = part > 1000 ? part / 9 : n < 100 ? part - 1 : 0) {
+        memset(back, 0xa5, sizeof back);
+        assert_int_equal(unpack(out.data, out.len, back, n, part), SKF_OK);
+        assert_memory_equal(back, p, n);
+        assert_int_equal(back[n], 0xa5);
+    }
+    assert_int_equal(unpack(out.data, out.len, back, n + 1, n + 1), SKF_ERR_FORMAT);
+    assert_int_equal(unpack(out.data, out.len, back, n - 1, n), SKF_ERR_FORMAT);
     for (size_t cut = 0; cut < out.len; cut += 1 + out.len / 9)
-        assert_int_equal(skf_lz_get(&model, out.data, cut, back, n), SKF_ERR_FORMAT);
+        assert_int_equal(unpack(out.data, cut, back, n, n), SKF_ERR_FORMAT);
+    assert_int_equal(unpack(out.data, out.len - 1, back, n, n), SKF_ERR_FORMAT);
     assert_int_equal(skf_buf_u8(&out, 0), SKF_OK);
-    assert_int_equal(skf_lz_get(&model, out.data, out.len, back, n), SKF_ERR_FORMAT);
+    assert_int_equal(unpack(out.data, out.len, back, n, n), SKF_ERR_FORMAT);
     size_t len = out.len - 1;
     skf_buf_free(&out);
     return len;
@@ -85,28 +100,51 @@ static void test_there_and_back(void **unused)
     (void)there_and_back(p, N, SKF_LZ_ARM64);
 }
 
-/* A filter is undone whatever it was given, and pays where there are calls. */
+/* A filter pays where there are calls; none but these, and no properties but LZMA's. */
 static void test_filters(void **unused)
 {
-    static uint8_t p[4099], q[4099];
-    for (unsigned k = 0; k < 400; k++) {
-        size_t n = k < 50 ? k : 50 + fix_next() % (sizeof p - 50);
-        static const uint8_t likely[8] = {0xe8, 0xe9, 0, 0xff, 0x94, 0x97, 1, 0xe8};
-        for (size_t i = 0; i < n; i++)
-            p[i] = k % 2 ? likely[fix_next() % 8] : (uint8_t)(fix_next() >> 20);
-        for (int f = 0; f < SKF_LZ_FILTERS; f++) {
-            memcpy(q, p, n);
-            skf_lz_filter((enum skf_lz_filter)f, q, n, true);
-            skf_lz_filter((enum skf_lz_filter)f, q, n, false);
-            assert_memory_equal(p, q, n);
-        }
-    }
     static uint8_t plain[N];
     make_program(plain, N, false);
     size_t filtered = there_and_back(plain, N, SKF_LZ_X86);
     for (size_t i = 0; i < N; i++) /* the same with opcodes that no filter knows */
         plain[i] = (plain[i] & 0xfe) == 0xe8 ? plain[i] ^ 0x40 : plain[i];
     assert_true(filtered < there_and_back(plain, N, SKF_LZ_PLAIN) / 10 * 9);
+    struct skf_buf out = SKF_BUF_INIT(2 * N);
+    assert_int_equal(skf_lz_put(NULL, text, 5000, &out), SKF_OK);
+    for (unsigned k = 0; k < 512; k++) {
+        uint8_t was[2] = {out.data[0], out.data[1]}, *byte = &out.data[k / 256];
+        *byte = (uint8_t)k;
+        bool is_known = k < 256 ? k < SKF_LZ_FILTERS : *byte < 225 && *byte % 9 + *byte / 9 % 5 <= 4;
+        struct skf_lz_in *in = skf_lz_in_new();
+        assert_int_equal(skf_lz_open(in, out.data, out.len, 5000), is_known ? SKF_OK : SKF_ERR_FORMAT);
+        skf_lz_in_free(in);
+        memcpy(out.data, was, sizeof was);
+    }
+    skf_buf_free(&out);
+}
+
+/* Without memory for the n-th of its parts, either side says so. */
+static void test_allocations(void **unused)
+{
+    struct skf_buf out = SKF_BUF_INIT(2 * N);
+    for (int is_reading = 0; is_reading < 2; is_reading++) {
+        enum skf_err e = SKF_ERR_NOMEM;
+        unsigned long k = 0;
+        while (e == SKF_ERR_NOMEM && ++k < 100) {
+            skf_alloc_fail_at(k);
+            if (is_reading) {
+                e = unpack(out.data, out.len, back, N, N);
+            } else {
+                skf_buf_free(&out);
+                e = skf_lz_put(NULL, text, N, &out);
+            }
+            skf_alloc_fail_at(0);
+        }
+        assert_int_equal(e, SKF_OK);
+        assert_true(k > 3);
+    }
+    assert_memory_equal(back, text, N);
+    skf_buf_free(&out);
 }
 
 /* Whatever is turned in it: an error or other bytes, never more of them. */
@@ -114,13 +152,13 @@ static void test_flips(void **unused)
 {
     enum { LEN = 20000 };
     struct skf_buf out = SKF_BUF_INIT(2 * LEN);
-    assert_int_equal(skf_lz_put(&room, text, LEN, &out), SKF_OK);
+    assert_int_equal(skf_lz_put(NULL, text, LEN, &out), SKF_OK);
     unsigned refused = 0;
     for (unsigned k = 0; k < 600; k++) {
         size_t at = k < 40 ? k / 8 : fix_next() % out.len;
         out.data[at] ^= (uint8_t)(1u << k % 8);
         back[LEN] = 0xa5;
-        enum skf_err e = skf_lz_get(&model, out.data, out.len, back, LEN);
+        enum skf_err e = unpack(out.data, out.len, back, LEN, LEN);
         assert_true(e == SKF_OK || e == SKF_ERR_FORMAT);
         assert_int_equal(back[LEN], 0xa5);
         refused += e != SKF_OK;
@@ -129,15 +167,13 @@ static void test_flips(void **unused)
     assert_true(refused > 500);
     for (size_t room_for = 0; room_for < out.len; room_for += 1 + out.len / 20) { /* and no room to pack it is told */
         struct skf_buf small = SKF_BUF_INIT(room_for);
-        assert_int_equal(skf_lz_put(&room, text, LEN, &small), SKF_ERR_LIMIT);
+        assert_int_equal(skf_lz_put(NULL, text, LEN, &small), SKF_ERR_LIMIT);
         skf_buf_free(&small);
     }
     atomic_bool cancel = true;
     const struct skf_progress stop = {.cancel = &cancel};
-    room.progress = &stop;
     skf_buf_clear(&out);
-    assert_int_equal(skf_lz_put(&room, text, LEN, &out), SKF_ERR_CANCELLED);
-    room.progress = NULL;
+    assert_int_equal(skf_lz_put(&stop, text, LEN, &out), SKF_ERR_CANCELLED);
     skf_buf_free(&out);
 }
 
@@ -219,18 +255,12 @@ static int set_up(void **state)
     make_text(text, sizeof text);
     return fix_setup(state);
 }
-static int tear_down(void **state)
-{
-    skf_lz_room_free(&room);
-    skf_area_free(&model);
-    return fix_teardown(state);
-}
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_filters),    cmocka_unit_test(test_flips),
-        cmocka_unit_test(test_files),          cmocka_unit_test(test_left_alone),
+        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_filters), cmocka_unit_test(test_allocations),
+        cmocka_unit_test(test_flips),          cmocka_unit_test(test_files),   cmocka_unit_test(test_left_alone),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, fix_teardown);
 }
