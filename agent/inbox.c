@@ -272,10 +272,12 @@ static enum skf_err link_ask(void *ctx, const char *delta, const struct skf_rang
     m.kind_case = SKIFF__V1__AGENT_MESSAGE__KIND_GET_CHUNKS;
     m.get_chunks = &get;
     (void)pthread_mutex_lock(&s->mu);
-    if (s->ask_breaks != s->breaks || s->refused[0]) { /* what was asked over a link that broke is forgotten */
+    /* What was asked over a link that broke is forgotten, and what was asked of a delta that another took the place of. */
+    if (s->ask_breaks != s->breaks || s->refused[0] || strncmp(s->ask_delta, delta, sizeof s->ask_delta - 1) != 0) {
         skf_inbox_clear(s);
         s->ask_breaks = s->breaks;
         s->ask_first = s->next_id + 1;
+        (void)snprintf(s->ask_delta, sizeof s->ask_delta, "%s", delta);
     }
     if (s->ask_first > s->ask_last)
         s->ask_first = s->next_id + 1;
@@ -306,6 +308,8 @@ static enum skf_err link_chunk(void *ctx, const atomic_bool *cancel, struct skf_
         else if (e == SKF_OK)
             await(s);
     }
+    if (e == SKF_ERR_CANCELLED)
+        s->ask_delta[0] = 0; /* nobody waits for the rest, whatever is asked for next */
     if (e == SKF_OK) {
         struct part *p = s->first;
         *out = p->payload;

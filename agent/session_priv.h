@@ -47,6 +47,7 @@ struct skf_session {
     size_t queued;
     uint32_t ask_first, ask_last; /* ids of the GetChunks that may still be answered; ask_first > ask_last: none */
     uint64_t ask_breaks;
+    char ask_delta[SKF_AGENT_PATH]; /* what was asked for last: late answers of another delta are not this one's */
     char refused[256]; /* what a ChunksEnd said */
 };
 

@@ -53,7 +53,7 @@ static bool is_set_name(const char *name)
 /* What a file of a folder may be called. */
 static bool is_file_name(const char *name, size_t n)
 {
-    return n > 0 && n < 256 && name[0] != '.' && !memchr(name, '/', n) && !memchr(name, '\0', n) && is_clean_name(name, n);
+    return n > 0 && n <= SKF_FOLDER_NAME && name[0] != '.' && !memchr(name, '/', n) && !memchr(name, '\0', n) && is_clean_name(name, n);
 }
 
 static int by_place(const void *a, const void *b)
@@ -70,7 +70,7 @@ static enum skf_err add(struct skf_folder *f, const char *dir, const char *name,
     char path[PATH_MAX_HERE];
     struct stat st;
     if (!is_file_name(name, strlen(name)))
-        return skf_fail(why, SKF_ERR_FORMAT, "%s: holds a file whose name is not clean UTF-8", dir);
+        return skf_fail(why, SKF_ERR_FORMAT, "%s: holds a file whose name is not clean UTF-8, or of more than %d bytes", dir, SKF_FOLDER_NAME);
     SKF_TRY(skf_path(path, sizeof path, dir, name));
     if (stat(path, &st) != 0) {
         int sys = errno;

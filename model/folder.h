@@ -11,6 +11,7 @@
 #include "base/source.h"
 
 #define SKF_FOLDER_FILES 512        /* at most */
+#define SKF_FOLDER_NAME  220        /* bytes of a file's name at most: in the making it is longer, and file systems take 255 */
 #define SKF_FOLDER_HEAD  (1u << 20) /* bytes of the listing's header at most, its length included: the first chunk of the cut holds it */
 
 struct skf_folder;

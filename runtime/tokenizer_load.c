@@ -222,6 +222,9 @@ static enum skf_err load_special_ids(const struct skf_gguf *g, struct skf_tokeni
         for (size_t k = 0; k < SKF_COUNT(ends) && tk->tokens[i].type == SKF_TOKEN_CONTROL; k++)
             if (strcmp(tk->tokens[i].p, ends[k]) == 0)
                 tk->tokens[i].is_stop = true;
+    if (tk->is_by_score && tk->bos < 0 && tk->n > 2 && tk->tokens[1].type == SKF_TOKEN_CONTROL) /* SentencePiece's own places */
+        tk->bos = 1;
+    tk->is_bos_added = tk->is_by_score && tk->bos >= 0; /* unless the file says otherwise */
     (void)is_gguf_bool(g, "tokenizer.ggml.add_bos_token", &tk->is_bos_added);
     if (tk->is_bos_added && tk->bos < 0)
         return skf_fail(why, SKF_ERR_FORMAT, "tokenizer.ggml.add_bos_token is set, but no tokenizer.ggml.bos_token_id");

@@ -41,4 +41,13 @@ with fl.Fleet(os.path.join(os.environ["SKF_TMP"], "fleet"), os.environ["SKF_BUIL
     box.start()
     got = fleet.wait("box", version="2.0", phase="confirmed")["bytes_received"]
     check(0 < got < size * 1.3, f"killed, it goes on: {got} bytes in all", size)
+
+    # Newer versions that come one upon another, while the last one's payloads are still on their way.
+    for seed, version in ((3, "3.0"), (5, "4.0"), (4, "5.0")):
+        path = os.path.join(os.environ["SKF_TMP"], f"n{seed}.gguf")
+        tiny_model.write(path, type="f16", seed=seed + 10, embd=192, layers=3, heads=6, kv_heads=3, ff=480)
+        fleet.publish(path, version)
+        time.sleep(0.6)
+    fleet.wait("box", version="5.0", phase="confirmed", seconds=60)
+    check(True, "of three versions that come in quick succession the last is taken")
 done()
