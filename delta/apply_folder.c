@@ -143,7 +143,8 @@ static enum skf_err open_part(struct foldered *f, struct skf_why *why)
         return skf_fail(why, SKF_ERR_BUSY, "%s: another process is at it", f->part);
     }
     empty_part(f);
-    return SKF_OK;
+    return is_free(f->part) ? SKF_OK
+                            : skf_fail(why, SKF_ERR_STATE, "%s: holds a folder that is none of a killed run's: move it away", f->part);
 }
 
 static enum skf_err open_targets(struct foldered *f, struct skf_why *why)

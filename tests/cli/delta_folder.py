@@ -141,4 +141,8 @@ for case in [good[:k] for k in (0, 100, 400, len(good) - 1)] + [good[:p] + bytes
     if r.returncode != 1 or len(r.stderr.splitlines()) != 1 or sorted(os.listdir(TMP)) != before:
         bad.append(f"{r.returncode} {r.stderr[:200]} {sorted(set(os.listdir(TMP)) ^ set(before))}")
 check(not bad, "broken deltas leave nothing", *bad)
+
+os.makedirs(at("strange.skiff-part", "sub"))
+r = skiff("apply", old, at("d.skd"), "-o", at("strange"))
+check(r.returncode == 1 and "strange.skiff-part: holds a folder" in r.stderr and not os.path.exists(at("strange")), "what is in the way and not ours is named", r.stderr)
 done()
