@@ -12,6 +12,24 @@
 #define SKF_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define SKF_MAX(a, b) ((a) > (b) ? (a) : (b))
 
+/* The bits of a float, and the float of bits. */
+static inline uint32_t skf_float_bits(float f)
+{
+    union {
+        float f;
+        uint32_t u;
+    } v = {.f = f};
+    return v.u;
+}
+static inline float skf_bits_float(uint32_t u)
+{
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = u};
+    return v.f;
+}
+
 /* ---- time ---------------------------------------------------------------------------------------------------------- */
 int64_t skf_now_unix(void);   /* wall clock, seconds; what skf_clock_set says, when a test set it */
 uint64_t skf_now_ns(void);    /* monotonic */

@@ -19,26 +19,14 @@ static const struct form {
 enum { FORM_F32, FORM_F16, FORM_BF16, FORMS };
 #define KEPT_AT 2 /* bit of the first byte: mantissa bits that follow; the rest of them is 0 */
 
-static inline uint32_t bits_of(float f)
-{
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    return u;
-}
-static inline float float_of(uint32_t u)
-{
-    float f;
-    memcpy(&f, &u, 4);
-    return f;
-}
 /* The number in the form's own bits; what the form cannot hold comes back as another. */
 static uint32_t to_form(unsigned form, float f)
 {
-    return form == FORM_F32 ? bits_of(f) : form == FORM_F16 ? skf_f32_to_f16(f) : skf_f32_to_bf16(f);
+    return form == FORM_F32 ? skf_float_bits(f) : form == FORM_F16 ? skf_f32_to_f16(f) : skf_f32_to_bf16(f);
 }
 static float of_form(unsigned form, uint32_t u)
 {
-    return form == FORM_F32    ? float_of(u)
+    return form == FORM_F32    ? skf_bits_float(u)
            : form == FORM_F16 ? skf_f16_to_f32((uint16_t)u)
                               : skf_bf16_to_f32((uint16_t)u);
 }
@@ -48,7 +36,7 @@ static unsigned choose_form(const float *x, size_t n)
     bool fits[FORMS] = {true, true, true};
     for (size_t i = 0; i < n; i++)
         for (unsigned k = FORM_F16; k < FORMS; k++)
-            fits[k] = fits[k] && bits_of(of_form(k, to_form(k, x[i]))) == bits_of(x[i]);
+            fits[k] = fits[k] && skf_float_bits(of_form(k, to_form(k, x[i]))) == skf_float_bits(x[i]);
     return fits[FORM_F16] ? FORM_F16 : fits[FORM_BF16] ? FORM_BF16 : FORM_F32;
 }
 
@@ -114,7 +102,7 @@ enum skf_err adapter_get_a(struct skf_work *w, struct skf_reader *r, uint64_t in
     SKF_TRY(skf_get_varint(r, &a->rank));
     SKF_TRY(skf_get_u32(r, &scale));
     a->inputs = inputs;
-    a->scale = float_of(scale);
+    a->scale = skf_bits_float(scale);
     if (a->rank == 0 || a->rank > ADAPTER_RANK || inputs == 0 || inputs > ADAPTER_NUMBERS / a->rank ||
         !(a->scale >= -1e30f && a->scale <= 1e30f))
         return SKF_ERR_FORMAT;

@@ -65,21 +65,14 @@ void skf_steps_get(const struct skf_layout *l, unsigned k, const uint8_t *block,
 /* A step's size in quarter octaves, near enough. */
 static inline int skf_step_scale(float step)
 {
-    union {
-        float f;
-        uint32_t u;
-    } v = {.f = step};
-    return (int)(v.u >> 21 & 1023) - 448;
+    return (int)(skf_float_bits(step) >> 21 & 1023) - 448;
 }
 /* A half as a number, and its size likewise: short for all that are normal. What is not finite counts as 0. */
 static inline float skf_half_at(const uint8_t *p)
 {
     uint32_t h = skf_le16(p), e = h >> 10 & 31;
-    union {
-        uint32_t u;
-        float f;
-    } v = {.u = (h & 0x8000) << 16 | ((h & 0x7fff) + 0x1c000) << 13};
-    return e == 0 ? skf_f16_to_f32((uint16_t)h) : e == 31 ? 0 : v.f;
+    float f = skf_bits_float((h & 0x8000) << 16 | ((h & 0x7fff) + 0x1c000) << 13);
+    return e == 0 ? skf_f16_to_f32((uint16_t)h) : e == 31 ? 0 : f;
 }
 static inline int skf_half_scale(const uint8_t *p)
 {

@@ -14,15 +14,6 @@ struct opened {
 };
 #define NO_ZERO INT16_MAX
 
-static inline uint32_t bits_of(float f)
-{
-    union {
-        float f;
-        uint32_t u;
-    } v = {.f = f};
-    return v.u;
-}
-
 /* The code whose value is next to zero, of those that there are. */
 static int16_t zero_of(const struct skf_codes *f, struct skf_step s)
 {
@@ -45,7 +36,7 @@ static SKF_LOOPS void open_block(const struct skf_layout *l, const uint8_t *bloc
         const float step = s[u].step, offset = s[u].offset;
         o->zero[u] = zero_of(f, s[u]);
         for (unsigned e = u * unit; e < (u + 1) * unit; e++)
-            o->size[e] = bits_of(step * (float)o->code[e] + offset) & INT32_MAX;
+            o->size[e] = skf_float_bits(step * (float)o->code[e] + offset) & INT32_MAX;
         for (unsigned e = u * unit; e < (u + 1) * unit; e++)
             o->size[e] = o->code[e] == o->zero[u] ? 0 : o->size[e];
     }
@@ -64,24 +55,20 @@ static SKF_LOOPS void simple_sizes(const struct skf_layout *l, const uint8_t *bl
     const float d = skf_half_at(block + l->half[0]);
     const int8_t *code = (const int8_t *)block + l->field[0].low.at;
     for (unsigned e = 0; e < 32; e++)
-        size[e] = bits_of(d * (float)code[e]) & INT32_MAX;
+        size[e] = skf_float_bits(d * (float)code[e]) & INT32_MAX;
 }
 
 /* The largest code that a bound makes zero; 0 for none. */
 static int simple_bound(float d, uint32_t least)
 {
-    union {
-        uint32_t u;
-        float f;
-    } most = {.u = least};
     d = d < 0 ? -d : d;
     if (d == 0)
         return 0;
-    float q = most.f / d;
+    float q = skf_bits_float(least) / d;
     int c = q < 128 ? (int)q : 128; /* near; exactly: */
-    while (c < 128 && bits_of(d * (float)(c + 1)) <= least)
+    while (c < 128 && skf_float_bits(d * (float)(c + 1)) <= least)
         c++;
-    while (c > 0 && bits_of(d * (float)c) > least)
+    while (c > 0 && skf_float_bits(d * (float)c) > least)
         c--;
     return c;
 }
@@ -110,7 +97,7 @@ static SKF_LOOPS int16_t nibble_sizes(const struct skf_layout *l, const uint8_t 
     skf_steps_get(l, 0, block, &s);
     const int16_t zero = zero_of(&l->field[0], s);
     for (unsigned c = 0; c < 16; c++)
-        of[c] = bits_of(s.step * (float)c + s.offset) & INT32_MAX;
+        of[c] = skf_float_bits(s.step * (float)c + s.offset) & INT32_MAX;
     if (zero != NO_ZERO)
         of[zero] = 0;
     return zero;

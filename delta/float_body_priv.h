@@ -30,22 +30,6 @@ static inline __attribute__((always_inline)) void half_out(uint8_t *p, size_t i,
     v = htole16(v);
     memcpy(p + 2 * i, &v, 2);
 }
-static inline __attribute__((always_inline)) float float_of(uint32_t u)
-{
-    union {
-        uint32_t u;
-        float f;
-    } v = {.u = u};
-    return v.f;
-}
-static inline __attribute__((always_inline)) uint32_t bits_of(float f)
-{
-    union {
-        float f;
-        uint32_t u;
-    } v = {.f = f};
-    return v.u;
-}
 /* Bit patterns of floats to integers in the order of the numbers, and back. */
 static inline __attribute__((always_inline)) uint16_t ordered16(uint16_t v)
 {
@@ -105,7 +89,7 @@ static SKF_LOOPS void NAME(guess_bf16)(const uint8_t *old, const float *restrict
 {
     EACH for (uint32_t i = 0; i < n; i++)
     {
-        uint32_t w = (uint32_t)half_in(old, i) << 16, u = bits_of(float_of(w) + guess[i]);
+        uint32_t w = (uint32_t)half_in(old, i) << 16, u = skf_float_bits(skf_bits_float(w) + guess[i]);
         u += 0x7fff + (u >> 16 & 1);
         half_out(ref, i, (uint16_t)(((w & 0x7f800000) == 0x7f800000 ? w : u) >> 16));
     }
@@ -118,7 +102,7 @@ static SKF_LOOPS void NAME(guess_f32)(const uint8_t *old, const float *restrict 
         uint32_t w, u;
         memcpy(&w, old + 4 * (size_t)i, 4);
         w = le32toh(w);
-        u = bits_of(float_of(w) + guess[i]);
+        u = skf_float_bits(skf_bits_float(w) + guess[i]);
         u = htole32((w & 0x7f800000) == 0x7f800000 ? w : u);
         memcpy(ref + 4 * (size_t)i, &u, 4);
     }
@@ -131,7 +115,7 @@ static inline __attribute__((always_inline)) uint32_t wide_of(uint16_t h)
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = h & 0x7fff;
     uint32_t normal = (rest << 13) + (112u << 23);
     normal = rest >= 0x7c00 ? 0x7f800000 | rest << 13 | (rest > 0x7c00 ? 0x400000 : 0) : normal;
-    uint32_t small = bits_of((float)(int32_t)rest * 0x1p-24f);
+    uint32_t small = skf_float_bits((float)(int32_t)rest * 0x1p-24f);
     return sign | (rest < 0x400 ? small : normal);
 }
 static inline __attribute__((always_inline)) uint16_t half_of(uint32_t w)
@@ -141,7 +125,7 @@ static inline __attribute__((always_inline)) uint16_t half_of(uint32_t w)
     normal = rest >= 0x477ff000 ? 0x7c00 : normal;
     normal = rest > 0x7f800000 ? 0x7e00 | (rest >> 13 & 0x3ff) : normal;
     /* Below the normal halves: the addition rounds to multiples of 2^-24, ties to even. */
-    uint32_t small = bits_of(float_of(rest < 0x38800000 ? rest : 0) + 0.5f) - 0x3f000000;
+    uint32_t small = skf_float_bits(skf_bits_float(rest < 0x38800000 ? rest : 0) + 0.5f) - 0x3f000000;
     return (uint16_t)(sign | (rest < 0x38800000 ? small : normal));
 }
 
@@ -149,7 +133,7 @@ static SKF_LOOPS void NAME(guess_f16)(const uint8_t *old, const float *restrict 
 {
     EACH for (uint32_t i = 0; i < n; i++)
     {
-        uint16_t a = half_in(old, i), u = half_of(bits_of(float_of(wide_of(a)) + guess[i]));
+        uint16_t a = half_in(old, i), u = half_of(skf_float_bits(skf_bits_float(wide_of(a)) + guess[i]));
         half_out(ref, i, (a & 0x7c00) == 0x7c00 ? a : u);
     }
 }
@@ -168,8 +152,8 @@ static SKF_LOOPS void NAME(bf16_to_f16)(const uint8_t *in, uint8_t *out, uint32_
 #define CHANGE_MAX 0x58635fa9 /* 1e15f */
 static inline __attribute__((always_inline)) float change_of(uint32_t a, uint32_t b)
 {
-    float d = float_of(b) - float_of(a);
-    return (bits_of(d) & 0x7fffffff) <= CHANGE_MAX ? d : 0;
+    float d = skf_bits_float(b) - skf_bits_float(a);
+    return (skf_float_bits(d) & 0x7fffffff) <= CHANGE_MAX ? d : 0;
 }
 
 static SKF_LOOPS void NAME(change_bf16)(const uint8_t *restrict old, const uint8_t *restrict neu, float *restrict out,

@@ -36,7 +36,7 @@ static SKF_LOOPS void measure_ref(const uint8_t *ref, const uint8_t *neu, uint32
         for (unsigned k = 0; k < STEP; k++) {
             int32_t d = (int32_t)(ordered16(half_in(b, k)) >> shift) - (int32_t)(ordered16(half_in(a, k)) >> shift);
             uint32_t e = (uint32_t)half_in(a, k) >> exponent_at & mask;
-            float unit = float_of((e < 190 ? e : 190) << 23);
+            float unit = skf_bits_float((e < 190 ? e : 190) << 23);
             moves[k] += (float)(d < 0 ? -d : d) * unit;
             sizes[k] += unit;
         }

@@ -179,11 +179,7 @@ static struct skf_factors factors_of(const struct skf_words *o, const struct skf
 
 static inline float number(uint32_t u)
 {
-    union {
-        uint32_t u;
-        float f;
-    } v = {.u = u};
-    return (u >> 23 & 255) == 255 ? 0 : v.f;
+    return (u >> 23 & 255) == 255 ? 0 : skf_bits_float(u);
 }
 
 struct guessing { /* what is known while the rank is chosen */

@@ -24,22 +24,6 @@ enum { SKF_Q4_0_BYTES = 18, SKF_Q4_1_BYTES = 20, SKF_Q8_0_BYTES = 34 };
 
 #define SKF_TINY 1e-30f /* a block whose largest |x| is below this is zero */
 
-static inline uint32_t skf_float_bits(float f)
-{
-    union {
-        float f;
-        uint32_t u;
-    } v = {.f = f};
-    return v.u;
-}
-static inline float skf_bits_float(uint32_t u)
-{
-    union {
-        float f;
-        uint32_t u;
-    } v = {.u = u};
-    return v.f;
-}
 static inline uint16_t skf_load16(const uint8_t *p)
 {
     uint16_t v;

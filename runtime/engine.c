@@ -58,7 +58,7 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
     if (e->n_slots > SKF_SLOTS_MAX || threads > 256)
         return skf_fail(why, SKF_ERR_ARG, "at most %u sequences and 256 threads", SKF_SLOTS_MAX);
     SKF_TRY(skf_pool_open(threads, &e->pool, why));
-    SKF_TRY(skf_llama_pack(e->llama, isa, threads, why));
+    SKF_TRY(skf_llama_pack(e->llama, skf_model_source(m), isa, threads, why));
     SKF_TRY(skf_llama_lanes(e->llama, skf_model_source(m), e->pool, o->repack, why));
     if (open_lock(e) != SKF_OK)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a lock");

@@ -47,29 +47,17 @@ static void lay_some(void *ctx, unsigned worker, uint32_t task)
     skf_lanes_lay(it->w, from, SKF_MIN(from + TASK_GROUPS, it->groups), it->to);
 }
 
-/* The rows stay where they are, for whoever looks one up; memory need not hold them as well. */
-static void leave_rows(const struct skf_source *src, const struct skf_weight *w)
-{
-    for (uint32_t i = 0; src->idle && i < w->n_seg; i++)
-        src->idle(src->ctx, w->seg[i].p, w->seg[i].n * w->row_bytes);
-}
-
 enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, struct skf_pool *pool, enum skf_repack repack,
-                                      struct skf_why *why)
+                             struct skf_why *why)
 {
     uint64_t bytes = 0;
     if (repack == SKF_REPACK_OFF)
         return SKF_OK;
-    struct jobs j = {.job = skf_calloc((size_t)l->n_layers * 7 + 1, sizeof *j.job)};
+    struct jobs j = {.job = skf_calloc(skf_llama_matrices(l), sizeof *j.job)};
     if (!j.job)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a list of matrices");
-    for (uint32_t i = 0; i < l->n_layers; i++) {
-        struct skf_llama_layer *y = &l->layers[i];
-        struct skf_weight *const all[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
-        for (size_t k = 0; k < SKF_COUNT(all); k++)
-            add(&j, all[k], &bytes);
-    }
-    add(&j, &l->output, &bytes);
+    for (uint32_t k = 0; k < skf_llama_matrices(l); k++)
+        add(&j, skf_llama_matrix(l, k), &bytes);
     enum skf_err e = SKF_OK;
     if (bytes > 0 && (repack == SKF_REPACK_ON || skf_memory_available() / SPARE >= bytes)) {
         l->lanes = bytes < SIZE_MAX - ARENA_ALIGN ? skf_aligned(ARENA_ALIGN, bytes) : NULL;
@@ -78,7 +66,6 @@ enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, 
     }
     if (l->lanes) {
         uint8_t *to = l->lanes;
-        l->lanes_bytes = bytes;
         (void)madvise(l->lanes, bytes, MADV_HUGEPAGE);
         for (uint32_t i = 0; i < j.n; i++) {
             j.job[i].to = to;
@@ -87,7 +74,7 @@ enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, 
         skf_pool_run(pool, j.tasks, lay_some, &j);
         for (uint32_t i = 0; i < j.n; i++) {
             j.job[i].w->lanes = j.job[i].to;
-            leave_rows(src, j.job[i].w);
+            skf_weight_idle(src, j.job[i].w);
         }
     }
     skf_free(j.job);

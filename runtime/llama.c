@@ -279,6 +279,17 @@ enum skf_err skf_llama_load(const struct skf_model *m, uint32_t n_vocab, struct 
     return e;
 }
 
+uint32_t skf_llama_matrices(const struct skf_llama *l) { return l->n_layers * 7 + 1; }
+
+struct skf_weight *skf_llama_matrix(struct skf_llama *l, uint32_t k)
+{
+    if (k == l->n_layers * 7)
+        return &l->output;
+    struct skf_llama_layer *y = &l->layers[k / 7];
+    struct skf_weight *const all[7] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
+    return all[k % 7];
+}
+
 void skf_llama_free(struct skf_llama *l)
 {
     if (!l)

@@ -47,7 +47,6 @@ struct skf_llama {
     struct skf_packed *packed;      /* a place for each matrix that is multiplied with; NULL: none is packed */
     struct skf_kept *kept;          /* memory of ours: small tensors, rows that the source breaks in two, lists of segments */
     uint8_t *lanes;                 /* matrices laid out for the kernels; NULL: none */
-    uint64_t lanes_bytes;
 };
 
 /* Reads sizes and finds every tensor. n_vocab is the tokenizer's. m must outlive the result. SKF_ERR_UNSUPPORTED names an unknown
@@ -55,9 +54,14 @@ struct skf_llama {
 SKF_MUST enum skf_err skf_llama_load(const struct skf_model *m, uint32_t n_vocab, struct skf_llama **out, struct skf_why *why);
 void skf_llama_free(struct skf_llama *l); /* NULL is fine */
 
+/* The matrices of products by number, below skf_llama_matrices(l): seven a layer, the output last. */
+uint32_t skf_llama_matrices(const struct skf_llama *l);
+struct skf_weight *skf_llama_matrix(struct skf_llama *l, uint32_t k);
+
 /* Packs the matrices that are worth it (skf_sparse_least), or what SKF_SPARSE says: off none, on all. Results stay the same to the bit. Once,
  * before anything is computed. */
-SKF_MUST enum skf_err skf_llama_pack(struct skf_llama *l, enum skf_isa isa, unsigned threads, struct skf_why *why);
+SKF_MUST enum skf_err skf_llama_pack(struct skf_llama *l, const struct skf_source *src, enum skf_isa isa, unsigned threads,
+                                     struct skf_why *why);
 void skf_llama_packed(const struct skf_llama *l, struct skf_engine_packed *out);
 void skf_llama_unpack(struct skf_llama *l); /* frees what was packed; of one that was not, nothing */
 
@@ -68,6 +72,8 @@ struct skf_kept {
 };
 SKF_MUST enum skf_err skf_weight_resolve(const struct skf_source *src, const struct skf_tensor *t, struct skf_kept **kept,
                                          struct skf_weight *w, struct skf_why *why);
+/* Tells the source that the rows are idle: they stay, for whoever looks one up, but memory need not hold them. */
+void skf_weight_idle(const struct skf_source *src, const struct skf_weight *w);
 void skf_kept_free(struct skf_kept *kept);
 
 #endif

@@ -4,13 +4,13 @@
 #include "runtime/engine_priv.h"
 
 struct watch {
-    const struct skf_llama *l;
+    struct skf_llama *l;
     skf_observe_fn *fn;
     void *ctx;
 };
 
 /* The tensor's name in the file; "" for a matrix that is none of the model's. */
-static void name_of(const struct skf_llama *l, const struct skf_weight *w, char name[64])
+static void name_of(struct skf_llama *l, const struct skf_weight *w, char name[64])
 {
     name[0] = 0;
     if (w == &l->output) {
@@ -18,14 +18,10 @@ static void name_of(const struct skf_llama *l, const struct skf_weight *w, char 
         (void)snprintf(name, 64, "%s.weight", w->seg == l->embd.seg ? "token_embd" : "output");
         return;
     }
-    for (uint32_t i = 0; i < l->n_layers; i++) {
-        const struct skf_llama_layer *y = &l->layers[i];
-        const struct skf_weight *const all[] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
-        static const char *const stems[] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
-        for (size_t k = 0; k < SKF_COUNT(all); k++)
-            if (all[k] == w)
-                (void)snprintf(name, 64, "blk.%u.%s.weight", i, stems[k]);
-    }
+    static const char *const stems[] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+    for (uint32_t k = 0; k < 7 * l->n_layers; k++)
+        if (skf_llama_matrix(l, k) == w)
+            (void)snprintf(name, 64, "blk.%u.%s.weight", k / 7, stems[k % 7]);
 }
 
 static bool is_followed(void *ctx, const struct skf_weight *w, const float *x, uint32_t m, uint32_t n)

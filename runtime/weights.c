@@ -80,3 +80,10 @@ enum skf_err skf_weight_resolve(const struct skf_source *src, const struct skf_t
     skf_free(seg);
     return e == SKF_OK ? e : skf_fail(why, e, "tensor %s: cannot be read (%s)", t->name, skf_err_name(e));
 }
+
+void skf_weight_idle(const struct skf_source *src, const struct skf_weight *w)
+{
+    for (uint32_t i = 0; src->idle && i < w->n_seg; i++)
+        if (w->seg[i].n > 1) /* a single row may be our own copy of one that the source breaks in two */
+            src->idle(src->ctx, w->seg[i].p, w->seg[i].n * w->row_bytes);
+}

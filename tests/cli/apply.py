@@ -48,6 +48,17 @@ def kill_after(seconds, *args, sig=signal.SIGKILL):
     return p.returncode, err
 
 
+def kill_begun(name, extra, *args, sig=signal.SIGKILL):
+    """Starts it and sends the signal `extra` seconds after it has a file beside `name`, so that a quick machine is met as well as a slow one."""
+    p = subprocess.Popen([SKIFF, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while p.poll() is None and not left(name + "."):
+        time.sleep(0.001)
+    time.sleep(extra)
+    p.send_signal(sig)
+    out, err = p.communicate(timeout=60 * SLOW)
+    return p.returncode, err
+
+
 old, new, delta, out = at("v1.gguf"), at("v2.gguf"), at("d.skd"), at("out.gguf")
 sparse_pair.write((old, new), 36_000_000, 24_000_000, tensors=30, row=4096)
 r = run("diff", old, new, "-o", delta)
@@ -62,8 +73,9 @@ check(read(out) == wanted, "a share of the processors makes the same file")
 kills, continued = 0, 0
 for _ in range(3):
     os.remove(out) if os.path.exists(out) else None
-    for _ in range(4):
-        status, err = kill_after(rng.uniform(0.01, full), "apply", old, delta, "-o", out, "--share", "30")
+    for k in range(4):
+        args = ("apply", old, delta, "-o", out, "--share", "30")
+        status, err = kill_begun("out.gguf", rng.uniform(0, full / 8), *args) if k == 2 else kill_after(rng.uniform(0.01, full), *args)
         kills += status == -9
         continued += status == -9 and left("out.gguf.") != []
         check(status in (0, -9), "killed or done, never anything else", status, err)
@@ -75,8 +87,9 @@ check(kills > 2 and continued > 0, "kills came in between", kills, continued)
 
 # ---- what a killed run left is checked, not believed; another delta sweeps it
 os.remove(out)
-for _ in range(20):
-    status, _ = kill_after(full / 2, "apply", old, delta, "-o", out, "--share", "30")
+for tries in range(20):
+    os.remove(out) if os.path.exists(out) else None
+    status, _ = kill_begun("out.gguf", full / (4 + tries), "apply", old, delta, "-o", out, "--share", "30")
     parts = left("out.gguf.")
     if status == -9 and parts:
         break
@@ -94,8 +107,8 @@ check(r.returncode == 0 and read(out) == read(old) and left("out.gguf") == ["out
 os.remove(out)
 
 # ---- interrupted
-for _ in range(20):
-    status, err = kill_after(full / 2, "apply", old, delta, "-o", out, "--share", "20", sig=signal.SIGINT)
+for tries in range(20):
+    status, err = kill_begun("out.gguf", full / (4 + tries), "apply", old, delta, "-o", out, "--share", "20", sig=signal.SIGINT)
     if status == 1:  # a signal may come before it is waited for, or when all is done
         break
     if os.path.exists(out):
@@ -104,8 +117,8 @@ check(status == 1 and len(err.strip().splitlines()) == 1 and "cancelled" in err 
 check(left("out.gguf") == [] or "goes on with " + at(left("out.gguf")[0]) in err, "the line names what is left", err, left("out"))
 r = run("apply", old, delta, "-o", out)
 check(r.returncode == 0 and read(out) == wanted and left("out.gguf") == ["out.gguf"], "and the same command goes on", r.stderr)
-for _ in range(20):
-    status, err = kill_after(rng.uniform(0.02, 0.2), "diff", old, new, "-o", at("cut.skd"), "--share", "20", sig=signal.SIGINT)
+for tries in range(20):
+    status, err = kill_after(rng.uniform(0.01, 0.2 / (1 + tries / 4)), "diff", old, new, "-o", at("cut.skd"), "--share", "20", sig=signal.SIGINT)
     if status == 1:  # a signal may come before it is waited for, or when all is done
         break
     if os.path.exists(at("cut.skd")):
@@ -183,13 +196,14 @@ full = time.monotonic() - begun
 half = 0
 for _ in range(2):
     shutil.copy(old, at("ip.gguf"))
-    for _ in range(3):
-        status, err = kill_after(rng.uniform(0.3, 1.0) * full, "apply", at("ip.gguf"), delta, "--in-place", "--share", "30")
+    for k in range(3):
+        args = ("apply", at("ip.gguf"), delta, "--in-place", "--share", "30")
+        status, err = kill_begun("ip.gguf", rng.uniform(0, full / 8), *args) if k == 1 else kill_after(rng.uniform(0.3, 1.0) * full, *args)
         half += status == -9 and left("ip.gguf.") != []
         check(status in (0, -9), "in place: killed or done", status, err)
         if left("ip.gguf.skiff-journal"):
             r = run("apply", at("ip.gguf"), at("back.skd"), "--in-place")
-            check(is_line(r) and "on its way" in r.stderr, "no other delta takes a file that is half way", r.stderr)
+            check(is_line(r) and "on its way" in r.stderr or read(at("ip.gguf")) == read(old), "no other delta takes a file that is half way", r.stderr)
     r = run("apply", at("ip.gguf"), delta, "--in-place")
     check(r.returncode == 0 and read(at("ip.gguf")) == wanted and left("ip.") == ["ip.gguf"], "in place: after kills the same command ends well", r.stderr, left("ip."))
 check(half > 0, "kills came while the file was half way", half)

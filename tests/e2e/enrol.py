@@ -77,6 +77,7 @@ def main():
         box.stop()
         box.start()
         fleet.wait("box-1", version="1.0", phase="confirmed", online=True)
+        box.ready()
         check(box.chat("Hello", 4)[1] == "1.0", "a second start enrols no more")
 
         flood(fleet, enrol)

@@ -49,5 +49,7 @@ with fl.Fleet(os.path.join(os.environ["SKF_TMP"], "fleet"), os.environ["SKF_BUIL
         fleet.publish(path, version)
         time.sleep(0.6)
     fleet.wait("box", version="5.0", phase="confirmed", seconds=60)
-    check(True, "of three versions that come in quick succession the last is taken")
+    with open(os.path.join(fleet.dir, "box.log")) as f:
+        log = f.read()
+    check("failed" not in log, "of three versions that come in quick succession the last is taken, and nothing is taken for its payloads that is none", log[-2000:])
 done()
