@@ -1,5 +1,6 @@
 /*
- * The engine's state, for its three files: engine.c (opening, text), step.c (requests and steps), eval.c (evaluation).
+ * The engine's state, for its files: engine.c (opening, text), step.c (requests and steps), advance.c (from logits to tokens and
+ * text), eval.c (evaluation).
  */
 #ifndef SKF_RUNTIME_ENGINE_PRIV_H
 #define SKF_RUNTIME_ENGINE_PRIV_H
@@ -61,5 +62,9 @@ struct skf_engine {
 };
 
 void skf_request_free(struct skf_request *r);
+/* step.c, from the stepping thread: tells the end of a slot's request and frees both. */
+void skf_engine_finish_slot(struct skf_engine *e, struct skf_slot *s, const char *reason, enum skf_err err, const char *text);
+/* advance.c: a sequence's logits are there (they may be changed): picks its token, tells it, ends what has come to its end. */
+void skf_engine_advance(struct skf_engine *e, struct skf_slot *s, float *logits);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * Requests and steps (engine.h).  The lock guards the queue, the handles in the slots and the flags of cancelling; everything else
+ * Requests and steps (engine.h; what follows from logits: advance.c).  The lock guards the queue, the handles in the slots and the flags of cancelling; everything else
  * belongs to the stepping thread, and events are called without the lock, so that they may submit and cancel.
  */
 #include <errno.h>
@@ -98,7 +98,7 @@ static void finish(struct skf_request *take_r, const char *reason, enum skf_err 
     skf_request_free(r);
 }
 
-static void finish_slot(struct skf_engine *e, struct skf_slot *s, const char *reason, enum skf_err err, const char *text)
+void skf_engine_finish_slot(struct skf_engine *e, struct skf_slot *s, const char *reason, enum skf_err err, const char *text)
 {
     struct skf_request *r = s->r;
     skf_kv_end(&s->kv, r->n_done);
@@ -174,7 +174,7 @@ static void begin_sequences(struct skf_engine *e)
         enum skf_err err = skf_kv_begin(e->pages, s->r->ids, s->r->n_ids, s->r->n_ids - 1, &s->kv, &s->r->n_cached, &why);
         s->r->n_done = s->r->n_cached;
         if (err != SKF_OK)
-            finish_slot(e, s, "error", err, why.text);
+            skf_engine_finish_slot(e, s, "error", err, why.text);
     }
 }
 
@@ -191,7 +191,7 @@ static void batch_slot(struct skf_engine *e, struct skf_slot *s, uint32_t count,
         if (err != SKF_OK) {
             *m = begun;
             r->n_done = done;
-            finish_slot(e, s, "error", err, why.text);
+            skf_engine_finish_slot(e, s, "error", err, why.text);
             return;
         }
         e->items[*m] = (struct skf_item){token, r->n_done, &s->kv};
@@ -234,39 +234,6 @@ static void list_computed(struct skf_engine *e)
             skf_kv_done(&e->slots[i].kv, e->slots[i].r->n_done);
 }
 
-/* A sequence's logits are there: picks its token, tells it, ends what has come to its end. */
-static void advance(struct skf_engine *e, struct skf_slot *s, float *logits)
-{
-    struct skf_request *r = s->r;
-    bool is_met = false;
-    if (!r->prefilled_ns)
-        r->prefilled_ns = skf_now_ns();
-    int32_t id = skf_sampler_pick(&r->sampler, logits, e->llama->n_vocab, e->candidates);
-    if (id < 0) {
-        finish_slot(e, s, "error", SKF_ERR_FORMAT, "the model's weights give no finite numbers");
-        return;
-    }
-    skf_sampler_saw(&r->sampler, id);
-    r->last = id;
-    r->n_made++;
-    size_t n = 0;
-    const char *text = skf_tokenizer_text(e->tk, id, &n);
-    bool is_stop = is_tokenizer_stop(e->tk, id), is_last = is_stop || r->n_made >= r->max_tokens;
-    if (is_stop || is_tokenizer_control(e->tk, id))
-        n = 0;
-    enum skf_err err = skf_stream_add(&r->stream, text, n, is_last, &is_met);
-    if (err != SKF_OK) {
-        finish_slot(e, s, "error", err, "no memory for the text");
-        return;
-    }
-    if (r->ev.token)
-        r->ev.token(r->ctx, id, r->stream.ready.len ? (const char *)r->stream.ready.data : "", r->stream.ready.len);
-    if (is_stop || is_met)
-        finish_slot(e, s, "stop", SKF_OK, NULL);
-    else if (is_last)
-        finish_slot(e, s, "length", SKF_OK, NULL);
-}
-
 enum skf_err skf_engine_step(struct skf_engine *e, bool *busy, struct skf_why *why)
 {
     uint32_t m = 0, n_want = 0;
@@ -280,7 +247,7 @@ enum skf_err skf_engine_step(struct skf_engine *e, bool *busy, struct skf_why *w
             return err;
         list_computed(e);
         for (uint32_t i = 0; i < n_want; i++)
-            advance(e, e->wanted_by[i], e->logits + (size_t)i * e->llama->n_vocab);
+            skf_engine_advance(e, e->wanted_by[i], e->logits + (size_t)i * e->llama->n_vocab);
     }
     (void)pthread_mutex_lock(&e->lock);
     *busy = e->waiting != NULL;
