@@ -103,3 +103,39 @@ out:
     skf_buf_free(&text);
     return err;
 }
+
+/* One conversation more, and back: how it would go on. */
+static enum skf_err go_on(const struct skf_engine *e, struct skf_chat *all, size_t n, const char *text, int32_t **ids, size_t *n_ids,
+                          struct skf_why *why)
+{
+    all[n] = (struct skf_chat){"user", text};
+    return skf_engine_chat(e, all, n + 1, ids, n_ids, why);
+}
+
+enum skf_err skf_engine_beginning(const struct skf_engine *e, const struct skf_chat *msgs, size_t n, int32_t **ids, size_t *n_ids,
+                                  struct skf_why *why)
+{
+    int32_t *other = NULL;
+    size_t n_other = 0, same = 0;
+    if (n > 0 && strcmp(msgs[n - 1].role, "user") == 0)
+        return skf_engine_chat(e, msgs, n, ids, n_ids, why);
+    struct skf_chat *all = skf_calloc(n + 1, sizeof *all);
+    if (!all)
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for a chat of %zu messages", n);
+    for (size_t i = 0; i < n; i++)
+        all[i] = msgs[i];
+    enum skf_err err = go_on(e, all, n, "0", ids, n_ids, why);
+    if (err == SKF_OK) {
+        err = go_on(e, all, n, "A", &other, &n_other, why);
+        while (err == SKF_OK && same < SKF_MIN(*n_ids, n_other) && (*ids)[same] == other[same])
+            same++;
+        if (err != SKF_OK) {
+            skf_free(*ids);
+            *ids = NULL;
+        }
+        *n_ids = same;
+    }
+    skf_free(other);
+    skf_free(all);
+    return err;
+}

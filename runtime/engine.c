@@ -116,7 +116,7 @@ void skf_engine_cache(const struct skf_engine *e, struct skf_engine_cache *c)
 {
     struct skf_pages_stats s;
     skf_pages_stats(e->pages, &s);
-    *c = (struct skf_engine_cache){s.bytes, s.kept_bytes, s.asked, s.shared + s.copied, s.evicted};
+    *c = (struct skf_engine_cache){s.bytes, s.kept_bytes, s.pinned_bytes, s.asked, s.shared + s.copied, s.evicted};
 }
 
 const char *skf_engine_isa(const struct skf_engine *e) { return skf_isa_name(e->ops->isa); }

@@ -28,7 +28,8 @@ SKF_MUST enum skf_err skf_engine_open(const struct skf_model *m, const struct sk
                                       struct skf_why *why);
 void skf_engine_close(struct skf_engine *e);
 struct skf_engine_cache {
-    uint64_t bytes, kept_bytes;        /* of keys and values; of those kept for prompts to come */
+    uint64_t bytes, kept_bytes;        /* of keys and values; of those kept for prompts to come, and not pinned */
+    uint64_t pinned_bytes;             /* of those that stay in any case */
     uint64_t prompt_tokens, cached_tokens, evictions; /* since opening */
 };
 /* From the stepping thread. */
@@ -59,6 +60,11 @@ struct skf_chat {
 SKF_MUST enum skf_err skf_engine_chat(const struct skf_engine *e, const struct skf_chat *msgs, size_t n, int32_t **ids,
                                       size_t *n_ids, struct skf_why *why);
 
+/* The tokens with which every conversation begins that begins with these messages: of two that go on differently, what both have. One that
+ * ends with the user's turn is taken as skf_engine_chat does. *ids with skf_free. */
+SKF_MUST enum skf_err skf_engine_beginning(const struct skf_engine *e, const struct skf_chat *msgs, size_t n, int32_t **ids,
+                                           size_t *n_ids, struct skf_why *why);
+
 /* ---- generation ------------------------------------------------------------------------------------------------------------ */
 struct skf_sampling {
     float temperature;        /* 0: greedy */
@@ -71,7 +77,7 @@ struct skf_sampling {
     size_t n_stop;
 };
 struct skf_finish {
-    const char *reason; /* stop, length, cancelled, error */
+    const char *reason; /* stop, length, cancelled, error; warm */
     enum skf_err err;   /* with reason error */
     const char *text;   /* why, with reason error */
     unsigned prompt_tokens, cached_tokens, completion_tokens; /* cached: of the prompt's, not computed anew */
@@ -84,6 +90,10 @@ struct skf_gen_events { /* called from the stepping thread */
 /* Submits a prompt (ids are copied). SKF_ERR_LIMIT when it does not fit the context, SKF_ERR_BUSY when 256 wait already. */
 SKF_MUST enum skf_err skf_engine_submit(struct skf_engine *e, const int32_t *ids, size_t n, const struct skf_sampling *s,
                                         const struct skf_gen_events *ev, void *ctx, uint64_t *handle, struct skf_why *why);
+/* The same for a prompt whose keys and values are wanted alone, for prompts to come that begin so: it ends with the reason "warm" and no token.
+ * is_pinned: they stay until the engine is closed; with reason error and SKF_ERR_LIMIT when the cache holds no more of that sort. */
+SKF_MUST enum skf_err skf_engine_warm(struct skf_engine *e, const int32_t *ids, size_t n, bool is_pinned, const struct skf_gen_events *ev,
+                                      void *ctx, uint64_t *handle, struct skf_why *why);
 void skf_engine_cancel(struct skf_engine *e, uint64_t handle); /* takes effect within one step; unknown handles are fine */
 /* One step. *busy says whether anything runs or waits; when it is false the caller may sleep in skf_engine_wait. */
 SKF_MUST enum skf_err skf_engine_step(struct skf_engine *e, bool *busy, struct skf_why *why);

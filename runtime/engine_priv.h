@@ -21,6 +21,7 @@ struct skf_request {
     struct skf_request *next;
     uint64_t handle;
     bool is_cancelled; /* under the lock */
+    bool is_warm, is_pinned; /* no token is wanted of it; its pages are to stay */
     int32_t *ids;      /* the prompt */
     uint32_t n_ids, max_tokens;
     struct skf_sampler sampler;

@@ -13,7 +13,7 @@ struct skf_page {
     struct skf_page *older, *newer;    /* in the list of pages that no sequence holds */
     uint64_t hash;
     uint32_t refs, n;                  /* sequences that hold it; tokens that are there */
-    bool is_listed;
+    bool is_listed, is_pinned;
     int32_t token[SKF_KV_PAGE];
 };
 struct skf_pages {
@@ -158,8 +158,14 @@ static void evict(struct skf_pages *p)
 
 static void hold(struct skf_pages *p, struct skf_page *g)
 {
-    if (g->refs++ == 0)
+    if (g->refs++ == 0 && !g->is_pinned)
         take_out(p, g);
+}
+
+static void make_room(struct skf_pages *p)
+{
+    while (p->oldest && p->stats.kept_bytes + p->stats.pinned_bytes > p->keep)
+        evict(p);
 }
 
 static void let_go(struct skf_pages *p, struct skf_page *g)
@@ -170,12 +176,28 @@ static void let_go(struct skf_pages *p, struct skf_page *g)
         free_page(p, g);
         return;
     }
+    if (g->is_pinned)
+        return;
     g->older = p->newest;
     *(p->newest ? &p->newest->newer : &p->oldest) = g;
     p->newest = g;
     p->stats.kept_bytes += page_bytes(p);
-    while (p->stats.kept_bytes > p->keep)
-        evict(p);
+    make_room(p);
+}
+
+/* What is left in the index, from the leaves up. */
+static void free_pinned(struct skf_pages *p)
+{
+    for (struct skf_page *g = p->first; g;) {
+        if (g->children) {
+            g = g->children;
+            continue;
+        }
+        struct skf_page *up = g->parent;
+        unlist(p, g);
+        free_page(p, g);
+        g = up ? up : p->first;
+    }
 }
 
 void skf_pages_close(struct skf_pages *p)
@@ -184,6 +206,7 @@ void skf_pages_close(struct skf_pages *p)
         return;
     while (p->oldest)
         evict(p);
+    free_pinned(p);
     skf_free(p->bucket);
     skf_free(p);
 }
@@ -230,14 +253,14 @@ static uint32_t agree(const int32_t *a, const int32_t *b, uint32_t n)
     return i;
 }
 
-/* The listed page behind `parent` that agrees longest with ids[n], and by how many tokens. */
-static const struct skf_page *nearest(struct skf_pages *p, struct skf_page *parent, const int32_t *ids, uint32_t n, uint32_t *len)
+/* The listed page behind `parent` that agrees longest with ids[n], a pinned one before others, and by how many tokens. */
+static struct skf_page *nearest(struct skf_pages *p, struct skf_page *parent, const int32_t *ids, uint32_t n, uint32_t *len)
 {
-    const struct skf_page *best = NULL;
+    struct skf_page *best = NULL;
     *len = 0;
-    for (const struct skf_page *g = *family(p, parent); g; g = g->sibling) {
+    for (struct skf_page *g = *family(p, parent); g; g = g->sibling) {
         uint32_t k = agree(g->token, ids, SKF_MIN(n, g->n));
-        if (k > *len) {
+        if (k > *len || (k > 0 && k == *len && g->is_pinned)) {
             best = g;
             *len = k;
         }
@@ -275,14 +298,13 @@ enum skf_err skf_kv_begin(struct skf_pages *p, const int32_t *ids, uint32_t n, u
     kv->listed = kv->n;
     p->stats.asked += n;
     p->stats.shared += *n_there;
-    const struct skf_page *part = nearest(p, kv->n ? kv->page[kv->n - 1] : NULL, ids + *n_there, most - *n_there, &len);
+    struct skf_page *held = nearest(p, kv->n ? kv->page[kv->n - 1] : NULL, ids + *n_there, most - *n_there, &len);
     if (len == 0)
         return SKF_OK;
-    struct skf_page *held = (struct skf_page *)part; /* a page may have to go for the new one: not this */
-    hold(p, held);
+    hold(p, held); /* a page may have to go for the new one: not this */
     enum skf_err e = new_page(kv, why);
     if (e == SKF_OK) {
-        copy_positions(p, kv->page[kv->n - 1], part, len);
+        copy_positions(p, kv->page[kv->n - 1], held, len);
         *n_there += len;
         p->stats.copied += len;
     }
@@ -321,18 +343,51 @@ void skf_kv_done(struct skf_kv *kv, uint32_t n)
     }
 }
 
-/* Lists the last page of a sequence that ends, unless there is already as much. */
-static void leave_part(struct skf_kv *kv, uint32_t n)
+/* Lists the last page of a sequence that ends, unless there is already as much; gives back the page that has it, NULL for none. */
+static struct skf_page *leave_part(struct skf_kv *kv, uint32_t n)
 {
     uint32_t at = n / SKF_KV_PAGE, left = n % SKF_KV_PAGE, len;
     if (kv->is_private || left == 0 || at != kv->listed || at >= kv->n)
-        return;
+        return NULL;
     struct skf_page *g = kv->page[at];
+    if (g->is_listed)
+        return g;
     g->parent = at ? kv->page[at - 1] : NULL;
-    if (nearest(kv->pool, g->parent, g->token, left, &len) && len == left)
-        return;
+    struct skf_page *other = nearest(kv->pool, g->parent, g->token, left, &len);
+    if (other && len == left)
+        return other;
     g->n = left;
     list(kv->pool, g, 0);
+    return g;
+}
+
+static void pin(struct skf_pages *p, struct skf_page *g)
+{
+    if (!g || g->is_pinned)
+        return;
+    if (g->refs == 0)
+        take_out(p, g);
+    g->is_pinned = true;
+    p->stats.pinned_bytes += page_bytes(p);
+}
+
+enum skf_err skf_kv_pin(struct skf_kv *kv, uint32_t n, struct skf_why *why)
+{
+    struct skf_pages *p = kv->pool;
+    uint64_t more = 0;
+    skf_kv_done(kv, n);
+    struct skf_page *part = leave_part(kv, n);
+    for (uint32_t i = 0; i < kv->listed; i++)
+        more += kv->page[i]->is_pinned ? 0 : page_bytes(p);
+    more += part && !part->is_pinned ? page_bytes(p) : 0;
+    if (p->stats.pinned_bytes + more > p->keep)
+        return skf_fail(why, SKF_ERR_LIMIT, "%u tokens to stay take %llu bytes more of keys and values, beside %llu that stay already; the cache may keep %llu",
+                        n, (unsigned long long)more, (unsigned long long)p->stats.pinned_bytes, (unsigned long long)p->keep);
+    for (uint32_t i = 0; i < kv->listed; i++)
+        pin(p, kv->page[i]);
+    pin(p, part);
+    make_room(p);
+    return SKF_OK;
 }
 
 void skf_kv_end(struct skf_kv *kv, uint32_t n)
@@ -341,7 +396,7 @@ void skf_kv_end(struct skf_kv *kv, uint32_t n)
         return;
     if (kv->page && kv->data) {
         skf_kv_done(kv, n);
-        leave_part(kv, n);
+        (void)leave_part(kv, n);
         while (kv->n > 0) /* the last first: it is to go first */
             let_go(kv->pool, kv->page[--kv->n]);
     }

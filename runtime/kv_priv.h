@@ -6,7 +6,8 @@
  * would have computed, to the bit: a token's keys and values depend on the tokens before it alone.  Where a sequence parts from a listed
  * page within it, the positions that agree are copied into a page of its own.
  *
- * Pages that no sequence holds stay, up to a limit, and go by age, those furthest from the beginning first.  The tokens are compared
+ * Pages that no sequence holds stay, up to a limit, and go by age, those furthest from the beginning first; but for pinned ones, which never
+ * go and count towards the same limit.  The tokens are compared
  * themselves; their hash only says where to look.  One thread at a time: the engine's stepping thread.
  */
 #ifndef SKF_RUNTIME_KV_PRIV_H
@@ -19,13 +20,13 @@ struct skf_llama;
 struct skf_pages;
 struct skf_page;
 
-/* A pool for sequences of at most `context` positions each; keep: bytes of pages that no sequence holds. */
+/* A pool for sequences of at most `context` positions each; keep: bytes of pages that no sequence holds or that are pinned. */
 SKF_MUST enum skf_err skf_pages_open(const struct skf_llama *l, uint32_t context, uint64_t keep, struct skf_pages **p,
                                      struct skf_why *why);
 void skf_pages_close(struct skf_pages *p); /* NULL is fine; its sequences must have ended */
 
 struct skf_pages_stats {
-    uint64_t bytes, kept_bytes;    /* of all pages; of those that no sequence holds */
+    uint64_t bytes, kept_bytes, pinned_bytes; /* of all pages; of those that no sequence holds and that may go; of those that never go */
     uint64_t asked, shared, copied, evicted; /* tokens of prompts; of those taken from listed pages, copied from one; pages gone by age */
 };
 void skf_pages_stats(const struct skf_pages *p, struct skf_pages_stats *s);
@@ -47,6 +48,9 @@ SKF_MUST enum skf_err skf_kv_private(struct skf_pages *p, struct skf_kv *kv, str
 SKF_MUST enum skf_err skf_kv_place(struct skf_kv *kv, uint32_t pos, int32_t token, struct skf_why *why);
 /* Positions below n are computed: lists pages that are full. */
 void skf_kv_done(struct skf_kv *kv, uint32_t n);
+/* All of its n positions are computed: they stay, whoever else comes, until the pool closes. SKF_ERR_LIMIT, and nothing is pinned, when what is
+ * pinned would take more than the pool may keep. */
+SKF_MUST enum skf_err skf_kv_pin(struct skf_kv *kv, uint32_t n, struct skf_why *why);
 /* Ends it; what is computed of a last page that is not full can still be copied by others. */
 void skf_kv_end(struct skf_kv *kv, uint32_t n);
 

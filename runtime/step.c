@@ -47,11 +47,10 @@ static enum skf_err make_request(struct skf_engine *e, const int32_t *ids, size_
     return SKF_OK;
 }
 
-enum skf_err skf_engine_submit(struct skf_engine *e, const int32_t *ids, size_t n, const struct skf_sampling *s,
-                               const struct skf_gen_events *ev, void *ctx, uint64_t *handle, struct skf_why *why)
+static enum skf_err enqueue(struct skf_engine *e, struct skf_request *take_r, const struct skf_gen_events *ev, void *ctx, uint64_t *handle,
+                            struct skf_why *why)
 {
-    struct skf_request *r = NULL;
-    SKF_TRY(make_request(e, ids, n, s, &r, why));
+    struct skf_request *r = take_r;
     r->ev = *ev;
     r->ctx = ctx;
     (void)pthread_mutex_lock(&e->lock);
@@ -70,6 +69,24 @@ enum skf_err skf_engine_submit(struct skf_engine *e, const int32_t *ids, size_t 
         return SKF_OK;
     skf_request_free(r);
     return skf_fail(why, SKF_ERR_BUSY, "%u requests wait already", SKF_WAITING_MAX);
+}
+
+enum skf_err skf_engine_submit(struct skf_engine *e, const int32_t *ids, size_t n, const struct skf_sampling *s,
+                               const struct skf_gen_events *ev, void *ctx, uint64_t *handle, struct skf_why *why)
+{
+    struct skf_request *r = NULL;
+    SKF_TRY(make_request(e, ids, n, s, &r, why));
+    return enqueue(e, r, ev, ctx, handle, why);
+}
+
+enum skf_err skf_engine_warm(struct skf_engine *e, const int32_t *ids, size_t n, bool is_pinned, const struct skf_gen_events *ev, void *ctx,
+                             uint64_t *handle, struct skf_why *why)
+{
+    struct skf_request *r = NULL;
+    SKF_TRY(make_request(e, ids, n, &(struct skf_sampling){.max_tokens = 1}, &r, why));
+    r->is_warm = true;
+    r->is_pinned = is_pinned;
+    return enqueue(e, r, ev, ctx, handle, why);
 }
 
 void skf_engine_cancel(struct skf_engine *e, uint64_t handle)
@@ -197,7 +214,7 @@ static void batch_slot(struct skf_engine *e, struct skf_slot *s, uint32_t count,
         e->items[*m] = (struct skf_item){token, r->n_done, &s->kv};
         r->n_done++;
     }
-    if (r->n_done >= r->n_ids) {
+    if (r->n_done >= r->n_ids && !r->is_warm) {
         e->want[*n_want] = *m - 1;
         e->wanted_by[(*n_want)++] = s;
     }
@@ -234,6 +251,19 @@ static void list_computed(struct skf_engine *e)
             skf_kv_done(&e->slots[i].kv, e->slots[i].r->n_done);
 }
 
+/* Prompts that were wanted for what others will share of them. */
+static void finish_warm(struct skf_engine *e)
+{
+    for (uint32_t i = 0; i < e->n_slots; i++) {
+        struct skf_slot *s = &e->slots[i];
+        struct skf_why why = {{0}};
+        if (!s->r || !s->r->is_warm || s->r->n_done < s->r->n_ids)
+            continue;
+        enum skf_err err = s->r->is_pinned ? skf_kv_pin(&s->kv, s->r->n_ids, &why) : SKF_OK;
+        skf_engine_finish_slot(e, s, err == SKF_OK ? "warm" : "error", err, err == SKF_OK ? NULL : why.text);
+    }
+}
+
 enum skf_err skf_engine_step(struct skf_engine *e, bool *busy, struct skf_why *why)
 {
     uint32_t m = 0, n_want = 0;
@@ -246,6 +276,7 @@ enum skf_err skf_engine_step(struct skf_engine *e, bool *busy, struct skf_why *w
         if (err != SKF_OK)
             return err;
         list_computed(e);
+        finish_warm(e);
         for (uint32_t i = 0; i < n_want; i++)
             skf_engine_advance(e, e->wanted_by[i], e->logits + (size_t)i * e->llama->n_vocab);
     }

@@ -13,7 +13,7 @@
 #include "runtime/worker_priv.h"
 
 /* ---- generations ------------------------------------------------------------------------------------------------------- */
-static void free_gen_(struct worker *w, struct worker_gen *gen)
+void skf_worker_gen_free_(struct worker *w, struct worker_gen *gen)
 {
     struct worker_gen **at = &w->gens;
     while (*at && *at != gen)
@@ -22,6 +22,7 @@ static void free_gen_(struct worker *w, struct worker_gen *gen)
         *at = gen->next;
     w->n_gens--;
     skf_worker_conn_put_(gen->conn);
+    skf_worker_warm_free(gen->warm);
     skf_free(gen);
 }
 
@@ -40,7 +41,7 @@ static void on_finish(void *ctx, const struct skf_finish *f)
     struct worker *w = gen->conn->w;
     pthread_mutex_lock(&w->lock);
     skf_worker_say_finished_(gen->conn, gen->id, f);
-    free_gen_(w, gen);
+    skf_worker_gen_free_(w, gen);
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -83,7 +84,7 @@ static void refuse(struct worker_conn *c, uint64_t id, enum skf_err e, const cha
     pthread_mutex_unlock(&c->w->lock);
 }
 
-static bool is_taken(struct worker_conn *c, struct worker_gen *gen)
+bool is_worker_gen_taken(struct worker_conn *c, struct worker_gen *gen)
 {
     struct worker *w = c->w;
     bool ok = true;
@@ -101,7 +102,7 @@ static bool is_taken(struct worker_conn *c, struct worker_gen *gen)
 }
 
 /* The engine has it; it may have finished meanwhile, and gen with it. */
-static void note_handle(struct worker_conn *c, const struct worker_gen *gen, uint64_t id, uint64_t handle)
+void skf_worker_gen_note(struct worker_conn *c, const struct worker_gen *gen, uint64_t id, uint64_t handle)
 {
     struct worker *w = c->w;
     bool unwanted = false;
@@ -145,7 +146,7 @@ static void generate(struct worker_conn *c, const Skiff__V1__Generate *g)
         e = skf_fail(&why, SKF_ERR_NOMEM, "out of memory");
     if (gen) {
         *gen = (struct worker_gen){.conn = c, .id = g->id};
-        if (!is_taken(c, gen)) {
+        if (!is_worker_gen_taken(c, gen)) {
             skf_free(gen);
             e = skf_fail(&why, SKF_ERR_ARG, "a generation with this number runs already");
         }
@@ -160,7 +161,7 @@ static void generate(struct worker_conn *c, const Skiff__V1__Generate *g)
     e = skf_engine_submit(c->w->engine, ids, n, &s, &events, gen, &handle, &why);
     skf_free(ids);
     if (e == SKF_OK) {
-        note_handle(c, gen, g->id, handle);
+        skf_worker_gen_note(c, gen, g->id, handle);
     } else {
         const struct skf_finish f = {.reason = "error", .err = e, .text = why.text, .prompt_tokens = (unsigned)n};
         on_finish(gen, &f);
@@ -263,6 +264,11 @@ static enum skf_err take_message(struct worker_conn *c, const struct skf_buf *b,
             refuse(c, m->generate->id, SKF_ERR_STATE, "this worker is leaving");
         else
             generate(c, m->generate);
+    } else if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_WARM) {
+        if (quitting)
+            skf_worker_warm_refuse(c, m->warm->id, SKF_ERR_STATE, "this worker is leaving");
+        else
+            skf_worker_warm(c, m->warm);
     } else if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_CANCEL) {
         if (m->cancel->id)
             cancel(w, c, m->cancel->id);

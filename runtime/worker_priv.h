@@ -12,6 +12,7 @@
 enum {
     WORKER_CONNS = 16,
     WORKER_OUTBOX = 4 << 20, /* bytes that a peer has not read; more and it is hung up on */
+    WORKER_WARM_TEXTS = 64,
     WORKER_SEND_MS = 10000   /* a peer that takes nothing for so long is gone */
 };
 
@@ -21,9 +22,12 @@ struct worker_frame {
     uint8_t p[];
 };
 
+struct worker_warm;
+
 /* A generation that the engine has been given, until its finish. */
 struct worker_gen {
     struct worker_gen *next;
+    struct worker_warm *warm; /* NULL: it generates */
     struct worker_conn *conn;
     uint64_t id, handle;
     bool is_submitted; /* handle is valid */
@@ -66,6 +70,7 @@ struct worker {
 void skf_worker_say_(struct worker_conn *c, const Skiff__V1__FromWorker *m);
 void skf_worker_say_token_(struct worker_conn *c, uint64_t id, int32_t token, const char *text, size_t n);
 void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct skf_finish *f);
+void skf_worker_say_warmed_(struct worker_conn *c, uint64_t id, uint32_t tokens, uint32_t cached, enum skf_err e, const char *error);
 void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, enum skf_err e, const char *error);
 void skf_worker_hang_up_(struct worker_conn *c);
 
@@ -74,6 +79,15 @@ void *skf_worker_write_loop(void *conn);
 void *skf_worker_read_loop(void *conn);
 void *skf_worker_accept_loop(void *worker);
 void skf_worker_conn_put_(struct worker_conn *c); /* drops one reference */
+/* A generation becomes one of its connection's, unless its number runs already; the engine has it; it is over (with the lock). */
+bool is_worker_gen_taken(struct worker_conn *c, struct worker_gen *gen);
+void skf_worker_gen_note(struct worker_conn *c, const struct worker_gen *gen, uint64_t id, uint64_t handle);
+void skf_worker_gen_free_(struct worker *w, struct worker_gen *gen);
 void skf_worker_cancel_all(struct worker *w);
+
+/* worker_warm.c */
+void skf_worker_warm(struct worker_conn *c, const Skiff__V1__Warm *m);
+void skf_worker_warm_refuse(struct worker_conn *c, uint64_t id, enum skf_err e, const char *text);
+void skf_worker_warm_free(struct worker_warm *x);
 
 #endif

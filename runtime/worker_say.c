@@ -113,6 +113,26 @@ void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct s
     skf_free(copy);
 }
 
+void skf_worker_say_warmed_(struct worker_conn *c, uint64_t id, uint32_t tokens, uint32_t cached, enum skf_err e, const char *error)
+{
+    Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
+    Skiff__V1__Warmed d = SKIFF__V1__WARMED__INIT;
+    char *copy = clean(error, strlen(error));
+    if (!copy) {
+        skf_worker_hang_up_(c);
+        return;
+    }
+    d.id = id;
+    d.error = copy;
+    d.error_class = (char *)(uintptr_t)(e != SKF_OK ? skf_err_name(e) : "");
+    d.tokens = tokens;
+    d.cached_tokens = cached;
+    m.kind_case = SKIFF__V1__FROM_WORKER__KIND_WARMED;
+    m.warmed = &d;
+    skf_worker_say_(c, &m);
+    skf_free(copy);
+}
+
 static uint64_t resident_bytes(void)
 {
     unsigned long long size, pages = 0;

@@ -89,6 +89,17 @@ class Peer:
                 return m and m.health
 
 
+    def warm(self, number, *texts, is_pinned=True):
+        """texts: a prompt each, or a list of (role, content)."""
+        self.send(warm=self.pb.Warm(id=number, is_pinned=is_pinned, texts=[
+            self.pb.WarmText(prompt=t) if isinstance(t, str) else
+            self.pb.WarmText(is_chat=True, messages=[self.pb.ChatMessage(role=r, content=c) for r, c in t]) for t in texts]))
+        while True:
+            m = self.read()
+            if m is None or m.WhichOneof("kind") == "warmed":
+                return m and m.warmed
+
+
 def start(*args):
     if os.path.exists(SOCKET):
         os.unlink(SOCKET)
@@ -130,6 +141,27 @@ def test_generations(pb, peer):
         if any((f.reason, f.error_class) == ("error", "argument") for f in ends):
             break
     check(any((f.reason, f.error_class) == ("error", "argument") for f in ends), "a number that runs already is refused", ends)
+
+
+def test_warm(pb, peer):
+    system = ("system", "be low and use few words, as the words of old are")
+    w = peer.warm(20, [system], "raw words to come")
+    check(not w.error and w.tokens > 40 and w.id == 20, "two texts are warmed", w)
+    again = peer.warm(21, [system], "raw words to come")
+    check(not again.error and again.tokens == w.tokens and again.cached_tokens >= w.tokens - 2, "and once more: they are there", again)
+    peer.generate(22, messages=[system, ("user", "the")], max_tokens=2)
+    f = peer.until_finished(22)[3]
+    check(f.cached_tokens >= 40 and f.cached_tokens < f.prompt_tokens, "a conversation that begins so computes what is behind", f)
+    peer.generate(23, "raw words to come and more", max_tokens=2)
+    check(peer.until_finished(23)[3].cached_tokens >= 10, "so does a raw prompt")
+    w = peer.warm(24, "low " * 1000)
+    check(w.error_class == "limit" and "text 1" in w.error and "context" in w.error, "a text over the context is refused", w)
+    w = peer.warm(25, *["x"] * 65)
+    check(w.error_class == "limit" and "65" in w.error, "so are too many", w)
+    w = peer.warm(26)
+    check(not w.error and w.tokens == 0, "none at all are warm", w)
+    w = peer.warm(27, [], "")
+    check(w.id == 27, "empty ones are answered somehow", w)
 
 
 def test_cancel(pb, peer):
@@ -246,6 +278,7 @@ def main():
     p = start("--file", MODEL, "--name", "tiny", "--version", "7", "--threads", "1")
     peer = Peer(pb)
     test_generations(pb, peer)
+    test_warm(pb, peer)
     test_cancel(pb, peer)
     test_lost_peers(pb, peer)
     test_slow_peer(pb, peer, p)

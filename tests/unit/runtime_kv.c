@@ -191,6 +191,75 @@ static void test_any_order_gives_the_same(void **state)
     close_tiny(&o);
 }
 
+static void warm(struct skf_engine *e, const int32_t *ids, size_t n, bool is_pinned, struct answer *a)
+{
+    static const struct skf_gen_events events = {NULL, on_finish};
+    memset(a, 0, sizeof *a);
+    assert_int_equal(skf_engine_warm(e, ids, n, is_pinned, &events, a, NULL, NULL), SKF_OK);
+    run(e);
+    assert_true(a->is_done);
+}
+
+/* What is pinned stays whatever comes, within the limit; what would pass the limit is refused and nothing of it is pinned. */
+static void test_pinned_prefixes_stay(void **state)
+{
+    enum { PAGE = 2 * 2 * 2 * SKF_KV_PAGE * 16 * sizeof(uint16_t), KEEP = 8 * PAGE };
+    struct opened o;
+    struct skf_engine_cache c;
+    struct answer got, want;
+    int32_t ids[200], other[200];
+    open_tiny(&o, KEEP, 2);
+    fill(ids, 200, 11);
+    warm(o.e, ids, 100, true, &got);
+    assert_int_equal(got.err, SKF_OK);
+    skf_engine_cache(o.e, &c);
+    assert_true(c.pinned_bytes == 4 * PAGE && c.bytes == 4 * PAGE && c.kept_bytes == 0);
+    for (uint64_t i = 0; i < 20; i++) {
+        fill(other, 200, 300 + i);
+        ask(o.e, other, 200, 3, &got);
+        run(o.e);
+        skf_engine_cache(o.e, &c);
+        assert_true(c.pinned_bytes == 4 * PAGE && c.kept_bytes + c.pinned_bytes <= KEEP && c.bytes == c.kept_bytes + c.pinned_bytes);
+    }
+    ask(o.e, ids, 120, 10, &got);
+    run(o.e);
+    assert_int_equal(got.cached, 100);
+    ask_alone(ids, 120, 10, &want);
+    same(&got, &want);
+    warm(o.e, ids, 100, true, &got); /* again: nothing more is pinned */
+    assert_true(got.err == SKF_OK && got.cached == 99);
+    skf_engine_cache(o.e, &c);
+    assert_int_equal(c.pinned_bytes, 4 * PAGE);
+    warm(o.e, other, 200, true, &got); /* seven pages more than the eight would hold */
+    assert_int_equal(got.err, SKF_ERR_LIMIT);
+    warm(o.e, other, 200, false, &got); /* as any prompt */
+    assert_int_equal(got.err, SKF_OK);
+    skf_engine_cache(o.e, &c);
+    assert_true(c.pinned_bytes == 4 * PAGE && c.kept_bytes <= KEEP - 4 * PAGE);
+    close_tiny(&o);
+}
+
+/* How conversations begin, by what the template makes of them. */
+static void test_beginnings(void **state)
+{
+    struct opened o;
+    const struct skf_chat msgs[] = {{"system", "hello hell"}, {"user", "he"}};
+    int32_t *begin = NULL, *whole = NULL;
+    size_t n = 0, n_whole = 0;
+    open_tiny(&o, 0, 1);
+    assert_int_equal(skf_engine_beginning(o.e, msgs, 1, &begin, &n, NULL), SKF_OK);
+    assert_int_equal(skf_engine_chat(o.e, msgs, 2, &whole, &n_whole, NULL), SKF_OK);
+    assert_true(n > 10 && n < n_whole);
+    assert_memory_equal(begin, whole, n * sizeof *begin);
+    skf_free(begin);
+    assert_int_equal(skf_engine_beginning(o.e, msgs, 2, &begin, &n, NULL), SKF_OK); /* the user's turn: all of it */
+    assert_int_equal(n, n_whole);
+    assert_memory_equal(begin, whole, n * sizeof *begin);
+    skf_free(begin);
+    skf_free(whole);
+    close_tiny(&o);
+}
+
 static void test_memory_that_runs_out(void **state)
 {
     struct opened o;
@@ -228,6 +297,8 @@ int main(void)
         cmocka_unit_test(test_prompts_that_begin_alike),
         cmocka_unit_test(test_sequences_at_once),
         cmocka_unit_test(test_any_order_gives_the_same),
+        cmocka_unit_test(test_pinned_prefixes_stay),
+        cmocka_unit_test(test_beginnings),
         cmocka_unit_test(test_memory_that_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
