@@ -1,18 +1,22 @@
 /* What follows from a sequence's logits: its next token, the text that it gives, whether that was the end (engine_priv.h). */
 #include "runtime/engine_priv.h"
 
-void skf_engine_advance(struct skf_engine *e, struct skf_slot *s, float *logits)
+int32_t skf_engine_pick(struct skf_engine *e, struct skf_request *r, float *logits)
+{
+    if (!r->prefilled_ns)
+        r->prefilled_ns = skf_now_ns();
+    return skf_sampler_pick(&r->sampler, logits, e->llama->n_vocab, e->candidates);
+}
+
+bool is_engine_going_on(struct skf_engine *e, struct skf_slot *s, int32_t id)
 {
     struct skf_request *r = s->r;
     bool is_met = false;
-    if (!r->prefilled_ns)
-        r->prefilled_ns = skf_now_ns();
-    int32_t id = skf_sampler_pick(&r->sampler, logits, e->llama->n_vocab, e->candidates);
     if (id < 0) {
         skf_engine_finish_slot(e, s, "error", SKF_ERR_FORMAT, "the model's weights give no finite numbers");
-        return;
+        return false;
     }
-    skf_sampler_saw(&r->sampler, id);
+    skf_sampler_said(&r->sampler, id);
     r->last = id;
     r->n_made++;
     size_t n = 0;
@@ -23,7 +27,7 @@ void skf_engine_advance(struct skf_engine *e, struct skf_slot *s, float *logits)
     enum skf_err err = skf_stream_add(&r->stream, text, n, is_last, &is_met);
     if (err != SKF_OK) {
         skf_engine_finish_slot(e, s, "error", err, "no memory for the text");
-        return;
+        return false;
     }
     if (r->ev.token)
         r->ev.token(r->ctx, id, r->stream.ready.len ? (const char *)r->stream.ready.data : "", r->stream.ready.len);
@@ -31,4 +35,10 @@ void skf_engine_advance(struct skf_engine *e, struct skf_slot *s, float *logits)
         skf_engine_finish_slot(e, s, "stop", SKF_OK, NULL);
     else if (is_last)
         skf_engine_finish_slot(e, s, "length", SKF_OK, NULL);
+    return s->r != NULL;
+}
+
+void skf_engine_advance(struct skf_engine *e, struct skf_slot *s, float *logits)
+{
+    (void)is_engine_going_on(e, s, skf_engine_pick(e, s->r, logits));
 }

@@ -65,7 +65,14 @@ struct skf_engine {
 void skf_request_free(struct skf_request *r);
 /* step.c, from the stepping thread: tells the end of a slot's request and frees both. */
 void skf_engine_finish_slot(struct skf_engine *e, struct skf_slot *s, const char *reason, enum skf_err err, const char *text);
-/* advance.c: a sequence's logits are there (they may be changed): picks its token, tells it, ends what has come to its end. */
+/*
+ * advance.c, in two steps, so that the logits of several positions can be gone through one after another: picking masks and adjusts a
+ * position's logits by what the request has said so far (it draws a random number at most; -1 when there is none to pick), going on takes
+ * a token as said: sampler, text, events. False when that ended the request: it is freed, the slot is free.
+ */
+int32_t skf_engine_pick(struct skf_engine *e, struct skf_request *r, float *logits);
+bool is_engine_going_on(struct skf_engine *e, struct skf_slot *s, int32_t id);
+/* Both: a sequence's logits are there (they may be changed): picks its token, tells it, ends what has come to its end. */
 void skf_engine_advance(struct skf_engine *e, struct skf_slot *s, float *logits);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "base/alloc.h"
 #include "base/util.h"
 
 static uint64_t splitmix(uint64_t *state)
@@ -38,10 +39,54 @@ void skf_sampler_init(struct skf_sampler *s, float temperature, uint32_t top_k, 
         s->rng[i] = splitmix(&seed);
 }
 
+enum skf_err skf_sampler_more(struct skf_sampler *s, const struct skf_sampler_more *more)
+{
+    s->presence = isfinite(more->presence) ? more->presence : 0;
+    s->frequency = isfinite(more->frequency) ? more->frequency : 0;
+    s->min_p = more->min_p > 0 ? SKF_MIN(more->min_p, 1.0f) : 0;
+    if (more->n_bias) {
+        s->bias = skf_memdup(more->bias, more->n_bias * sizeof *s->bias);
+        if (!s->bias)
+            return SKF_ERR_NOMEM;
+        s->n_bias = more->n_bias;
+    }
+    if (s->presence == 0 && s->frequency == 0)
+        return SKF_OK;
+    s->said = skf_calloc(more->most + 1, sizeof *s->said);
+    s->room = s->said ? more->most : 0;
+    return s->said ? SKF_OK : SKF_ERR_NOMEM;
+}
+
+void skf_sampler_free(struct skf_sampler *s)
+{
+    skf_free(s->bias);
+    skf_free(s->said);
+    s->bias = NULL;
+    s->said = NULL;
+    s->n_bias = s->n_said = s->room = 0;
+}
+
 void skf_sampler_saw(struct skf_sampler *s, int32_t id) { s->recent[s->n_seen++ % SKF_RECENT] = id; }
+
+void skf_sampler_said(struct skf_sampler *s, int32_t id)
+{
+    size_t i = 0;
+    skf_sampler_saw(s, id);
+    while (i < s->n_said && s->said[i].id != id)
+        i++;
+    if (i == s->n_said && s->n_said < s->room)
+        s->said[s->n_said++] = (struct skf_said){id, 0};
+    if (i < s->n_said)
+        s->said[i].times++;
+}
 
 static void penalize(const struct skf_sampler *s, float *logits, uint32_t n)
 {
+    for (size_t i = 0; i < s->n_bias; i++)
+        if (s->bias[i].id >= 0 && (uint32_t)s->bias[i].id < n)
+            logits[s->bias[i].id] += s->bias[i].add;
+    if (s->penalty == 1.0f)
+        return;
     uint32_t count = (uint32_t)SKF_MIN(s->n_seen, SKF_RECENT);
     for (uint32_t i = 0; i < count; i++) {
         int32_t id = s->recent[i];
@@ -51,6 +96,13 @@ static void penalize(const struct skf_sampler *s, float *logits, uint32_t n)
         if (!is_done)
             logits[id] = logits[id] > 0 ? logits[id] / s->penalty : logits[id] * s->penalty;
     }
+}
+
+static void count_off(const struct skf_sampler *s, float *logits, uint32_t n)
+{
+    for (size_t i = 0; i < s->n_said; i++)
+        if (s->said[i].id >= 0 && (uint32_t)s->said[i].id < n)
+            logits[s->said[i].id] -= (float)s->said[i].times * s->frequency + s->presence;
 }
 
 /* The largest logit's id, the lowest among equals; -1 when any is not finite. The scan over all of them takes eight side by side,
@@ -105,47 +157,82 @@ static void pop(struct skf_candidate *h, size_t n)
     sink(h, n - 1, 0);
 }
 
-int32_t skf_sampler_pick(struct skf_sampler *s, float *logits, uint32_t n, struct skf_candidate *c)
+static bool is_allowed(const uint64_t *allowed, uint32_t i) { return !allowed || (allowed[i / 64] >> i % 64 & 1); }
+
+/* As largest, of those allowed; all are finite. -1 when there are none. */
+static int32_t largest_of(const float *logits, uint32_t n, const uint64_t *allowed)
 {
-    if (s->penalty != 1.0f)
+    int32_t best = -1;
+    for (uint32_t w = 0; w < (n + 63) / 64; w++)
+        for (uint64_t bits = allowed[w]; bits; bits &= bits - 1) {
+            uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);
+            if (i < n && (best < 0 || logits[i] > logits[best]))
+                best = (int32_t)i;
+        }
+    return best;
+}
+
+/* Those that are kept stand last in the n places afterwards, the most likely very last; gives their number and their sum. */
+static uint32_t cut(const struct skf_sampler *s, struct skf_candidate *c, uint32_t n, double max, double *total)
+{
+    uint32_t keep = s->top_k && s->top_k < n ? s->top_k : n, kept = 0;
+    double sum = 0;
+    if (keep == n && s->top_p >= 1.0f)
+        return n;
+    for (size_t i = n / 2; i-- > 0;)
+        sink(c, n, i);
+    if (keep < n) { /* top_p is a share of what top_k leaves */
+        for (uint32_t k = 0; k < keep; k++) {
+            pop(c, n - k);
+            sum += exp((c[n - 1 - k].logit - max) / s->temperature);
+        }
+        *total = sum;
+    }
+    double limit = *total * (double)s->top_p;
+    for (sum = 0; kept < keep && (kept == 0 || sum < limit); kept++) {
+        if (keep == n)
+            pop(c, n - kept);
+        sum += exp((c[n - 1 - kept].logit - max) / s->temperature);
+    }
+    *total = sum;
+    return kept;
+}
+
+int32_t skf_sampler_pick_of(struct skf_sampler *s, float *logits, uint32_t n, const uint64_t *allowed, struct skf_candidate *c)
+{
+    if (s->penalty != 1.0f || s->n_bias)
         penalize(s, logits, n);
+    if (s->n_said)
+        count_off(s, logits, n);
     int32_t best = largest(logits, n);
+    if (best >= 0 && allowed)
+        best = largest_of(logits, n, allowed);
     if (best < 0 || s->temperature == 0.0f)
         return best;
     const double max = logits[best];
     double total = 0;
+    uint32_t many = 0;
     for (uint32_t i = 0; i < n; i++) {
-        c[i] = (struct skf_candidate){logits[i], (int32_t)i};
-        total += exp((logits[i] - max) / s->temperature);
+        if (!is_allowed(allowed, i))
+            continue;
+        double p = exp((logits[i] - max) / s->temperature);
+        if (p < (double)s->min_p)
+            continue;
+        c[many++] = (struct skf_candidate){logits[i], (int32_t)i};
+        total += p;
     }
-    uint32_t keep = s->top_k && s->top_k < n ? s->top_k : n;
-    if (keep < n || s->top_p < 1.0f) {
-        double sum = 0, limit = 0;
-        for (size_t i = n / 2; i-- > 0;)
-            sink(c, n, i);
-        if (keep < n) { /* top_p is a share of what top_k leaves */
-            for (uint32_t k = 0; k < keep; k++) {
-                pop(c, n - k);
-                sum += exp((c[n - 1 - k].logit - max) / s->temperature);
-            }
-            total = sum;
-        }
-        limit = total * (double)s->top_p;
-        uint32_t kept = 0;
-        for (sum = 0; kept < keep && (kept == 0 || sum < limit); kept++) {
-            if (keep == n)
-                pop(c, n - kept);
-            sum += exp((c[n - 1 - kept].logit - max) / s->temperature);
-        }
-        c += n - kept;
-        n = kept;
-        total = sum;
-    }
+    uint32_t kept = cut(s, c, many, max, &total);
+    c += many - kept;
     double at = draw(s) * total;
-    for (uint32_t i = n; i-- > 1;) { /* the most likely stand last */
+    for (uint32_t i = kept; i-- > 1;) { /* the most likely stand last */
         at -= exp((c[i].logit - max) / s->temperature);
         if (at < 0)
             return c[i].id;
     }
     return c[0].id;
+}
+
+int32_t skf_sampler_pick(struct skf_sampler *s, float *logits, uint32_t n, struct skf_candidate *c)
+{
+    return skf_sampler_pick_of(s, logits, n, NULL, c);
 }

@@ -12,6 +12,7 @@ void skf_request_free(struct skf_request *r)
     if (!r)
         return;
     skf_stream_free(&r->stream);
+    skf_sampler_free(&r->sampler);
     skf_free(r->ids);
     skf_free(r);
 }
