@@ -15,7 +15,9 @@
 
 #include "kernels/lanes_priv.h"
 
-#define SKF_AHEAD 16384u /* bytes: what a stream asks for before it is there */
+/* Bytes: what a stream asks for before it is there. Every line is asked for, heads too: what is left out stalls the reader at each gap
+ * (measured: a third less of what memory can give). */
+#define SKF_AHEAD 16384u
 
 struct run_of_rows { /* a run of 32 elements of a group's rows: as block_body_priv.h has them, and the scales */
     vi w[8];
@@ -25,11 +27,15 @@ struct run_of_rows { /* a run of 32 elements of a group's rows: as block_body_pr
 
 SKF_INLINE bool has_minimum(enum skf_type t) { return t == SKF_T_Q4_1 || t == SKF_T_Q5_1 || t == SKF_T_Q4_K || t == SKF_T_Q5_K; }
 
-SKF_INLINE void ask_ahead(const uint8_t *p, uint32_t words)
+/* Part k of n of the lines of p[bytes]: a burst of many would fill the queue of misses and leave it empty afterwards. p NULL: nothing. */
+SKF_INLINE void ask_ahead(const uint8_t *p, uint32_t bytes, uint32_t k, uint32_t n)
 {
+    const uint32_t lines = (bytes + 63) / 64;
+    if (!p)
+        return;
     SKF_UNROLL
-    for (uint32_t i = 0; i < words; i++)
-        __builtin_prefetch((const void *)((uintptr_t)p + SKF_AHEAD + (uintptr_t)i * SKF_LANES_WORD));
+    for (uint32_t i = lines * k / n; i < lines * (k + 1) / n; i++)
+        __builtin_prefetch((const void *)((uintptr_t)p + SKF_AHEAD + 64 * i));
 }
 
 /* Low or high nibbles of 8 words. */
@@ -128,17 +134,19 @@ SKF_INLINE void run_tokens(enum skf_type type, const struct run_of_rows *r, cons
     }
 }
 
-/* n blocks from block b0 on; heads and bodies of this group's rows. */
-SKF_INLINE void lanes_tokens(enum skf_type type, const uint8_t *head, const uint8_t *body, uint32_t b0, uint32_t n,
+/* n blocks from block b0 on; heads and bodies of this group's rows; ask: where the whole group lies, NULL: it is in the cache. */
+SKF_INLINE void lanes_tokens(enum skf_type type, const uint8_t *head, const uint8_t *body, const uint8_t *ask, uint32_t b0, uint32_t n,
                               const struct skf_acts *a, uint32_t t, uint32_t count, vf *acc)
 {
     const bool is_6 = type == SKF_T_Q6_K, is_k = is_6 || type == SKF_T_Q4_K || type == SKF_T_Q5_K;
     const uint32_t halves = has_minimum(type) ? 2 : 1;
     const uint32_t words = is_6 ? 52 : type == SKF_T_Q4_K ? 35 : type == SKF_T_Q5_K ? 43 : type == SKF_T_Q8_0 ? 8 : type == SKF_T_Q5_0 || type == SKF_T_Q5_1 ? 5 : 4;
+    const uint32_t bytes = halves * SKF_LANES_HALF + words * SKF_LANES_WORD;
     struct run_of_rows r;
     for (uint32_t b = b0; b < b0 + n; b++, head += halves * SKF_LANES_HALF, body += (size_t)words * SKF_LANES_WORD) {
-        ask_ahead(body, words);
         if (!is_k) {
+            ask_ahead(ask, bytes, 0, 1);
+            ask = ask ? ask + bytes : NULL;
             simple_run(type, head, body, &r);
             run_tokens(type, &r, a, b, t, count, acc);
             continue;
@@ -149,12 +157,14 @@ SKF_INLINE void lanes_tokens(enum skf_type type, const uint8_t *head, const uint
             k_steps(body, step, min);
         SKF_UNROLL
         for (uint32_t j = 0; j < 8; j++) {
+            ask_ahead(ask, bytes, j, 8);
             if (is_6)
                 q6_k_run(j, d, body, &r);
             else
                 k_run(type, j, d, m, step, min, body, &r);
             run_tokens(type, &r, a, 8 * b + j, t, count, acc);
         }
+        ask = ask ? ask + bytes : NULL;
     }
 }
 
@@ -182,7 +192,8 @@ SKF_INLINE void group_product(enum skf_type type, const struct group_of_rows *g,
             body = words;
         }
         for (uint32_t i = 0; i < SKF_PARTS; i++)
-            lanes_tokens(type, heads + (size_t)i * 2 * SKF_GROUP, body + (size_t)i * 4 * SKF_GROUP, b, n, a, t, count, acc[i]);
+            lanes_tokens(type, heads + (size_t)i * 2 * SKF_GROUP, body + (size_t)i * 4 * SKF_GROUP, i == 0 && t == 0 ? g->heads : NULL, b, n, a, t,
+                         count, acc[i]);
     }
 }
 
@@ -206,7 +217,8 @@ SKF_INLINE void lanes_of_group(enum skf_type type, const struct group_of_rows *g
     if (a->m == 1 && g->heads) { /* decoding: the accumulator stays in a register */
         for (uint32_t lane = 0; lane < SKF_LANES; lane += SKF_GROUP) {
             vf acc = g_zero();
-            lanes_tokens(type, g->heads + (size_t)2 * lane, g->body + (size_t)4 * lane, 0, a->n / g->form->block, a, 0, 1, &acc);
+            lanes_tokens(type, g->heads + (size_t)2 * lane, g->body + (size_t)4 * lane, lane == 0 ? g->heads : NULL, 0, a->n / g->form->block, a,
+                         0, 1, &acc);
             group_store(y, lane, from, to, acc);
         }
         return;
