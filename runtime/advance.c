@@ -3,15 +3,22 @@
 
 int32_t skf_engine_pick(struct skf_engine *e, struct skf_request *r, float *logits)
 {
+    uint64_t begun = skf_now_ns();
     if (!r->prefilled_ns)
-        r->prefilled_ns = skf_now_ns();
-    return skf_sampler_pick(&r->sampler, logits, e->llama->n_vocab, e->candidates);
+        r->prefilled_ns = begun;
+    int32_t id = skf_sampler_pick(&r->sampler, logits, e->llama->n_vocab, e->candidates);
+    r->sample_ns += skf_now_ns() - begun;
+    return id;
 }
 
 bool is_engine_going_on(struct skf_engine *e, struct skf_slot *s, int32_t id)
 {
     struct skf_request *r = s->r;
     bool is_met = false;
+    uint64_t begun = skf_now_ns();
+    if (r->told_ns)
+        r->gap_ns = SKF_MAX(r->gap_ns, begun - r->told_ns);
+    r->told_ns = begun;
     if (id < 0) {
         skf_engine_finish_slot(e, s, "error", SKF_ERR_FORMAT, "the model's weights give no finite numbers");
         return false;
@@ -29,8 +36,11 @@ bool is_engine_going_on(struct skf_engine *e, struct skf_slot *s, int32_t id)
         skf_engine_finish_slot(e, s, "error", err, "no memory for the text");
         return false;
     }
+    uint64_t made = skf_now_ns();
+    r->sample_ns += made - begun;
     if (r->ev.token)
         r->ev.token(r->ctx, id, r->stream.ready.len ? (const char *)r->stream.ready.data : "", r->stream.ready.len);
+    r->tell_ns += skf_now_ns() - made;
     if (is_stop || is_met)
         skf_engine_finish_slot(e, s, "stop", SKF_OK, NULL);
     else if (is_last)

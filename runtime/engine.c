@@ -39,6 +39,23 @@ static enum skf_err open_buffers(struct skf_engine *e, struct skf_why *why)
     return SKF_OK;
 }
 
+/* What was left to us. */
+static enum skf_err set_opts(struct skf_engine *e, const struct skf_engine_opts *o, struct skf_why *why)
+{
+    struct skf_engine_opts *to = &e->opts;
+    *to = *o;
+    to->waiting = o->waiting ? o->waiting : 256;
+    to->waiting_tokens = o->waiting_tokens ? o->waiting_tokens : 1u << 18;
+    to->gap = o->gap ? o->gap : 175;
+    to->portion = o->portion ? o->portion : SKF_PORTION;
+    to->gather_busy_ms = o->gather_busy_ms ? SKF_MAX(o->gather_busy_ms, 0) : 5;
+    to->gather_idle_ms = o->gather_idle_ms ? SKF_MAX(o->gather_idle_ms, 0) : 20;
+    e->n_slots = o->slots ? o->slots : 4;
+    if (to->portion > SKF_PORTION || to->gap < 100 || to->gap > 10000 || to->gather_busy_ms > 1000 || to->gather_idle_ms > 1000)
+        return skf_fail(why, SKF_ERR_ARG, "a portion has at most %u tokens, a step takes 100 to 10,000 percent, gathering at most 1,000 ms", SKF_PORTION);
+    return SKF_OK;
+}
+
 static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, const struct skf_engine_opts *o, struct skf_why *why)
 {
     enum skf_isa isa;
@@ -53,7 +70,7 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
     SKF_TRY(skf_llama_load(m, skf_tokenizer_size(e->tk), &e->llama, why));
     (void)is_gguf_str(g, "tokenizer.chat_template", &e->template);
     e->context = SKF_MIN(o->context ? o->context : CONTEXT_MOST, e->llama->context);
-    e->n_slots = o->slots ? o->slots : 4;
+    SKF_TRY(set_opts(e, o, why));
     unsigned threads = o->threads ? o->threads : skf_cpu_count();
     if (e->n_slots > SKF_SLOTS_MAX || threads > 256)
         return skf_fail(why, SKF_ERR_ARG, "at most %u sequences and 256 threads", SKF_SLOTS_MAX);
@@ -62,7 +79,9 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
     SKF_TRY(skf_llama_lanes(e->llama, skf_model_source(m), e->pool, o->repack, why));
     if (open_lock(e) != SKF_OK)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a lock");
-    SKF_TRY(skf_pages_open(e->llama, e->context, o->cache ? o->cache : CACHE_BYTES, &e->pages, why));
+    uint64_t keep = o->cache ? o->cache : CACHE_BYTES;
+    SKF_TRY(skf_pages_open(e->llama, e->context, o->memory ? SKF_MIN(keep, o->memory) : keep, &e->pages, why));
+    skf_pages_limit(e->pages, e->opts.memory);
     return open_buffers(e, why);
 }
 

@@ -2,7 +2,22 @@
  * One model, loaded and ready to generate: tokenizer, weights in place, graph, KV cache, sampler.
  *
  * The engine is stepped by one thread (skf_engine_step); requests may be submitted and cancelled from any thread.  A step decodes
- * one token of every running sequence together and prefills new ones in bounded portions.  Weights are read from the model's source
+ * one token of every running sequence together and prefills new ones in portions.  A portion is as large as fits the time that decoding
+ * sequences can spare: a step takes at most `gap` percent of one that only decodes, by what earlier steps took; with nobody decoding but
+ * batch requests it is whole (64 tokens).  Half of a portion goes to the prompt that has waited longest, the rest to those with least left.
+ *
+ * Order.  Interactive requests begin before batch ones, each in the order of coming.  Batch requests take all slots but one (of several),
+ * get what interactive prompts leave of a portion, and give their slot back while their own prompt is computed when an interactive request finds
+ * none free.  Whoever was passed over eight times, in the queue or in a portion, is served as the first of the interactive.  A request begins when its keys and
+ * values are sure to fit: those of prompt and answer at their longest, beside those of all that runs.
+ *
+ * Gathering.  Requests that come while a slot is free begin together with those that come just after: those in short prompts (up to half a
+ * portion), and all when the load is 0.8 or more, within gather_busy_ms of the first of them; long ones, while the load is lower, within gather_idle_ms.
+ * Short prompts so make small batches often, long ones large batches seldom.  None waits when a portion or the slots are full, and
+ * a single request never when the one before came longer ago than the window: where others are not to be expected, nobody waits for them.  The load is the
+ * share of the last second in which something was computed, or of the slots that are in use, whichever is greater.
+ *
+ * None of this changes a token.  Weights are read from the model's source
  * (a mapped file or a view of the store).  Quantized matrices may be laid out anew for the kernels at opening; the source is then told
  * that their bytes are idle, so memory holds them once.
  */
@@ -22,6 +37,11 @@ struct skf_engine_opts {
     unsigned slots;    /* sequences at once; 0 for 4 */
     uint64_t cache;    /* bytes of keys and values kept for prompts that begin alike; 0 for 64 MiB, 1 for none */
     enum skf_repack repack;
+    uint64_t memory;   /* bytes that keys and values take, kept ones included; 0 for as much as all slots and the cache can */
+    unsigned waiting, waiting_tokens; /* requests, and tokens of their prompts, that wait at most; 0 for 256 and 262,144 */
+    unsigned gap;      /* percent of a step that only decodes: how long one may take that prefills beside; 0 for 175, 100 for one token a step */
+    unsigned portion;  /* prompt tokens of a step at most; 0 for 64, which is also the most */
+    int gather_busy_ms, gather_idle_ms; /* 0 for 5 and 20; below 0: never wait */
 };
 /* `m` must outlive the engine. SKF_ERR_UNSUPPORTED names an unknown architecture, tensor type or tokenizer. */
 SKF_MUST enum skf_err skf_engine_open(const struct skf_model *m, const struct skf_engine_opts *o, struct skf_engine **e,
@@ -82,12 +102,24 @@ struct skf_finish {
     const char *text;   /* why, with reason error */
     unsigned prompt_tokens, cached_tokens, completion_tokens; /* cached: of the prompt's, not computed anew */
     uint64_t prefill_ns, decode_ns;
+    /* From submission to a slot; of these, on choosing tokens, and in the event that tells of them; the longest time between two tokens. */
+    uint64_t queue_ns, sample_ns, tell_ns, gap_ns;
+    uint64_t retry_ns; /* not the engine's: for a caller that passes on SKF_ERR_BUSY with what skf_engine_load expects */
 };
 struct skf_gen_events { /* called from the stepping thread */
     void (*token)(void *ctx, int32_t id, const char *text, size_t n); /* whole UTF-8 characters; n may be 0 */
     void (*finish)(void *ctx, const struct skf_finish *f);            /* once, last */
 };
-/* Submits a prompt (ids are copied). SKF_ERR_LIMIT when it does not fit the context, SKF_ERR_BUSY when 256 wait already. */
+/* What a request asks of the order (see the top); NULL where these are given: interactive, no limit. */
+enum skf_priority { SKF_INTERACTIVE, SKF_BATCH };
+struct skf_terms {
+    enum skf_priority priority;
+    uint64_t deadline_ns; /* skf_now_ns() from which on it is ended as an error (SKF_ERR_TIMEOUT), within one step; 0: never */
+};
+SKF_MUST enum skf_err skf_engine_submit_on(struct skf_engine *e, const int32_t *ids, size_t n, const struct skf_sampling *s, const struct skf_terms *terms,
+                                           const struct skf_gen_events *ev, void *ctx, uint64_t *handle, struct skf_why *why);
+/* The same on no terms. Submits a prompt (ids are copied). SKF_ERR_LIMIT when it does not fit the context or the memory, SKF_ERR_BUSY when too
+ * many wait already: skf_engine_load says when to try again. */
 SKF_MUST enum skf_err skf_engine_submit(struct skf_engine *e, const int32_t *ids, size_t n, const struct skf_sampling *s,
                                         const struct skf_gen_events *ev, void *ctx, uint64_t *handle, struct skf_why *why);
 /* The same for a prompt whose keys and values are wanted alone, for prompts to come that begin so: it ends with the reason "warm" and no token.
@@ -95,6 +127,14 @@ SKF_MUST enum skf_err skf_engine_submit(struct skf_engine *e, const int32_t *ids
 SKF_MUST enum skf_err skf_engine_warm(struct skf_engine *e, const int32_t *ids, size_t n, bool is_pinned, const struct skf_gen_events *ev,
                                       void *ctx, uint64_t *handle, struct skf_why *why);
 void skf_engine_cancel(struct skf_engine *e, uint64_t handle); /* takes effect within one step; unknown handles are fine */
+/* How full it is, as of the last step; from any thread. */
+struct skf_engine_load {
+    unsigned slots, running, waiting, waiting_tokens, busy_permille;
+    uint64_t expected_ns; /* until one that is submitted now would begin, by how long those of late took; 0: at once */
+    uint64_t steps, memory; /* since opening; the bound, 0 for none */
+    struct skf_engine_cache cache;
+};
+void skf_engine_load(struct skf_engine *e, struct skf_engine_load *l);
 /* One step. *busy says whether anything runs or waits; when it is false the caller may sleep in skf_engine_wait. */
 SKF_MUST enum skf_err skf_engine_step(struct skf_engine *e, bool *busy, struct skf_why *why);
 void skf_engine_wait(struct skf_engine *e, unsigned timeout_ms); /* until something is submitted or skf_engine_wake */

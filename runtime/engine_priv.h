@@ -1,6 +1,6 @@
 /*
- * The engine's state, for its files: engine.c (opening, text), step.c (requests and steps), advance.c (from logits to tokens and
- * text), eval.c (evaluation).
+ * The engine's state, for its files: engine.c (opening, text), queue.c (requests that come, wait, begin and leave), step.c (steps), advance.c
+ * (from logits to tokens and text), eval.c (evaluation).
  */
 #ifndef SKF_RUNTIME_ENGINE_PRIV_H
 #define SKF_RUNTIME_ENGINE_PRIV_H
@@ -9,13 +9,14 @@
 
 #include "runtime/engine.h"
 #include "runtime/graph_priv.h"
+#include "runtime/pace_priv.h"
 #include "runtime/sampler_priv.h"
 #include "runtime/stream_priv.h"
 #include "runtime/tokenizer_priv.h"
 
 #define SKF_PORTION     64u  /* prompt tokens computed in one step, all sequences together */
-#define SKF_WAITING_MAX 256u
-#define SKF_SLOTS_MAX   64u
+#define SKF_PASSED_MAX  8u   /* times that a request is passed over at most */
+#define SKF_YIELDS_MAX  4u   /* times that one gives back its slot */
 
 struct skf_request {
     struct skf_request *next;
@@ -31,7 +32,12 @@ struct skf_request {
     uint32_t n_done, n_made; /* positions computed; tokens generated */
     uint32_t n_cached;       /* positions of the prompt that were there */
     int32_t last;            /* the token to compute next, once the prompt is done */
-    uint64_t begun_ns, prefilled_ns;
+    enum skf_priority priority;
+    uint32_t passed, yields; /* SKF_PASSED_MAX, SKF_YIELDS_MAX */
+    uint32_t left_out;       /* portions in a row of which a batch prompt got nothing */
+    uint64_t deadline_ns, memory; /* 0: none; bytes of keys and values at the longest */
+    uint64_t submitted_ns, begun_ns, prefilled_ns, told_ns; /* told: the last token */
+    uint64_t gap_ns, sample_ns, tell_ns; /* struct skf_finish */
 };
 struct skf_slot {
     struct skf_request *r; /* NULL: free. Changed by the stepping thread, under the lock */
@@ -57,14 +63,27 @@ struct skf_engine {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct skf_request *waiting, **waiting_end; /* under the lock, as what follows */
-    uint32_t n_waiting;
-    uint64_t last_handle;
+    uint32_t n_waiting, n_waiting_tokens;
+    uint64_t last_handle, came_ns, gap_ns; /* of the request that came last; between it and the one before */
+    uint64_t memory_used;                 /* by what runs, at the longest */
+    uint64_t held_ns;                     /* a slot, smoothed */
+    uint32_t busy_permille;
+    struct skf_engine_cache cache_seen;
     bool is_woken;
+    struct skf_engine_opts opts; /* with what was left to us filled in */
+    struct skf_pace pace;        /* the stepping thread's, as busy and n_steps */
+    struct skf_busy busy;
+    uint64_t n_steps;
 };
 
 void skf_request_free(struct skf_request *r);
-/* step.c, from the stepping thread: tells the end of a slot's request and frees both. */
+/* queue.c, from the stepping thread. Tells the end of a slot's request and frees both. */
 void skf_engine_finish_slot(struct skf_engine *e, struct skf_slot *s, const char *reason, enum skf_err err, const char *text);
+/* Ends what is cancelled or past its deadline, wherever it is. */
+void skf_queue_drop(struct skf_engine *e);
+/* Gives free slots to those whose turn it is, and their sequences what there is of their prompts. Nanoseconds until those who are held back may begin, 0 for none. */
+uint64_t skf_queue_admit(struct skf_engine *e);
+void skf_queue_rest(struct skf_engine *e, uint64_t ns); /* sleeps so long at most, or until something comes */
 /*
  * advance.c, in two steps, so that the logits of several positions can be gone through one after another: picking masks and adjusts a
  * position's logits by what the request has said so far (it draws a random number at most; -1 when there is none to pick), going on takes

@@ -20,7 +20,7 @@ struct skf_pages {
     const struct skf_llama *l;
     uint32_t most_pages;               /* of a sequence */
     size_t head_halves, page_halves;
-    uint64_t keep, seed;
+    uint64_t keep, most, seed;
     struct skf_page *first;            /* listed pages of first positions: siblings */
     struct skf_page **bucket;
     uint32_t n_buckets, n_listed;
@@ -58,6 +58,13 @@ size_t skf_kv_at(const struct skf_pages *p, uint32_t layer, uint32_t head)
 {
     return p->head_halves * ((size_t)layer * p->l->n_kv + head);
 }
+
+uint64_t skf_pages_bytes(const struct skf_pages *p, uint32_t positions)
+{
+    return page_bytes(p) * (positions / SKF_KV_PAGE + (positions % SKF_KV_PAGE != 0));
+}
+
+void skf_pages_limit(struct skf_pages *p, uint64_t bytes) { p->most = bytes; }
 
 void skf_pages_stats(const struct skf_pages *p, struct skf_pages_stats *s) { *s = p->stats; }
 
@@ -216,6 +223,8 @@ static enum skf_err new_page(struct skf_kv *kv, struct skf_why *why)
 {
     struct skf_pages *p = kv->pool;
     struct skf_page *g = kv->n < p->most_pages ? skf_calloc(1, sizeof *g) : NULL;
+    while (p->most && p->oldest && p->stats.bytes + page_bytes(p) > p->most)
+        evict(p);
     if (g)
         g->data = skf_aligned(64, page_bytes(p));
     while (g && !g->data && p->oldest) { /* what nobody holds goes before a request fails */

@@ -31,6 +31,11 @@ struct skf_pages_stats {
 };
 void skf_pages_stats(const struct skf_pages *p, struct skf_pages_stats *s);
 
+/* The bytes of keys and values of so many positions of one sequence that shares nothing. */
+uint64_t skf_pages_bytes(const struct skf_pages *p, uint32_t positions);
+/* Pages that no sequence holds go before all take more than so many bytes; 0: only their own limit counts. */
+void skf_pages_limit(struct skf_pages *p, uint64_t bytes);
+
 /* One sequence. Zeroed is ended. */
 struct skf_kv {
     struct skf_pages *pool;

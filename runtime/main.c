@@ -17,6 +17,12 @@ static const char help[] =
     "  --context N      tokens a conversation may have (the model's own, at most 4,096)\n"
     "  --slots N        generations at once (4)\n"
     "  --cache MIB      keys and values kept for prompts that begin alike (64)\n"
+    "  --kv-memory MIB  keys and values may take so much, kept ones included; requests wait until they fit (what all slots and --cache can take)\n"
+    "  --queue N        requests that may wait, and\n"
+    "  --queue-tokens N the tokens of their prompts; more are refused as busy (256 and 262,144)\n"
+    "  --gap PERCENT    how long a step may take that computes prompts beside sequences that decode, of one that only decodes (175)\n"
+    "  --portion N      tokens of prompts in one step at most (64)\n"
+    "  --gather MS,MS   how long to wait for more requests before a batch begins: short prompts or much to do, long ones and little (5,20; 0,0: never)\n"
     "  --repack HOW     whether quantized matrices are laid out for the kernels at the start: auto (if memory is ample), on, off\n"
     "  --parent-death   end when the process that started this one ends\n"
     "  --help; --version alone prints the program's\n";
@@ -49,11 +55,22 @@ static bool is_repack(const char *s, enum skf_repack *out)
     return false;
 }
 
+static bool is_gather(const char *s, struct skf_engine_opts *o)
+{
+    unsigned busy, idle;
+    int n = 0;
+    if (sscanf(s, "%4u,%4u%n", &busy, &idle, &n) != 2 || s[n] || busy > 1000 || idle > 1000)
+        return false;
+    o->gather_busy_ms = busy ? (int)busy : -1;
+    o->gather_idle_ms = idle ? (int)idle : -1;
+    return true;
+}
+
 /* 0 when the options are good, otherwise the exit status. */
 static int parse(int argc, char **argv, struct skf_worker_opts *o)
 {
-    const char *repack = "auto";
-    unsigned cache = 0;
+    const char *repack = "auto", *gather = "5,20";
+    unsigned cache = 0, memory = 0;
     const struct {
         const char *name;
         const char **text;
@@ -63,7 +80,9 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
                 {"--version", &o->version, NULL}, {"--name", &o->name, NULL},
                 {"--threads", NULL, &o->engine.threads}, {"--context", NULL, &o->engine.context},
                 {"--slots", NULL, &o->engine.slots}, {"--repack", &repack, NULL},
-                {"--cache", NULL, &cache}};
+                {"--cache", NULL, &cache}, {"--kv-memory", NULL, &memory},
+                {"--queue", NULL, &o->engine.waiting}, {"--queue-tokens", NULL, &o->engine.waiting_tokens},
+                {"--gap", NULL, &o->engine.gap}, {"--portion", NULL, &o->engine.portion}, {"--gather", &gather, NULL}};
     for (int i = 1; i < argc; i++) {
         size_t k = 0;
         if (strcmp(argv[i], "--parent-death") == 0) {
@@ -82,6 +101,9 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
             return usage("a number is expected");
     }
     o->engine.cache = (uint64_t)cache << 20;
+    o->engine.memory = (uint64_t)memory << 20;
+    if (!is_gather(gather, &o->engine))
+        return usage("--gather is two numbers of ms from 0 to 1000, as 5,20");
     if (!is_repack(repack, &o->engine.repack))
         return usage("--repack is auto, on or off");
     if (!o->socket || !o->file == !o->store)

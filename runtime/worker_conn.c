@@ -158,12 +158,15 @@ static void generate(struct worker_conn *c, const Skiff__V1__Generate *g)
     }
     say_started(c, g->id, n);
     sampling_of(g->sampling, &s);
-    e = skf_engine_submit(c->w->engine, ids, n, &s, &events, gen, &handle, &why);
+    const struct skf_terms terms = {.priority = g->is_batch ? SKF_BATCH : SKF_INTERACTIVE, .deadline_ns = g->timeout_ms ? skf_now_ns() + g->timeout_ms * 1000000ull : 0};
+    e = skf_engine_submit_on(c->w->engine, ids, n, &s, &terms, &events, gen, &handle, &why);
     skf_free(ids);
     if (e == SKF_OK) {
         skf_worker_gen_note(c, gen, g->id, handle);
     } else {
-        const struct skf_finish f = {.reason = "error", .err = e, .text = why.text, .prompt_tokens = (unsigned)n};
+        struct skf_engine_load l;
+        skf_engine_load(c->w->engine, &l);
+        const struct skf_finish f = {.reason = "error", .err = e, .text = why.text, .prompt_tokens = (unsigned)n, .retry_ns = l.expected_ns};
         on_finish(gen, &f);
     }
 }

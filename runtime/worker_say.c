@@ -107,6 +107,11 @@ void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct s
     d.completion_tokens = f->completion_tokens;
     d.prefill_us = f->prefill_ns / 1000;
     d.decode_us = f->decode_ns / 1000;
+    d.queue_us = f->queue_ns / 1000;
+    d.sample_us = f->sample_ns / 1000;
+    d.write_us = f->tell_ns / 1000;
+    d.gap_us = f->gap_ns / 1000;
+    d.retry_us = f->retry_ns / 1000;
     m.kind_case = SKIFF__V1__FROM_WORKER__KIND_FINISHED;
     m.finished = &d;
     skf_worker_say_(c, &m);
@@ -145,6 +150,22 @@ static uint64_t resident_bytes(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+static void set_load(Skiff__V1__Health *h, struct skf_engine *engine)
+{
+    struct skf_engine_load l;
+    skf_engine_load(engine, &l);
+    h->slots = l.slots;
+    h->running = l.running;
+    h->waiting = l.waiting;
+    h->waiting_tokens = l.waiting_tokens;
+    h->busy_permille = l.busy_permille;
+    h->kv_bytes = l.cache.bytes;
+    h->kv_kept_bytes = l.cache.kept_bytes;
+    h->kv_most_bytes = l.memory;
+    h->expected_us = l.expected_ns / 1000;
+    h->steps = l.steps;
+}
+
 void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, enum skf_err e, const char *error)
 {
     Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
@@ -162,6 +183,7 @@ void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, e
     h.active = c->w->n_gens;
     h.isa = (char *)(uintptr_t)skf_engine_isa(c->w->engine);
     h.rss_bytes = resident_bytes();
+    set_load(&h, c->w->engine);
     m.kind_case = is_hello ? SKIFF__V1__FROM_WORKER__KIND_HELLO : SKIFF__V1__FROM_WORKER__KIND_HEALTH;
     if (is_hello)
         m.hello = &h;
