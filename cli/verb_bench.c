@@ -45,6 +45,7 @@ static int report_json(const struct bench *b)
     set(o, "packed_matrices", skf_json_int(packed.matrices), &e);
     set(o, "packed_bytes", skf_json_int((int64_t)packed.bytes), &e);
     set(o, "packed_instead_of", skf_json_int((int64_t)packed.instead_of), &e);
+    set(o, "read_bytes_per_token", skf_json_int((int64_t)packed.read), &e);
     if (b->n_batches)
         set(o, "batch", list, &e);
     else

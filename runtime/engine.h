@@ -62,6 +62,7 @@ unsigned skf_engine_vocab(const struct skf_engine *e);
 struct skf_engine_packed {
     uint32_t matrices, of; /* of all that are multiplied with */
     uint64_t bytes, instead_of; /* of those: what is read, what their rows take */
+    uint64_t read;              /* bytes of all matrices that a token is multiplied with, packed or not */
 };
 void skf_engine_packed(const struct skf_engine *e, struct skf_engine_packed *p);
 

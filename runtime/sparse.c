@@ -82,6 +82,7 @@ void skf_llama_packed(const struct skf_llama *l, struct skf_engine_packed *out)
         out->matrices += w->packed != NULL;
         out->bytes += w->packed ? l->packed[k].n : 0;
         out->instead_of += w->packed ? w->rows * w->row_bytes : 0;
+        out->read += w->packed ? l->packed[k].n : w->rows * w->row_bytes;
     }
 }
 
