@@ -25,7 +25,10 @@ static const char version[] = "local"; /* a file has no version */
 struct serve {
     const char *model, *listen;
     char name[129], dir[96], control[128], socket[128], listening[128];
-    char threads[24], context[24];
+    struct {
+        const char *name;
+        char value[24]; /* "": not given */
+    } passed[3];        /* options of the worker's */
     struct skf_child gateway, worker;
     int signal_fd, control_fd;
     unsigned worker_bad;     /* deaths in a row */
@@ -113,14 +116,11 @@ static enum skf_err start_worker(struct serve *s, struct skf_why *why)
 {
     const char *args[16] = {"--socket", s->socket, "--file", s->model, "--name", s->name, "--version", version, "--parent-death"};
     size_t n = 9;
-    if (s->threads[0]) {
-        args[n++] = "--threads";
-        args[n++] = s->threads;
-    }
-    if (s->context[0]) {
-        args[n++] = "--context";
-        args[n++] = s->context;
-    }
+    for (size_t i = 0; i < SKF_COUNT(s->passed); i++)
+        if (s->passed[i].value[0]) {
+            args[n++] = s->passed[i].name;
+            args[n++] = s->passed[i].value;
+        }
     s->worker_begun = skf_now_ns();
     return skf_child_start(&s->worker, args, why);
 }
@@ -255,13 +255,14 @@ static enum skf_err prepare(struct serve *s, struct skf_why *why)
 int skf_verb_serve(int argc, char **argv)
 {
     struct serve s = {.listen = "127.0.0.1:8080", .gateway = SKF_CHILD("skiff-gateway"), .worker = SKF_CHILD("skiff-worker"),
-                      .signal_fd = -1, .control_fd = -1};
-    uint64_t threads = 0, context = 0;
+                      .signal_fd = -1, .control_fd = -1, .passed = {{.name = "--threads"}, {.name = "--context"}, {.name = "--slots"}}};
+    uint64_t numbers[SKF_COUNT(s.passed)] = {0};
     const struct skf_opt opts[] = {
         {.name = "--model", .letter = 'm', .value = "MODEL", .help = "a GGUF file", .text = &s.model},
         {.name = "--listen", .value = "HOST:PORT", .help = "where to serve (127.0.0.1:8080); port 0 for any", .text = &s.listen},
-        {.name = "--threads", .value = "N", .help = "threads; one a processor if not given", .number = &threads},
-        {.name = "--context", .value = "N", .help = "tokens a conversation may have", .number = &context},
+        {.name = "--threads", .value = "N", .help = "threads; one a processor if not given", .number = &numbers[0]},
+        {.name = "--context", .value = "N", .help = "tokens a conversation may have", .number = &numbers[1]},
+        {.name = "--slots", .value = "N", .help = "conversations that are computed at once (4); others wait", .number = &numbers[2]},
     };
     const struct skf_usage u = {.verb = "serve", .args = "-m MODEL", .opts = opts, .n_opts = SKF_COUNT(opts),
                                 .about = "Serves the model's OpenAI API on this machine until Ctrl-C."};
@@ -269,14 +270,13 @@ int skf_verb_serve(int argc, char **argv)
     int status;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
-    const char *wrong = !s.model ? "-m MODEL is missing" : threads > 1024 ? "--threads: at most 1024" :
-                        context > 1u << 20 ? "--context: at most 1,048,576" : NULL;
+    const char *wrong = !s.model ? "-m MODEL is missing" : numbers[0] > 1024 ? "--threads: at most 1024" :
+                        numbers[1] > 1u << 20 ? "--context: at most 1,048,576" : numbers[2] > 64 ? "--slots: at most 64" : NULL;
     if (wrong)
         return skf_cli_usage("serve", wrong);
-    if (threads)
-        (void)snprintf(s.threads, sizeof s.threads, "%u", (unsigned)threads);
-    if (context)
-        (void)snprintf(s.context, sizeof s.context, "%u", (unsigned)context);
+    for (size_t i = 0; i < SKF_COUNT(s.passed); i++)
+        if (numbers[i])
+            (void)snprintf(s.passed[i].value, sizeof s.passed[i].value, "%u", (unsigned)numbers[i]);
     enum skf_err e = prepare(&s, &why);
     if (e == SKF_OK)
         e = serve_until_told(&s, &why);
