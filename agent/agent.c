@@ -379,8 +379,8 @@ enum skf_err skf_agent_run(const struct skf_agent_opts *o, struct skf_why *why)
     a->o = o;
     a->pace.rate = o->rate;
     a->signal_fd = a->wake_fd = -1;
-    skf_gateway_init(&a->gateway, o->listen);
     enum skf_err e;
+    SKF_GO(e, skf_gateway_init(&a->gateway, o, why));
     SKF_GO(e, open_folder(o, &token, why));
     SKF_GO(e, open_signals(a, why));
     SKF_GO(e, open_store(a, why));

@@ -20,6 +20,8 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+#include <limits.h>
+
 #include "agent/agent.h"
 #include "base/buf.h"
 #include "base/util.h"
@@ -227,8 +229,10 @@ struct skf_gateway {
     size_t line_len;
     bool has_listened; /* once at least */
     struct skf_tap tap;
+    char path[3][PATH_MAX]; /* absolute: of a Unix socket, a certificate, its key; "": none */
 };
-void skf_gateway_init(struct skf_gateway *g, const char *listen);
+/* Before the working folder changes: paths of `o` become absolute. */
+SKF_MUST enum skf_err skf_gateway_init(struct skf_gateway *g, const struct skf_agent_opts *o, struct skf_why *why);
 /* Starts it, reads its first line, connects to it. True when it became usable just now (routes must be set). */
 bool is_gateway_up_now(struct skf_gateway *g, uint64_t now);
 bool is_gateway_usable(const struct skf_gateway *g);

@@ -23,7 +23,7 @@ enum { CONTROL_MS = 5000, STOP_MS = 5000, RETRY_MAX_MS = 10000 };
 static const char version[] = "local"; /* a file has no version */
 
 struct serve {
-    const char *model, *listen;
+    const char *model, *listen, *unix_path, *cert, *key;
     char name[129], dir[96], control[128], socket[128], listening[128];
     struct {
         const char *name;
@@ -104,7 +104,13 @@ static bool is_connected(struct serve *s)
 /* ---- the two programs -------------------------------------------------------------------------------------------------- */
 static enum skf_err start_gateway(struct serve *s, struct skf_why *why)
 {
-    const char *args[] = {"--listen", s->listening, "--control", s->control, "--parent-death", NULL};
+    const char *const more[3][2] = {{"--unix", s->unix_path}, {"--tls-cert", s->cert}, {"--tls-key", s->key}};
+    const char *args[12] = {"--listen", s->listening, "--control", s->control, "--parent-death"};
+    for (size_t i = 0, n = 5; i < 3; i++)
+        if (more[i][1]) {
+            args[n++] = more[i][0];
+            args[n++] = more[i][1];
+        }
     s->is_routed = false;
     if (s->control_fd >= 0)
         (void)close(s->control_fd);
@@ -173,7 +179,7 @@ static enum skf_err step(struct serve *s, struct skf_why *why)
     if (s->is_routed && !s->is_ready && is_connected(s)) {
         s->is_ready = true;
         s->gateway.passes_on = s->worker.passes_on = true;
-        if (printf("%s on http://%s/v1 (Ctrl-C stops)\n", s->name, s->listening) < 0 || fflush(stdout))
+        if (printf("%s on http%s://%s/v1 (Ctrl-C stops)\n", s->name, s->cert ? "s" : "", s->listening) < 0 || fflush(stdout))
             return skf_fail(why, SKF_ERR_IO, "standard output: cannot be written");
     }
     return SKF_OK;
@@ -260,6 +266,9 @@ int skf_verb_serve(int argc, char **argv)
     const struct skf_opt opts[] = {
         {.name = "--model", .letter = 'm', .value = "MODEL", .help = "a GGUF file", .text = &s.model},
         {.name = "--listen", .value = "HOST:PORT", .help = "where to serve (127.0.0.1:8080); port 0 for any", .text = &s.listen},
+        {.name = "--unix", .value = "PATH", .help = "serve on this Unix socket too", .text = &s.unix_path},
+        {.name = "--tls-cert", .value = "FILE", .help = "serve by TLS, with this certificate (PEM) and --tls-key", .text = &s.cert},
+        {.name = "--tls-key", .value = "FILE", .help = "its private key (PEM)", .text = &s.key},
         {.name = "--threads", .value = "N", .help = "threads; one a processor if not given", .number = &numbers[0]},
         {.name = "--context", .value = "N", .help = "tokens a conversation may have", .number = &numbers[1]},
         {.name = "--slots", .value = "N", .help = "conversations that are computed at once (4); others wait", .number = &numbers[2]},
@@ -271,7 +280,8 @@ int skf_verb_serve(int argc, char **argv)
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
     const char *wrong = !s.model ? "-m MODEL is missing" : numbers[0] > 1024 ? "--threads: at most 1024" :
-                        numbers[1] > 1u << 20 ? "--context: at most 1,048,576" : numbers[2] > 64 ? "--slots: at most 64" : NULL;
+                        numbers[1] > 1u << 20 ? "--context: at most 1,048,576" : numbers[2] > 64 ? "--slots: at most 64" :
+                        !s.cert != !s.key ? "--tls-cert and --tls-key are given together" : NULL;
     if (wrong)
         return skf_cli_usage("serve", wrong);
     for (size_t i = 0; i < SKF_COUNT(s.passed); i++)

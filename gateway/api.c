@@ -208,9 +208,9 @@ static void metrics(void *ctx, struct skf_http_req *r)
     or_cut(r, e);
 }
 
-enum skf_err skf_gw_api_open(struct skf_gw *g, const char *listen, struct skf_why *why)
+enum skf_err skf_gw_api_open(struct skf_gw *g, const struct skf_gw_opts *gw, struct skf_why *why)
 {
-    const struct skf_http_opts o = {.listen = listen};
+    const struct skf_http_opts o = {.listen = gw->listen, .unix_path = gw->unix_path, .cert = gw->cert, .key = gw->key};
     const struct skf_http_route routes[] = {{"POST", "/v1/chat/completions", chat, g},
                                             {"POST", "/v1/completions", completions, g},
                                             {"GET", "/v1/models", models, g},

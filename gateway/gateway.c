@@ -54,7 +54,7 @@ static enum skf_err open_parts(struct skf_gw *g, const struct skf_gw_opts *o, st
     if (skf_random(id, sizeof id) != SKF_OK)
         return skf_fail(why, SKF_ERR_IO, "no random bytes");
     skf_hex(id, sizeof id, g->run_id);
-    SKF_TRY(skf_gw_api_open(g, o->listen, why));
+    SKF_TRY(skf_gw_api_open(g, o, why));
     const char *colon = strrchr(o->listen, ':');
     snprintf(g->listen, sizeof g->listen, "%.*s:%u", (int)SKF_MIN(colon - o->listen, (ptrdiff_t)64), o->listen, skf_http_port(g->http));
     int bad = pthread_create(&g->keeper, NULL, keep, g);

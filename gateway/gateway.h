@@ -19,6 +19,8 @@
 struct skf_gw;
 struct skf_gw_opts {
     const char *listen;    /* "127.0.0.1:8080" */
+    const char *unix_path; /* a Unix socket that the same is served on; NULL: none */
+    const char *cert, *key; /* PEM files for TLS on `listen`; NULL: HTTP */
     const char *control;   /* path of the control socket; NULL for none */
     unsigned max_requests; /* not yet ended, waiting ones included; more are answered 429. 0 for 128 */
     unsigned wait_ms;      /* a request waits so long for a worker; 0 for 10,000 */

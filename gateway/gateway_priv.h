@@ -121,7 +121,7 @@ SKF_MUST enum skf_err skf_gw_reply_whole(struct skf_gw *g, struct gw_req *r, con
 void skf_gw_reply_refusal(struct skf_http_req *http, const struct skf_gw_refusal *no, unsigned retry_after);
 
 /* api.c */
-SKF_MUST enum skf_err skf_gw_api_open(struct skf_gw *g, const char *listen, struct skf_why *why);
+SKF_MUST enum skf_err skf_gw_api_open(struct skf_gw *g, const struct skf_gw_opts *o, struct skf_why *why);
 
 /* control.c */
 SKF_MUST enum skf_err skf_gw_control_open(struct skf_gw *g, const char *path, struct skf_why *why);

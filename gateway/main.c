@@ -21,6 +21,8 @@ static const char help[] =
     "Prints `listening HOST:PORT` when it is ready.\n"
     "\n"
     "  --listen HOST:PORT  where to serve HTTP\n"
+    "  --unix PATH         serve it on a Unix socket too, for this user and group\n"
+    "  --tls-cert FILE     with --tls-key FILE: TLS on HOST:PORT, with this certificate (PEM, followed by what leads to its CA) and key\n"
     "  --control SOCKET    path of the Unix socket that routes are set through\n"
     "  --max-requests N    requests under way at once, more get status 429 (128)\n"
     "  --wait SECONDS      how long a request waits for a worker to appear (10)\n"
@@ -111,6 +113,12 @@ int main(int argc, char **argv)
         bool ok = v != NULL;
         if (strcmp(a, "--listen") == 0)
             o.listen = v;
+        else if (strcmp(a, "--unix") == 0)
+            o.unix_path = v;
+        else if (strcmp(a, "--tls-cert") == 0)
+            o.cert = v;
+        else if (strcmp(a, "--tls-key") == 0)
+            o.key = v;
         else if (strcmp(a, "--control") == 0)
             o.control = v;
         else if (strcmp(a, "--max-requests") == 0)

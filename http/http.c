@@ -8,9 +8,13 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/digest.h"
+#include "base/file.h"
 #include "base/util.h"
 #include "http/http_priv.h"
 
@@ -392,41 +396,16 @@ static struct skf_http *new_server(const struct skf_http_opts *o, const struct s
     return h;
 }
 
-enum skf_err skf_http_open(const struct skf_http_opts *o, const struct skf_http_route *routes, size_t n, struct skf_http **out,
-                           struct skf_why *why)
-{
-    enum skf_err e;
-    int fd = -1;
-    struct skf_http *h = new_server(o, routes, n);
-    if (!h)
-        return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
-    SKF_GO(e, listen_on(o->listen, &fd, &h->port, why));
-    SKF_GO(e, start_watcher(h, why));
-    unsigned flags = MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME;
-    h->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
-                                 on_completed, h, MHD_OPTION_CONNECTION_LIMIT, o->max_connections ? o->max_connections : 1024u,
-                                 MHD_OPTION_CONNECTION_TIMEOUT, o->idle_seconds ? o->idle_seconds : 60u,
-                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(16 << 10), MHD_OPTION_END);
-    if (!h->daemon) {
-        e = skf_fail(why, SKF_ERR_IO, "cannot start an HTTP server on %s", o->listen);
-        goto out;
-    }
-    *out = h;
-    return SKF_OK;
-out:
-    stop_watcher(h);
-    if (fd >= 0)
-        close(fd);
-    free_server(h);
-    return e;
-}
-
 unsigned skf_http_port(const struct skf_http *h) { return h->port; }
 
 unsigned skf_http_connections(const struct skf_http *h)
 {
-    const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
-    return info ? info->num_connections : 0;
+    unsigned all = 0;
+    for (int i = 0; i < 2; i++) {
+        const union MHD_DaemonInfo *info = h->daemon[i] ? MHD_get_daemon_info(h->daemon[i], MHD_DAEMON_INFO_CURRENT_CONNECTIONS) : NULL;
+        all += info ? info->num_connections : 0;
+    }
+    return all;
 }
 
 /* Every waiting request is lost; one that was on its way into waiting is met by the next round. */
@@ -463,15 +442,121 @@ static void lose_all(struct skf_http *h)
     pthread_mutex_unlock(&h->lock);
 }
 
+/* The path is taken over from one that nobody listens on any more. */
+static enum skf_err listen_at(struct skf_http *h, const char *path, int *fd, struct skf_why *why)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    struct stat st;
+    if (strlen(path) >= sizeof at.sun_path)
+        return skf_fail(why, SKF_ERR_ARG, "%s: a Unix socket's path has at most %zu bytes", path, sizeof at.sun_path - 1);
+    memcpy(at.sun_path, path, strlen(path));
+    if (lstat(path, &st) == 0) {
+        if (!S_ISSOCK(st.st_mode))
+            return skf_fail(why, SKF_ERR_BUSY, "%s is there already and is no socket", path);
+        int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        bool is_free = probe >= 0 && connect(probe, (struct sockaddr *)&at, sizeof at) != 0 && errno == ECONNREFUSED;
+        if (probe >= 0)
+            close(probe);
+        if (!is_free)
+            return skf_fail(why, SKF_ERR_BUSY, "%s: somebody listens there", path);
+        (void)unlink(path);
+    }
+    *fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (*fd < 0 || fchmod(*fd, 0600) || bind(*fd, (struct sockaddr *)&at, sizeof at) || chmod(path, 0660) || listen(*fd, 256))
+        return skf_fail_errno(why, errno, "cannot listen on %s", path);
+    memcpy(h->unix_path, at.sun_path, sizeof h->unix_path);
+    return SKF_OK;
+}
+
+/* A PEM file as a string; skf_free. */
+static enum skf_err read_pem(const char *path, uint8_t **pem, struct skf_why *why)
+{
+    size_t n = 0;
+    SKF_TRY(skf_file_read(path, 1 << 20, pem, &n, why));
+    return memchr(*pem, 0, n) ? skf_fail(why, SKF_ERR_FORMAT, "%s is no PEM file", path) : SKF_OK;
+}
+
+/* Serves from fd, which becomes the daemon's; with TLS where pem says so. */
+static enum skf_err start_daemon(struct skf_http *h, const struct skf_http_opts *o, int fd, uint8_t *const *pem, struct MHD_Daemon **d,
+                                 struct skf_why *why)
+{
+    unsigned flags = MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | (pem ? MHD_USE_TLS : 0u);
+    const struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_HTTPS_MEM_CERT, 0, pem ? pem[0] : NULL},
+        {MHD_OPTION_HTTPS_MEM_KEY, 0, pem ? pem[1] : NULL},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t) "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"},
+        {MHD_OPTION_END, 0, NULL},
+    };
+    *d = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
+                          on_completed, h, MHD_OPTION_CONNECTION_LIMIT, o->max_connections ? o->max_connections : 1024u,
+                          MHD_OPTION_CONNECTION_TIMEOUT, o->idle_seconds ? o->idle_seconds : 60u,
+                          MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(16 << 10), MHD_OPTION_ARRAY, pem ? tls : tls + 3, MHD_OPTION_END);
+    if (*d)
+        return SKF_OK;
+    close(fd);
+    if (pem)
+        return skf_fail(why, SKF_ERR_ARG, "cannot serve TLS on %s with %s and %s: are they a certificate and its key in PEM?", o->listen, o->cert, o->key);
+    return skf_fail(why, SKF_ERR_IO, "cannot start an HTTP server on %s", o->listen);
+}
+
+static void stop_daemons(struct skf_http *h)
+{
+    int fd[2] = {-1, -1};
+    for (int i = 0; i < 2; i++)
+        if (h->daemon[i])
+            fd[i] = MHD_quiesce_daemon(h->daemon[i]);
+    lose_all(h);
+    for (int i = 0; i < 2; i++) {
+        if (h->daemon[i])
+            MHD_stop_daemon(h->daemon[i]);
+        if (fd[i] != MHD_INVALID_SOCKET)
+            close(fd[i]);
+    }
+    if (h->unix_path[0])
+        (void)unlink(h->unix_path);
+}
+
+enum skf_err skf_http_open(const struct skf_http_opts *o, const struct skf_http_route *routes, size_t n, struct skf_http **out,
+                           struct skf_why *why)
+{
+    enum skf_err e;
+    uint8_t *pem[2] = {NULL, NULL};
+    int fd = -1;
+    struct skf_http *h = new_server(o, routes, n);
+    if (!h)
+        return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
+    if (!o->cert != !o->key)
+        SKF_GO(e, skf_fail(why, SKF_ERR_ARG, "a certificate and its key are given together"));
+    if (o->cert)
+        SKF_GO(e, read_pem(o->cert, &pem[0], why));
+    if (o->cert)
+        SKF_GO(e, read_pem(o->key, &pem[1], why));
+    SKF_GO(e, start_watcher(h, why));
+    SKF_GO(e, listen_on(o->listen, &fd, &h->port, why));
+    SKF_GO(e, start_daemon(h, o, fd, o->cert ? pem : NULL, &h->daemon[0], why));
+    if (o->unix_path) {
+        SKF_GO(e, listen_at(h, o->unix_path, &fd, why));
+        SKF_GO(e, start_daemon(h, o, fd, NULL, &h->daemon[1], why));
+    }
+    *out = h;
+out:
+    if (pem[1])
+        skf_wipe(pem[1], strlen((const char *)pem[1]));
+    skf_free(pem[0]);
+    skf_free(pem[1]);
+    if (e != SKF_OK) {
+        stop_daemons(h);
+        stop_watcher(h);
+        free_server(h);
+    }
+    return e;
+}
+
 void skf_http_close(struct skf_http *h)
 {
     if (!h)
         return;
-    MHD_socket fd = MHD_quiesce_daemon(h->daemon);
-    lose_all(h);
-    MHD_stop_daemon(h->daemon);
-    if (fd != MHD_INVALID_SOCKET)
-        close(fd);
+    stop_daemons(h);
     stop_watcher(h);
     free_server(h);
 }

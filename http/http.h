@@ -23,6 +23,8 @@ struct skf_http_req; /* one request; lives until its handler returned, or until 
 
 struct skf_http_opts {
     const char *listen;       /* "127.0.0.1:8080", "[::1]:0" */
+    const char *unix_path;    /* and a Unix socket, for the owner and its group; NULL: none. One that nobody listens on any more is replaced */
+    const char *cert, *key;   /* paths of PEM files, the certificate with what leads to its CA; TLS 1.2 or newer on `listen` then, and nothing else. NULL: HTTP */
     size_t body_limit;        /* bytes; 0 for 1 MiB */
     unsigned max_connections; /* 0 for 1,024 */
     unsigned idle_seconds;    /* 0 for 60 */
@@ -42,7 +44,7 @@ unsigned skf_http_port(const struct skf_http *h);
 /* Takes no new connections, cuts the answers that are not finished (their `gone` is called), waits until every held request is
  * released, frees h. NULL is fine. */
 void skf_http_close(struct skf_http *take_h);
-unsigned skf_http_connections(const struct skf_http *h); /* open now */
+unsigned skf_http_connections(const struct skf_http *h); /* open now, on both */
 
 const char *skf_http_path(const struct skf_http_req *r);
 const char *skf_http_header(const struct skf_http_req *r, const char *name); /* NULL when absent; in the handler only */

@@ -11,7 +11,8 @@
 enum { HTTP_HEADERS_MAX = 8, HTTP_BODIES_MAX = 64 << 20 };
 
 struct skf_http {
-    struct MHD_Daemon *daemon;
+    struct MHD_Daemon *daemon[2]; /* of the port, and of the Unix socket; NULL: none */
+    char unix_path[108];          /* "": none; removed at the end */
     struct skf_http_route *routes;
     size_t n_routes, body_limit, stream_limit;
     int watch_fd, stop_fd; /* epoll of suspended clients; written to end the watcher */

@@ -5,9 +5,12 @@ import os
 import re
 import signal
 import socket
+import ssl
+import stat
 import subprocess
 import sys
 import time
+import warnings
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import tiny_model  # noqa: E402
@@ -149,6 +152,68 @@ def test_stop():
     subprocess.run(["rm", "-rf", *[os.path.join(TMP, d) for d in os.listdir(TMP) if d.startswith("skiff-serve-")]])
 
 
+class UnixClient(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=60 * SLOW)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60 * SLOW)
+        self.sock.connect(self.path)
+
+
+def chat(c, **more):
+    c.request("POST", "/v1/chat/completions", json.dumps(dict(messages=[{"role": "user", "content": "Hi"}], temperature=0, max_tokens=12, **more)), {"Content-Type": "application/json"})
+    r = c.getresponse()
+    body = r.read().decode()
+    return r.status, json.loads(body)["choices"][0]["message"]["content"] if not more else body
+
+
+def test_ways_in():
+    """One server, by TLS and by a Unix socket; what cannot be is refused when it starts."""
+    cert, key, other, path = (os.path.join(TMP, n) for n in ("c.pem", "k.pem", "other.pem", "api.sock"))
+    for k, c in ((key, cert), (other, os.path.join(TMP, "oc.pem"))):
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", k, "-out", c, "-days", "2",
+                        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(path)
+    stale.close()
+    s = Serve("--listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key, "--unix", path, wait=False)
+    line = s.p.stdout.readline()
+    m = re.match(r"tiny on https://127\.0\.0\.1:(\d+)/v1 ", line)
+    check(m, "it serves by TLS", line)
+    tls = ssl.create_default_context(cafile=cert)
+    by_tls = chat(http.client.HTTPSConnection("127.0.0.1", int(m.group(1)), timeout=60 * SLOW, context=tls))
+    by_unix = chat(UnixClient(path))
+    check(by_tls[0] == 200 and by_tls == by_unix, "the same answer by TLS and by the Unix socket", by_tls, by_unix)
+    status, text = chat(http.client.HTTPSConnection("127.0.0.1", int(m.group(1)), timeout=60 * SLOW, context=tls), stream=True)
+    check(status == 200 and text.count("data: ") > 3 and text.rstrip().endswith("[DONE]"), "a stream by TLS", status, text[-200:])
+    check(stat.S_IMODE(os.stat(path).st_mode) == 0o660, "the socket is for this user and group", oct(os.stat(path).st_mode))
+    plain = socket.create_connection(("127.0.0.1", int(m.group(1))), timeout=20 * SLOW)
+    plain.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    try:
+        said = plain.recv(100)
+    except ConnectionResetError:
+        said = b""
+    check(not said.startswith(b"HTTP"), "nothing is answered to one who speaks no TLS", said)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    old = ssl.create_default_context(cafile=cert)
+    old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    try:
+        chat(http.client.HTTPSConnection("127.0.0.1", int(m.group(1)), timeout=60 * SLOW, context=old))
+        check(False, "TLS 1.1 is refused")
+    except (ssl.SSLError, OSError):
+        check(True, "TLS 1.1 is refused")
+    code, out, err = runs_with("-m", MODEL, "--listen", "127.0.0.1:0", "--unix", path)
+    check((code, out) == (1, "") and "somebody listens there" in err, "a socket in use is one line", code, err)
+    check(s.stop()[0] == 0 and not os.path.exists(path), "the socket goes with the server")
+    code, out, err = runs_with("-m", MODEL, "--listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", other)
+    check((code, out) == (1, "") and len(err.splitlines()) == 1 and "other.pem" in err, "a key that is another certificate's is one line", code, err)
+    code, out, err = runs_with("-m", MODEL, "--listen", "127.0.0.1:0", "--tls-cert", cert)
+    check(code == 2 and "given together" in err, "a certificate without its key is refused", code, err)
+
+
 def main():
     tiny_model.write(MODEL, seed=3)
     s = Serve("--listen", "127.0.0.1:0", "--context", "512")
@@ -163,6 +228,7 @@ def main():
     check(not any(alive(p) for p in children.values()), "and the others with it", children)
     check(not [d for d in os.listdir(TMP) if d.startswith("skiff-serve-")], "no socket is left", os.listdir(TMP))
     test_stop()
+    test_ways_in()
     s = Serve("--listen", "127.0.0.1:0")
     check(s.stop(signal.SIGTERM)[0] == 0, "SIGTERM ends it well")
     with open(os.path.join(TMP, "cut.gguf"), "wb") as f:
