@@ -17,13 +17,14 @@
 
 enum mode { HONEST, NO_WELCOME, TWO_WELCOMES, OTHER_PROTOCOL, EARLY_ASSIGN, BAD_ASSIGN, GARBAGE, META_GAP, META_BIG, META_NONE,
             META_EMPTY_PARTS, META_OTHER_ID, META_BREAK, META_SILENT, CHUNK_OTHER_ID, CHUNK_LEFT_OUT, CHUNK_REFUSED, CHUNK_BREAK,
-            CHUNK_FLOOD };
+            CHUNK_FLOOD, CHUNK_LATE };
 
 struct centre {
     struct skf_wire_server *server;
     char address[32];
     atomic_int mode;
     atomic_uint hellos, pongs, states, breaks, flood; /* flood: id of the question that is answered without end */
+    atomic_uint late; /* of the one that is answered when the next one comes */
 };
 
 static void say(struct skf_wire_stream *s, Skiff__V1__CentreMessage *m)
@@ -116,9 +117,29 @@ static void on_writable(void *ctx, struct skf_wire_stream *s)
         SAY(s, CHUNK, chunk, &m);
 }
 
+/* The answer to a question for two chunks, 100 and 101. */
+static void say_late(struct skf_wire_stream *s, uint32_t id)
+{
+    Skiff__V1__ChunksEnd end = SKIFF__V1__CHUNKS_END__INIT;
+    end.id = id;
+    for (uint64_t i = 100; i < 102; i++) {
+        Skiff__V1__Chunk m = SKIFF__V1__CHUNK__INIT;
+        m.id = id;
+        m.number = i;
+        m.payload = (ProtobufCBinaryData){sizeof m.number, (uint8_t *)&m.number};
+        SAY(s, CHUNK, chunk, &m);
+    }
+    SAY(s, CHUNKS_END, chunks_end, &end);
+}
+
 static void on_get_chunks(struct centre *c, struct skf_wire_stream *s, const Skiff__V1__GetChunks *g)
 {
     int mode = atomic_load(&c->mode);
+    uint32_t late = atomic_exchange(&c->late, mode == CHUNK_LATE ? g->id : 0);
+    if (mode == CHUNK_LATE)
+        return;
+    if (late)
+        say_late(s, late);
     if (mode == CHUNK_FLOOD) {
         atomic_store(&c->flood, g->id);
         on_writable(c, s);
@@ -306,11 +327,13 @@ static void test_meta(void **state)
     }
 }
 
-static enum skf_err ask(uint64_t first, uint64_t count, struct skf_why *why)
+static enum skf_err ask_of(const char *delta, uint64_t first, uint64_t count, struct skf_why *why)
 {
     const struct skf_range r[] = {{first, count}};
-    return link_.ask(link_.ctx, "deltas/x", r, 1, why);
+    return link_.ask(link_.ctx, delta, r, 1, why);
 }
+
+static enum skf_err ask(uint64_t first, uint64_t count, struct skf_why *why) { return ask_of("deltas/x", first, count, why); }
 
 /* Takes chunks first, first + 1, ... until something else happens; how many came. */
 static unsigned take(uint64_t first, enum skf_err *e, struct skf_why *why)
@@ -364,6 +387,40 @@ static void test_chunks(void **state)
     assert_int_equal(take(0, &e, &why), 0); /* what nobody asked for is nobody's answer */
     assert_int_equal(e, SKF_ERR_FORMAT);
     assert_true(is_session_up(session));
+}
+
+/* An update that another one takes the place of: what the centre still answers to it is nobody's, whether it came before the new question
+ * or comes after it. */
+static void test_chunks_of_a_delta_given_up(void **state)
+{
+    struct skf_why why = {{0}};
+    enum skf_err e;
+    assert_true(TURN(is_session_up(session)));
+    assert_int_equal(ask(100, 2, &why), SKF_OK);
+    skf_sleep_ms(50); /* these lie in the inbox */
+    assert_int_equal(ask_of("deltas/y", 5, 2, &why), SKF_OK);
+    assert_int_equal(take(5, &e, &why), 2);
+    assert_int_equal(e, SKF_ERR_FORMAT);
+
+    atomic_store(&centre.mode, CHUNK_LATE);
+    assert_int_equal(ask_of("deltas/y", 100, 2, &why), SKF_OK);
+    assert_true(TURN(atomic_load(&centre.late)));
+    atomic_store(&centre.mode, HONEST);
+    assert_int_equal(ask_of("deltas/z", 7, 3, &why), SKF_OK); /* and now y's answers come first */
+    assert_int_equal(take(7, &e, &why), 3);
+    assert_int_equal(e, SKF_ERR_FORMAT);
+
+    struct skf_payload p; /* the same delta anew: a cancelled installation's questions are not the next one's */
+    atomic_store(&centre.mode, CHUNK_LATE);
+    assert_int_equal(ask_of("deltas/z", 100, 2, &why), SKF_OK);
+    assert_true(TURN(atomic_load(&centre.late)));
+    atomic_store(&cancel, true);
+    assert_int_equal(link_.chunk(link_.ctx, &cancel, &p, &why), SKF_ERR_CANCELLED);
+    atomic_store(&cancel, false);
+    atomic_store(&centre.mode, HONEST);
+    assert_int_equal(ask_of("deltas/z", 0, 2, &why), SKF_OK);
+    assert_int_equal(take(0, &e, &why), 2);
+    assert_int_equal(e, SKF_ERR_FORMAT);
 }
 
 static void test_chunks_over_a_break(void **state)
@@ -446,6 +503,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bad_beginnings, setup, teardown),
         cmocka_unit_test_setup_teardown(test_meta, setup, teardown),
         cmocka_unit_test_setup_teardown(test_chunks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_chunks_of_a_delta_given_up, setup, teardown),
         cmocka_unit_test_setup_teardown(test_chunks_over_a_break, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_centre, setup, teardown),
