@@ -105,7 +105,7 @@ static const char *take_number(int c, struct skf_agent_opts *o)
     switch (c) {
     case 'j': return is_number(optarg, 1024, &o->threads) ? NULL : "--threads";
     case 'p': return is_number(optarg, 100, &o->share) && o->share ? NULL : "--share";
-    case 'r': return is_rate(optarg, &o->rate) ? NULL : "--rate (at least 1K)";
+    case 'r': return is_rate(optarg, &o->rate) ? NULL : "--rate (1K to 1000G)";
     default: return is_number(optarg, 86400, &o->watch_seconds) ? NULL : "--watch";
     }
 }

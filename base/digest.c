@@ -7,7 +7,6 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 
 #include "base/alloc.h"
 #include "base/buf.h"
@@ -98,12 +97,6 @@ void skf_sha256_free(struct skf_sha256_ctx *c)
     EVP_MD_CTX_free(c->md);
     skf_wipe(c, sizeof *c);
     skf_free(c);
-}
-
-void skf_hmac_sha256(const void *key, size_t key_len, const void *p, size_t n, uint8_t out[SKF_DIGEST])
-{
-    unsigned len = SKF_DIGEST;
-    (void)HMAC(EVP_sha256(), key, (int)key_len, p, n, out, &len);
 }
 
 bool is_equal_secret(const void *a, const void *b, size_t n) { return CRYPTO_memcmp(a, b, n) == 0; }

@@ -41,8 +41,6 @@ void skf_sha256_add(struct skf_sha256_ctx *c, const void *p, size_t n);
 void skf_sha256_final(struct skf_sha256_ctx *take_c, uint8_t out[SKF_DIGEST]); /* frees c */
 void skf_sha256_free(struct skf_sha256_ctx *c);                               /* for a digest given up; NULL is fine */
 
-void skf_hmac_sha256(const void *key, size_t key_len, const void *p, size_t n, uint8_t out[SKF_DIGEST]);
-
 /* Constant-time comparison, and a wipe that the compiler cannot drop. */
 bool is_equal_secret(const void *a, const void *b, size_t n);
 void skf_wipe(void *p, size_t n);

@@ -261,6 +261,7 @@ enum skf_err skf_draft_map(const struct skf_draft *d, struct skf_map *m, struct 
     if (p == MAP_FAILED)
         return skf_fail_errno(why, errno, "%s: cannot be mapped", d->temp);
     *m = (struct skf_map){p, (uint64_t)st.st_size};
+    file_map_named(m, d->path);
     return SKF_OK;
 }
 

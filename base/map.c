@@ -26,7 +26,7 @@ static struct {
     char name[NAME];
 } maps[NAMES_MAX];
 
-static void remember(const struct skf_map *m, const char *path)
+void file_map_named(const struct skf_map *m, const char *path)
 {
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE); /* not in the handler, where it is not to be called */
     for (size_t i = 0; i < NAMES_MAX; i++) {
@@ -112,7 +112,7 @@ enum skf_err skf_map_open(const char *path, struct skf_map *m, struct skf_why *w
         else
             *m = (struct skf_map){p, (uint64_t)st.st_size};
         if (m->data)
-            remember(m, path);
+            file_map_named(m, path);
         if (m->data && st.st_blocks < st.st_size / 512)
             map_holes(fd, p, m->size);
     }

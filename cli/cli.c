@@ -177,6 +177,19 @@ int skf_cli_flush(int status)
     return SKF_EXIT_FAILED;
 }
 
+bool is_cli_share(const char *s, double *v)
+{
+    char *end;
+    *v = strtod(s, &end);
+    if (end == s)
+        return false;
+    if (*end == '%') {
+        *v /= 100;
+        end++;
+    }
+    return *end == 0 && *v >= 0 && *v <= 1;
+}
+
 const char *skf_human_bytes(uint64_t n, char buf[16])
 {
     static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};

@@ -49,6 +49,8 @@ int skf_cli_usage(const char *verb, const char *what);
 
 /* Two names of one file that is there: writing the one would destroy the other. */
 bool is_cli_same_file(const char *a, const char *b);
+/* Where `out` would stand in this folder, or beneath it: what is made of its files must not become one of them. False for what is no folder. */
+bool is_cli_inside(const char *out, const char *folder);
 /* False, and one line on stderr, when `out` is one of these sources under any name, or is there and not a regular file: to be asked
  * before work that takes long. NULL, as `out` or a source, is none. */
 bool is_cli_output_free(const char *verb, const char *out, const char *const *sources, size_t n);
@@ -67,6 +69,8 @@ int skf_cli_flush(int status);
 /* A progress line on stderr when it is a terminal, and SIGINT/SIGTERM as cancel; label is kept by reference. */
 struct skf_progress skf_cli_progress(const char *label);
 void skf_cli_progress_end(void);
+/* "90%" or "0.9": a share from 0 to 1; false for anything else. */
+bool is_cli_share(const char *s, double *v);
 /* "12.7 MB", "3.2 GB" (decimal, as disks and links are sold). */
 const char *skf_human_bytes(uint64_t n, char buf[16]);
 

@@ -2,26 +2,16 @@
 #include <stdio.h>
 
 #include "cli/cli.h"
-#include "delta/delta.h"
+#include "cli/diff.h"
 
 static int print_json(const struct skf_delta_stats *s)
 {
-    char source[SKF_HEX], result[SKF_HEX];
-    skf_hex(s->source_root, SKF_DIGEST, source);
-    skf_hex(s->result_root, SKF_DIGEST, result);
     skf_json *j = skf_json_obj();
-    const enum skf_err f[] = {skf_json_set(j, "bytes", skf_json_int((int64_t)s->bytes)),
-                              skf_json_set(j, "source_root", skf_json_str(source)),
-                              skf_json_set(j, "result_root", skf_json_str(result)),
-                              skf_json_set(j, "seconds", skf_json_real(s->seconds)),
-                              skf_json_set(j, "chunks", skf_json_int((int64_t)s->chunks))};
-    for (size_t i = 0; i < SKF_COUNT(f); i++) {
-        if (f[i] != SKF_OK) {
-            skf_json_free(j);
-            return skf_cli_fail(f[i], NULL);
-        }
-    }
-    return skf_cli_print_json(j);
+    enum skf_err e = skf_delta_json(s, j);
+    if (e == SKF_OK)
+        return skf_cli_print_json(j);
+    skf_json_free(j);
+    return skf_cli_fail(e, NULL);
 }
 
 struct want {
@@ -43,6 +33,8 @@ static const char *wrong_with(const struct want *w)
         return "--share: 1 to 100";
     if (w->is_in_place)
         return is_cli_same_file(w->files[0], w->files[1]) ? "the delta would overwrite itself" : NULL;
+    if (is_cli_inside(w->out, w->files[0]))
+        return "the new model stands in the folder of the old one; write it beside";
     return is_cli_same_file(w->out, w->files[0]) || is_cli_same_file(w->out, w->files[1])
                ? "the new model would overwrite the old one or the delta (--in-place replaces the old one)"
                : NULL;

@@ -5,7 +5,7 @@
 
 #include "base/file.h"
 #include "cli/cli.h"
-#include "delta/delta.h"
+#include "cli/diff.h"
 
 enum { CHAIN = 4096 }; /* deltas at most */
 
@@ -18,23 +18,14 @@ struct want {
 
 static int print_json(const struct skf_delta_stats *s, uint64_t parts)
 {
-    char source[SKF_HEX], result[SKF_HEX];
-    skf_hex(s->source_root, SKF_DIGEST, source);
-    skf_hex(s->result_root, SKF_DIGEST, result);
     skf_json *j = skf_json_obj();
-    const enum skf_err f[] = {skf_json_set(j, "bytes", skf_json_int((int64_t)s->bytes)),
-                              skf_json_set(j, "parts_bytes", skf_json_int((int64_t)parts)),
-                              skf_json_set(j, "source_root", skf_json_str(source)),
-                              skf_json_set(j, "result_root", skf_json_str(result)),
-                              skf_json_set(j, "seconds", skf_json_real(s->seconds)),
-                              skf_json_set(j, "chunks", skf_json_int((int64_t)s->chunks))};
-    for (size_t i = 0; i < SKF_COUNT(f); i++) {
-        if (f[i] != SKF_OK) {
-            skf_json_free(j);
-            return skf_cli_fail(f[i], NULL);
-        }
-    }
-    return skf_cli_print_json(j);
+    enum skf_err e = skf_delta_json(s, j);
+    if (e == SKF_OK)
+        e = skf_json_set(j, "parts_bytes", skf_json_int((int64_t)parts));
+    if (e == SKF_OK)
+        return skf_cli_print_json(j);
+    skf_json_free(j);
+    return skf_cli_fail(e, NULL);
 }
 
 /* What is wrong with the files named, or NULL; *parts: bytes of the deltas. */

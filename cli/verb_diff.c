@@ -29,14 +29,7 @@ struct diff { /* one, on its way */
 static enum skf_err put_fields(const struct diff *d, skf_json *j)
 {
     const struct skf_delta_stats *s = &d->stats;
-    char source[SKF_HEX], result[SKF_HEX];
-    skf_hex(s->source_root, SKF_DIGEST, source);
-    skf_hex(s->result_root, SKF_DIGEST, result);
-    SKF_TRY(skf_json_set(j, "bytes", skf_json_int((int64_t)s->bytes)));
-    SKF_TRY(skf_json_set(j, "source_root", skf_json_str(source)));
-    SKF_TRY(skf_json_set(j, "result_root", skf_json_str(result)));
-    SKF_TRY(skf_json_set(j, "seconds", skf_json_real(s->seconds)));
-    SKF_TRY(skf_json_set(j, "chunks", skf_json_int((int64_t)s->chunks)));
+    SKF_TRY(skf_delta_json(s, j));
     skf_json *coding = skf_json_obj();
     SKF_TRY(skf_json_set(j, "coding", coding));
     for (int k = 0; k < SKF_CODE_COUNT; k++)
@@ -50,7 +43,7 @@ static enum skf_err put_fields(const struct diff *d, skf_json *j)
 static int print_json(const struct diff *d)
 {
     skf_json *j = skf_json_obj();
-    enum skf_err e = j ? put_fields(d, j) : SKF_ERR_NOMEM;
+    enum skf_err e = put_fields(d, j);
     if (e == SKF_OK)
         return skf_cli_print_json(j);
     skf_json_free(j);
@@ -160,6 +153,27 @@ static int diff(const char *old_path, const char *new_path, const struct want *w
     return status;
 }
 
+/* What is wrong with the options taken together; NULL when nothing is. */
+static const char *wrong_with(const struct want *w, const char *const files[2])
+{
+    if (!w->out && !w->is_plan)
+        return "-o FILE.skd is missing";
+    if (w->sort && !is_explain_sort(w->sort))
+        return "--sort: file, sent, bytes, bits or name";
+    if (w->sort && !w->is_explained)
+        return "--sort orders the table of --explain, which is not asked for";
+    if (w->share < 1 || w->share > 100)
+        return "--share: 1 to 100";
+    if (w->level > 19 || w->jobs > 1024)
+        return w->level > 19 ? "--level: 1 to 19" : "--jobs: at most 1024";
+    if (!w->out)
+        return NULL;
+    if (is_cli_same_file(w->out, files[0]) || is_cli_same_file(w->out, files[1]) || (w->adapter && is_cli_same_file(w->out, w->adapter)))
+        return "the delta would overwrite what it is made of";
+    return is_cli_inside(w->out, files[0]) || is_cli_inside(w->out, files[1]) ? "the delta stands in the folder that it is made of; write it beside"
+                                                                             : NULL;
+}
+
 int skf_verb_diff(int argc, char **argv)
 {
     struct want w = {.share = 100};
@@ -187,18 +201,6 @@ int skf_verb_diff(int argc, char **argv)
     int status;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
-    const char *wrong = NULL;
-    if (!w.out && !w.is_plan)
-        wrong = "-o FILE.skd is missing";
-    else if (w.sort && !is_explain_sort(w.sort))
-        wrong = "--sort: file, sent, bytes, bits or name";
-    else if (w.sort && !w.is_explained)
-        wrong = "--sort orders the table of --explain, which is not asked for";
-    else if (w.share < 1 || w.share > 100)
-        wrong = "--share: 1 to 100";
-    else if (w.level > 19 || w.jobs > 1024)
-        wrong = w.level > 19 ? "--level: 1 to 19" : "--jobs: at most 1024";
-    else if (w.out && (is_cli_same_file(w.out, files[0]) || is_cli_same_file(w.out, files[1]) || (w.adapter && is_cli_same_file(w.out, w.adapter))))
-        wrong = "the delta would overwrite what it is made of";
+    const char *wrong = wrong_with(&w, files);
     return wrong ? skf_cli_usage("diff", wrong) : diff(files[0], files[1], &w);
 }

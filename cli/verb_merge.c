@@ -85,18 +85,6 @@ static int merge_calibrated(const struct asked *q)
     return e == SKF_OK ? skf_cli_flush(SKF_EXIT_OK) : skf_cli_fail(e, &why);
 }
 
-/* "90%" or "0.9". */
-static bool is_share(const char *s, double *v)
-{
-    char *end;
-    *v = strtod(s, &end);
-    if (end != s && *end == '%') {
-        *v /= 100;
-        end++;
-    }
-    return end != s && *end == 0 && *v > 0 && *v <= 1;
-}
-
 /* NULL, or what is wrong. */
 static const char *check(struct asked *q)
 {
@@ -109,7 +97,7 @@ static const char *check(struct asked *q)
     if (!q->calibrate && (q->bytes || q->gain || q->text))
         return q->bytes ? "--bytes goes with --calibrate TEXT" : q->gain ? "--gain goes with --calibrate TEXT"
                                                                          : "--text goes with --calibrate TEXT";
-    if (q->gain && !is_share(q->gain, &q->share))
+    if (q->gain && !(is_cli_share(q->gain, &q->share) && q->share > 0))
         return "--gain: not a share such as 90%";
     return NULL;
 }

@@ -30,27 +30,13 @@ static int usage(const char *option, const char *what)
     return SKF_EXIT_USAGE;
 }
 
-/* "0.2%" or "0.002"; what is neither, or no share, is refused. */
-static bool is_share(const char *s, double *v)
-{
-    char *end;
-    *v = strtod(s, &end);
-    if (end == s || !(*v >= 0))
-        return false;
-    if (*end == '%') {
-        *v /= 100;
-        end++;
-    }
-    return *end == 0 && *v <= 1;
-}
-
 /* "50%", "0.5", or "2:4": so many of so many neighbours stay. */
 static bool is_pruning(const char *s, bool is_global, struct skf_prune *p)
 {
     char *end;
     *p = (struct skf_prune){.is_global = is_global};
     if (!strchr(s, ':'))
-        return is_share(s, &p->share);
+        return is_cli_share(s, &p->share);
     unsigned long keep = strtoul(s, &end, 10);
     if (*s < '0' || *s > '9' || *end != ':' || end[1] < '0' || end[1] > '9')
         return false;
@@ -107,9 +93,9 @@ static const char *take_shares(struct asked *q, const char **what)
 {
     struct quantize_args *a = &q->a;
     *what = "not a share such as 0.2%";
-    if (q->budget && !is_share(q->budget, &a->budget))
+    if (q->budget && !is_cli_share(q->budget, &a->budget))
         return "--budget";
-    if (q->gain && (!is_share(q->gain, &a->gain) || a->gain == 0))
+    if (q->gain && (!is_cli_share(q->gain, &a->gain) || a->gain == 0))
         return "--gain";
     *what = "not a share such as 50%, nor such as 2:4";
     if (q->prune && !is_pruning(q->prune, q->is_global, &q->pruning))

@@ -95,7 +95,8 @@ enum skf_err adapter_get_numbers(struct skf_work *w, struct skf_reader *r, float
 
 /* ---- A ------------------------------------------------------------------------------------------------------------------------- */
 
-enum skf_err adapter_get_a(struct skf_work *w, struct skf_reader *r, uint64_t inputs, struct adapter_a *a)
+/* Into w->low.columns; `inputs` is known. */
+static enum skf_err get_a(struct skf_work *w, struct skf_reader *r, uint64_t inputs, struct adapter_a *a)
 {
     uint32_t scale;
     w->low.is_kept = false;
@@ -119,7 +120,7 @@ enum skf_err adapter_side_a(struct skf_work *w, const struct adapter_chunk *c, u
         *a = (struct adapter_a){low->rank, inputs, low->scale, (const float *)(const void *)low->columns.p};
         return SKF_OK;
     }
-    SKF_TRY(adapter_get_a(w, &r, inputs, a));
+    SKF_TRY(get_a(w, &r, inputs, a));
     if (skf_reader_left(&r))
         return SKF_ERR_FORMAT;
     low->rank = a->rank;
@@ -217,7 +218,7 @@ enum skf_err adapter_get(struct skf_work *w, const struct adapter_chunk *c, cons
     if (c->side)
         SKF_TRY(adapter_side_a(w, c, inputs, &a));
     else
-        SKF_TRY(adapter_get_a(w, &r, inputs, &a));
+        SKF_TRY(get_a(w, &r, inputs, &a));
     if (rows > ADAPTER_NUMBERS / a.rank)
         return SKF_ERR_FORMAT;
     SKF_TRY(skf_area_need(&w->low.rows, rows * a.rank * sizeof(float)));

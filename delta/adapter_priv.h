@@ -46,8 +46,6 @@ struct adapter_chunk {
     const uint8_t *side_digest;
 };
 SKF_MUST enum skf_err adapter_put_a(struct skf_work *w, const struct adapter_a *a, struct skf_buf *out);
-/* Into w->low.columns; `inputs` is known. */
-SKF_MUST enum skf_err adapter_get_a(struct skf_work *w, struct skf_reader *r, uint64_t inputs, struct adapter_a *a);
 /* A of the chunk's side, which the chunk before had too as a rule. */
 SKF_MUST enum skf_err adapter_side_a(struct skf_work *w, const struct adapter_chunk *c, uint64_t inputs,
                                      struct adapter_a *a);

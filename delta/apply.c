@@ -199,7 +199,7 @@ static enum skf_err guarded(const struct apply *a, enum skf_err (*fn)(void *ctx,
     enum skf_err e = skf_map_guard(fn, ctx, why);
     if (e == SKF_ERR_IO && is_map_cut(a->old_path, &a->old))
         return skf_fail(why, e, "%s: became shorter while it was read", a->old_path);
-    return e == SKF_OK ? e : skf_fail_prefix(why, e, "%s", a->skd_path);
+    return e == SKF_OK || e == SKF_ERR_IO ? e : skf_fail_prefix(why, e, "%s", a->skd_path); /* the guard names what it could not read */
 }
 
 static void ask_ahead(const struct apply *a, uint64_t i)

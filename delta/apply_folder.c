@@ -96,13 +96,21 @@ static enum skf_err list_files(struct foldered *f, struct skf_why *why)
 }
 
 /* ---- the folder in the making --------------------------------------------------------------------------------------------------- */
-/* Removes the files in it; the lock says that nobody else is at it. */
-static void empty_part(const struct foldered *f)
+/* Removes the files that a run with this delta makes in it, and their drafts; the lock says that nobody else is at it. Whatever else stands
+ * there is somebody's: its name goes to `other` (empty when there is none). */
+static void empty_part(const struct foldered *f, char other[256])
 {
+    char path[PATH_MOST + 512];
     DIR *d = opendir(f->part);
-    for (struct dirent *at = d ? readdir(d) : NULL; at; at = readdir(d))
+    other[0] = 0;
+    for (size_t k = 0; d && k < f->n_files; k++) {
+        if (skf_path(path, sizeof path, f->part, f->files[k].name) == SKF_OK)
+            skf_draft_sweep_of(path, NULL);
+        (void)unlinkat(dirfd(d), f->files[k].name, 0);
+    }
+    for (struct dirent *at = d ? readdir(d) : NULL; at && !other[0]; at = readdir(d))
         if (strcmp(at->d_name, ".") != 0 && strcmp(at->d_name, "..") != 0)
-            (void)unlinkat(dirfd(d), at->d_name, 0);
+            (void)snprintf(other, 256, "%s", at->d_name);
     if (d)
         (void)closedir(d);
 }
@@ -124,6 +132,7 @@ static bool is_free(const char *path)
 
 static enum skf_err open_part(struct foldered *f, struct skf_why *why)
 {
+    char other[256];
     if (!is_free(f->out))
         return skf_fail(why, SKF_ERR_STATE, "%s: is there already: the result is a folder of %zu files, which takes no other's place",
                         f->out, f->n_files);
@@ -142,9 +151,8 @@ static enum skf_err open_part(struct foldered *f, struct skf_why *why)
         f->lock = -1;
         return skf_fail(why, SKF_ERR_BUSY, "%s: another process is at it", f->part);
     }
-    empty_part(f);
-    return is_free(f->part) ? SKF_OK
-                            : skf_fail(why, SKF_ERR_STATE, "%s: holds a folder that is none of a killed run's: move it away", f->part);
+    empty_part(f, other);
+    return other[0] ? skf_fail(why, SKF_ERR_STATE, "%s: holds %s, which no killed run of this delta left there: move it away", f->part, other) : SKF_OK;
 }
 
 static enum skf_err open_targets(struct foldered *f, struct skf_why *why)
@@ -248,7 +256,8 @@ enum skf_err skf_delta_apply_folder(const char *old_path, const char *skd_path, 
     for (size_t k = 0; f->targets && k < SKF_MAX(f->n_files, 1u); k++)
         skf_draft_abort(f->targets[k].draft);
     if (f->lock >= 0) {
-        empty_part(f);
+        char other[256];
+        empty_part(f, other);
         (void)rmdir(f->part);
         (void)close(f->lock);
     }

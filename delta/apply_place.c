@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "delta/apply_priv.h"
 #include "delta/journal_priv.h"
+#include "model/folder.h"
 
 #define BATCH_MAX (32u << 20)
 #define BATCH_PART 16 /* of the result, so that small files take a small journal */
@@ -343,6 +344,8 @@ static enum skf_err apply_in_place(struct place *p, struct skf_why *why)
 {
     struct apply *a = &p->a;
     bool is_done = false;
+    if (is_folder(a->old_path))
+        return skf_fail(why, SKF_ERR_ARG, "%s: is a folder, and only a file is changed in place; write the result to another one", a->old_path);
     if (!realpath(a->old_path, p->path))
         return skf_fail(why, SKF_ERR_NOT_FOUND, "%s: no such file", a->old_path);
     int n = snprintf(p->journal_path, sizeof p->journal_path, "%s.skiff-journal", p->path);

@@ -45,12 +45,6 @@ static bool is_plain(enum skf_type t) { return t == SKF_T_F32 || t == SKF_T_F16 
 
 bool is_dequantizable(enum skf_type t) { return is_plain(t) || coder_of(t); }
 
-bool is_quantizable(enum skf_type t)
-{
-    const struct coder *c = coder_of(t);
-    return is_plain(t) || (c && c->to);
-}
-
 bool is_weighable(enum skf_type t)
 {
     const struct coder *c = coder_of(t);

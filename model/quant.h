@@ -6,9 +6,7 @@
 
 #include "model/tensor.h"
 
-/* F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, TQ1_0, TQ2_0, MXFP4. */
-bool is_quantizable(enum skf_type t);
-/* Those, IQ4_XS and NVFP4. */
+/* F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, TQ1_0, TQ2_0, MXFP4, IQ4_XS and NVFP4. */
 bool is_dequantizable(enum skf_type t);
 /* Whether importance changes what is written: Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL. */
 bool is_weighable(enum skf_type t);

@@ -114,7 +114,12 @@ r = skiff("apply", again, at("d.skd"), "-o", at("out"))
 check(r.returncode == 1 and "the delta is for another base" in r.stderr and sorted(os.listdir(TMP)) == before, "another base is named, and nothing is left", r.stderr)
 
 r = skiff("apply", old, at("d.skd"), "--in-place")
-check(r.returncode == 1 and len(r.stderr.splitlines()) == 1 and is_same(old, at("old")), "a folder is not changed in place", r.stderr)
+check(r.returncode == 1 and r.stderr == f"skiff: {old}: is a folder, and only a file is changed in place; write the result to another one\n" and is_same(old, at("old")), "a folder is not changed in place", r.stderr)
+
+for what, args in (("a delta", ("diff", old, new, "-o", at("old", "d.skd"))), ("a delta", ("diff", again, old, "-o", at("old", "d.skd"))), ("a result", ("apply", old, at("d.skd"), "-o", at("old", "new") + "/")),
+                   ("a result", ("apply", old, at("d.skd"), "-o", os.path.join(os.path.relpath(old), "..", "old", "one")))):
+    r = skiff(*args)
+    check(r.returncode == 2 and "stands in the folder" in r.stderr and is_same(old, at("old")) and len(os.listdir(old)) == 6, f"{what} does not go into its source", r.stderr)
 
 os.mkdir(at("again", "inner"))
 r = skiff("diff", at("again"), new, "-o", at("e.skd"))
@@ -144,5 +149,12 @@ check(not bad, "broken deltas leave nothing", *bad)
 
 os.makedirs(at("strange.skiff-part", "sub"))
 r = skiff("apply", old, at("d.skd"), "-o", at("strange"))
-check(r.returncode == 1 and "strange.skiff-part: holds a folder" in r.stderr and not os.path.exists(at("strange")), "what is in the way and not ours is named", r.stderr)
+check(r.returncode == 1 and "strange.skiff-part: holds sub, which no killed run" in r.stderr and not os.path.exists(at("strange")), "what is in the way and not ours is named", r.stderr)
+os.rmdir(at("strange.skiff-part", "sub"))
+with open(at("strange.skiff-part", "diary.txt"), "w") as f:
+    f.write("somebody's")
+with open(at("strange.skiff-part", "config.json.77.0.part"), "w") as f:
+    f.write("a killed run's")
+r = skiff("apply", old, at("d.skd"), "-o", at("strange"))
+check(r.returncode == 1 and "holds diary.txt" in r.stderr and os.listdir(at("strange.skiff-part")) == ["diary.txt"], "and stays", r.stderr)
 done()

@@ -12,38 +12,13 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
-#include "kernels/kernels_priv.h"
 #include "kernels/lanes_priv.h"
+#include "tests/kernels/tables.h"
 
-static uint64_t seed = 1;
-static uint32_t next(void) /* splitmix64 */
-{
-    uint64_t z = (seed += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (uint32_t)((z ^ z >> 31) >> 32);
-}
-static float uniform(void) { return (float)next() / 2147483648.0f - 1.0f; }
 static void fill(float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         x[i] = uniform() * (next() % 16 == 0 ? 8.0f : 1.0f);
-}
-
-/* The tables this machine can run, the reference first. */
-static const struct skf_ops *tables[4];
-static size_t n_tables;
-static int find_tables(void **state)
-{
-    static const char *const names[] = {"ref", "avx2", "avx512", "neon"};
-    for (size_t i = 0; i < SKF_COUNT(names); i++) {
-        enum skf_isa isa;
-        setenv("SKF_CPU", names[i], 1);
-        if (skf_isa_pick(&isa, NULL) == SKF_OK && skf_ops_get(isa))
-            tables[n_tables++] = skf_ops_get(isa);
-    }
-    unsetenv("SKF_CPU");
-    return n_tables == 0;
 }
 
 static const enum skf_type types[] = {SKF_T_F32,  SKF_T_F16,  SKF_T_BF16, SKF_T_Q8_0, SKF_T_Q4_0, SKF_T_Q4_1,
