@@ -9,13 +9,18 @@ int skf_engine_arg_fail(const struct skf_engine_arg *a, enum skf_err e, struct s
 bool is_engine_open(const char *verb, struct skf_engine_arg *a, unsigned slots, int *status)
 {
     struct skf_why why = {{0}};
-    struct skf_engine_opts o = {.threads = (unsigned)a->threads, .context = (unsigned)a->context, .slots = slots};
+    struct skf_engine_opts o = {.threads = (unsigned)a->threads, .context = (unsigned)a->context, .slots = slots,
+                                .is_cache_q8 = a->cache_type && strcmp(a->cache_type, "q8_0") == 0};
     if (!a->model) {
         *status = skf_cli_usage(verb, "-m MODEL is missing");
         return false;
     }
     if (a->threads > SKF_ENGINE_THREADS || a->context > 1u << 24) {
         *status = skf_cli_usage(verb, a->threads > SKF_ENGINE_THREADS ? "--threads: at most 256" : "--context: at most 16777216");
+        return false;
+    }
+    if (a->cache_type && !o.is_cache_q8 && strcmp(a->cache_type, "f16") != 0) {
+        *status = skf_cli_usage(verb, "--cache-type takes f16 or q8_0");
         return false;
     }
     if (a->device && strcmp(a->device, "cpu") != 0) {

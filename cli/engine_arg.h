@@ -1,5 +1,5 @@
 /*
- * What run, bench and perplexity share: the options -m, --threads, --context, --device, and a model opened by them.
+ * What run, bench and perplexity share: the options -m, --threads, --context, --cache-type, --device, and a model opened by them.
  */
 #ifndef SKF_CLI_ENGINE_ARG_H
 #define SKF_CLI_ENGINE_ARG_H
@@ -10,7 +10,7 @@
 #define SKF_ENGINE_THREADS 256 /* an engine's most */
 
 struct skf_engine_arg {
-    const char *model, *device;
+    const char *model, *device, *cache_type;
     uint64_t threads, context;
     struct skf_model *m;
     struct skf_engine *e;
@@ -18,6 +18,7 @@ struct skf_engine_arg {
 #define SKF_ENGINE_OPTS(a)                                                                                             \
     {.name = "--model", .letter = 'm', .value = "MODEL", .help = "a GGUF file", .text = &(a).model},                   \
         {.name = "--threads", .value = "N", .help = "threads; one a processor if not given", .number = &(a).threads},  \
+        {.name = "--cache-type", .value = "T", .help = "keys and values as f16 (if not given) or q8_0", .text = &(a).cache_type}, \
     {                                                                                                                  \
         .name = "--device", .value = "cpu|cuda", .help = "where to compute; cpu if not given", .text = &(a).device     \
     }

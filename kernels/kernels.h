@@ -13,7 +13,17 @@
  *    each one product of the block's half and the run's 6-bit number; Q6_K, whose steps stand for 16 elements: dw = scale,
  *    dot = step * dot of the first 16 + step * dot of the others.  Nothing depends on which rows are computed together, so a
  *    layout may interleave rows as it likes (lanes.h).
- *  - Every other sum of products or terms (F32, F16, BF16 weights, attention scores, sums of squares and of exponentials) has
+ *  - Attention is done in one pass over pages of 32 positions, by the positions' numbers, with the softmax made good as larger scores
+ *    come (Milakov and Gimelshein 2018, Dao et al. 2022), and apart for each span of 256 positions.  Within a span a row keeps the
+ *    largest score M (first -FLT_MAX), 16 sums l and head_dim sums o, all first 0; of a page only the positions count that the row sees:
+ *        s[t] = scale * the sum of q[i] * k[t][i] over i in order, one accumulator, fma (Q8_0: in runs of 32 elements, each from 0
+ *               over the codes; then acc = fma(d, run, acc), first 0)
+ *        m = the largest of M and s[t], c = exp(M - m), p[t] = exp(s[t] - m), 0 where the row sees nothing
+ *        l[j] = l[j] * c + (p[j] + p[16 + j]);  o[i] = o[i] * c, then over t in order o[i] = fma(p[t], v[t][i], o[i]) (Q8_0:
+ *               fma(p[t] * d, code, o[i]));  M = m
+ *    l is then summed as 16 lanes are.  Spans (M, l, o), (M', l', o') that follow one another become one, in order: m = the larger of
+ *    M and M', c = exp(M - m), c' = exp(M' - m), l * c + l' * c', o * c + o' * c'.  out[i] = o[i] * (1 / l).
+ *  - Every other sum of products or terms (F32, F16, BF16 weights, sums of squares and of exponentials) has
  *    16 lanes: lane l takes the elements i with i mod 16 == l in order, acc[l] = fma(a, b, acc[l]) (or acc[l] + a), a tail
  *    padded with zeros; then l += l + 8, l + 4, l + 2, l + 1.
  *  - exp is the polynomial of kernels/exp_priv.h; division and square root are IEEE's; multiply and add fuse only where fma
@@ -57,14 +67,36 @@ struct skf_acts {
     int32_t *low;   /* [n / 32][m]: of the first 16 codes */
 };
 
-/* Keys and values of one head over positions first .. first + n - 1: the key of position t at page[t / SKF_KV_PAGE] + at +
- * t % SKF_KV_PAGE * head_dim, its value SKF_KV_PAGE * head_dim behind that. */
+/* Counts up with every change of this contract that changes a bit: what was computed under another is not to be mixed with what is now. */
+#define SKF_ARITHMETIC 2u
+
+/* Keys and values stand in pages of SKF_KV_PAGE positions.  Of one head there:
+ *   F16:  keys [head_dim][32] halves, values [32][head_dim] halves
+ *   Q8_0: keys [head_dim][32] codes, [head_dim / 32][32] halves, their scales; values [32][head_dim] codes, [head_dim / 32][32] scales.
+ *         head_dim is a multiple of 32; a code is as of activations, the scale rounded to half
+ * Keys lie across, so that a vector holds one element of many positions. */
 #define SKF_KV_PAGE 32u
-struct skf_kv_span {
-    uint16_t *const *page;
-    size_t at;
-    uint32_t first, n;
+#define SKF_KV_SPAN 256u
+enum skf_kv_type { SKF_KV_F16, SKF_KV_Q8_0 };
+size_t skf_kv_head_bytes(enum skf_kv_type t, uint32_t head_dim); /* a multiple of 64 */
+const char *skf_kv_type_name(enum skf_kv_type t);                /* f16, q8_0 */
+bool is_kv_type_name(const char *name, enum skf_kv_type *t);
+
+struct skf_kv_head {
+    uint8_t *const *page; /* by position / SKF_KV_PAGE */
+    size_t at;            /* where this head's keys begin in each */
+    enum skf_kv_type type;
+    uint32_t head_dim;
+    float scale;
 };
+/* One query, and what it sees: positions first .. end - 1. */
+struct skf_attn_row {
+    const float *q;  /* [head_dim] */
+    float *part;     /* [SKF_ATTN_PART + head_dim]: M, l, o of one span */
+    uint32_t first, end;
+};
+#define SKF_ATTN_ROWS 96u /* rows at once, at most */
+#define SKF_ATTN_PART 2u
 
 struct skf_ops {
     enum skf_isa isa;
@@ -84,12 +116,17 @@ struct skf_ops {
     void (*gelu_mul)(float *g, const float *u, uint32_t n);
     void (*add)(float *x, const float *y, uint32_t n);      /* x += y */
     void (*to_f16)(const float *x, uint16_t *h, uint32_t n);
-    /* n_q heads that share keys and values; for each: scores = q . k[t] * scale, softmax, out = sum of p[t] * v[t] over t in order,
-     * divided by the sum of p. q and out: [n_q][head_dim]; scores: room for n_q * n floats. Where pages end changes no number. */
-    void (*attention)(const float *q, uint32_t n_q, const struct skf_kv_span *kv, uint32_t head_dim, float scale, float *scores,
-                      float *out);
+    /* What n <= SKF_ATTN_ROWS rows give over the positions of one span; a row that sees none of it has its part left alone. Rows that see the
+     * same should follow one another. tile: room for 2 * SKF_KV_PAGE * head_dim floats. */
+    void (*attention)(const struct skf_kv_head *kv, const struct skf_attn_row *rows, uint32_t n, uint32_t span, float *tile);
     float (*sum_exp)(const float *x, uint32_t n, float max); /* sum of exp(x - max) */
 };
+
+/* Puts the key and value k, v [head_dim] of a position where a head's keys begin in its page, at place `at` < SKF_KV_PAGE. */
+void skf_kv_put(const struct skf_ops *ops, enum skf_kv_type t, uint8_t *head, uint32_t at, uint32_t head_dim, const float *k, const float *v);
+/* The span of part `more` joins those of `part`, which came before it. */
+void skf_attn_join(float *part, const float *more, uint32_t head_dim);
+void skf_attn_finish(const float *part, uint32_t head_dim, float *out);
 
 /* The table of an instruction set; NULL when this build has none for it. The caller asks skf_isa_pick what may run. */
 const struct skf_ops *skf_ops_get(enum skf_isa isa);

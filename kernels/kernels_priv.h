@@ -57,13 +57,27 @@ typedef bool skf_sparse_fn(const struct skf_sparse *s, const struct skf_acts *a,
 skf_sparse_fn skf_sparse_ref, skf_sparse_avx2, skf_sparse_vbmi2, skf_sparse_neon;
 bool is_sparse_matmul(enum skf_isa isa, const struct skf_weight *w, const struct skf_acts *a, uint32_t row0, uint32_t row1, float *y,
                       size_t ldy);
-/* Positions from i on (of n) that lie in one page, and the key of the first. */
-static inline const uint16_t *skf_kv_run(const struct skf_kv_span *s, uint32_t i, uint32_t head_dim, uint32_t *len)
+/* A head in a page, by its parts. */
+struct skf_kv_parts {
+    const uint8_t *k, *v;
+    const uint8_t *dk, *dv; /* scales: halves */
+};
+static inline struct skf_kv_parts skf_kv_parts(enum skf_kv_type t, const uint8_t *head, uint32_t head_dim)
 {
-    uint32_t t = s->first + i;
-    *len = SKF_MIN(SKF_KV_PAGE - t % SKF_KV_PAGE, s->n - i);
-    return s->page[t / SKF_KV_PAGE] + s->at + (size_t)(t % SKF_KV_PAGE) * head_dim;
+    size_t codes = (size_t)SKF_KV_PAGE * head_dim * (t == SKF_KV_F16 ? 2 : 1), scales = t == SKF_KV_F16 ? 0 : (size_t)head_dim / 32 * SKF_KV_PAGE * 2;
+    return (struct skf_kv_parts){head, head + codes + scales, head + codes, head + 2 * codes + scales};
 }
+/* What a row sees of a page, as places in it: *lo .. *hi - 1; false for nothing. */
+static inline bool is_kv_seen(const struct skf_attn_row *r, uint32_t page, uint32_t *lo, uint32_t *hi)
+{
+    uint32_t begin = page * SKF_KV_PAGE;
+    *lo = r->first > begin ? SKF_MIN(r->first - begin, SKF_KV_PAGE) : 0;
+    *hi = r->end > begin ? SKF_MIN(r->end - begin, SKF_KV_PAGE) : 0;
+    return *lo < *hi;
+}
+#define SKF_ATTN_LOWEST (-3.402823466e38f)
+typedef void skf_attention_fn(const struct skf_kv_head *kv, const struct skf_attn_row *rows, uint32_t n, uint32_t span, float *tile);
+skf_attention_fn skf_attention_ref, skf_attention_avx2, skf_attention_avx512, skf_attention_neon;
 /* The segment that holds a row. */
 uint32_t skf_weight_seg(const struct skf_weight *w, uint32_t row);
 

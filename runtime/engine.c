@@ -80,7 +80,8 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
     if (open_lock(e) != SKF_OK)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a lock");
     uint64_t keep = o->cache ? o->cache : CACHE_BYTES;
-    SKF_TRY(skf_pages_open(e->llama, e->context, o->memory ? SKF_MIN(keep, o->memory) : keep, &e->pages, why));
+    SKF_TRY(skf_pages_open(e->llama, e->context, o->memory ? SKF_MIN(keep, o->memory) : keep,
+                           o->is_cache_q8 ? SKF_KV_Q8_0 : SKF_KV_F16, &e->pages, why));
     skf_pages_limit(e->pages, e->opts.memory);
     return open_buffers(e, why);
 }

@@ -35,6 +35,7 @@ struct skf_engine_opts {
     unsigned threads;  /* 0: one a processor */
     unsigned context;  /* tokens a sequence may hold; 0 for the model's own, at most 4,096 */
     unsigned slots;    /* sequences at once; 0 for 4 */
+    bool is_cache_q8;  /* keys and values as Q8_0, half the memory, instead of F16 */
     uint64_t cache;    /* bytes of keys and values kept for prompts that begin alike; 0 for 64 MiB, 1 for none */
     enum skf_repack repack;
     uint64_t memory;   /* bytes that keys and values take, kept ones included; 0 for as much as all slots and the cache can */

@@ -4,9 +4,9 @@
 #include <math.h>
 
 #include "base/alloc.h"
+#include "runtime/attend_priv.h"
 
 #define GROUP 16u          /* rows that a kernel likes to have together; tasks are cut at multiples */
-#define ATTENTION_WORTH 65536u /* products below which attention is done by one thread: waking another costs more */
 
 struct product { /* y[t * w->rows + r] = w * acts */
     const struct skf_weight *w;
@@ -18,7 +18,7 @@ struct skf_graph {
     struct skf_pool *pool;
     uint32_t max_batch, context;
     float *x, *h, *q, *k, *v, *gate, *up, *out; /* [max_batch][...]; x: the stream; h: what a product takes; out: what it adds */
-    float *scores;                        /* [threads][heads that share a key][context] */
+    struct skf_attend *attend;
     struct turns {
         float *cs;     /* [context][n_rot]: cosine and sine of each pair, or all cosines and all sines; the first n positions are there */
         double *freqs; /* [n_rot / 2] */
@@ -28,7 +28,7 @@ struct skf_graph {
     /* of the region under way */
     const struct skf_item *items;
     const uint32_t *want;
-    uint32_t m, layer, n_tasks, n_together; /* n_together: heads in one task of attention */
+    uint32_t m, layer, n_tasks;
     const float *norm, *in;
     size_t ld_in;
     bool is_blocks;
@@ -61,7 +61,6 @@ static bool has_buffers(struct skf_graph *g)
     g->v = floats(m, kv);
     g->gate = floats(m, l->n_ff);
     g->up = floats(m, l->n_ff);
-    g->scores = floats((uint64_t)skf_pool_threads(g->pool) * (l->n_head / l->n_kv), g->context);
     for (size_t i = 0; i < turns_of(l); i++) {
         g->turns[i].cs = floats(g->context, l->n_rot);
         g->turns[i].freqs = skf_calloc(l->n_rot / 2, sizeof *g->turns[i].freqs);
@@ -73,7 +72,7 @@ static bool has_buffers(struct skf_graph *g)
     g->acts.s = floats(blocks, 1);
     g->acts.sum = skf_aligned(64, blocks * sizeof *g->acts.sum);
     g->acts.low = skf_aligned(64, blocks * sizeof *g->acts.low);
-    return g->x && g->h && g->out && g->q && g->k && g->v && g->gate && g->up && g->scores && g->acts.q &&
+    return g->x && g->h && g->out && g->q && g->k && g->v && g->gate && g->up && g->acts.q &&
            g->acts.d && g->acts.s && g->acts.sum && g->acts.low;
 }
 
@@ -92,6 +91,11 @@ enum skf_err skf_graph_open(const struct skf_llama *l, const struct skf_ops *ops
         skf_graph_close(g);
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a graph over %u tokens", max_batch);
     }
+    enum skf_err err = skf_attend_open(l, ops, pool, max_batch, context, &g->attend, why);
+    if (err != SKF_OK) {
+        skf_graph_close(g);
+        return err;
+    }
     for (size_t k = 0; k < turns_of(l); k++) {
         const struct skf_rope *r = &l->ropes[k];
         for (uint32_t i = 0; i < l->n_rot / 2; i++)
@@ -106,9 +110,10 @@ void skf_graph_close(struct skf_graph *g)
     if (!g)
         return;
     void *const all[] = {g->x, g->h, g->out,     g->q,      g->k,      g->v,      g->gate,     g->up,
-                         g->scores, g->turns[0].cs, g->turns[0].freqs, g->turns[1].cs, g->turns[1].freqs, g->acts.q, g->acts.d, g->acts.s, g->acts.sum, g->acts.low};
+                         g->turns[0].cs, g->turns[0].freqs, g->turns[1].cs, g->turns[1].freqs, g->acts.q, g->acts.d, g->acts.s, g->acts.sum, g->acts.low};
     for (size_t i = 0; i < SKF_COUNT(all); i++)
         skf_free(all[i]);
+    skf_attend_close(g->attend);
     skf_free(g);
 }
 
@@ -204,25 +209,9 @@ static void store_token(void *ctx, unsigned worker, uint32_t t)
     rope(q, l->n_head, l->head_dim, l->n_rot, turn);
     rope(k, l->n_kv, l->head_dim, l->n_rot, turn);
     for (uint32_t h = 0; h < l->n_kv; h++) {
-        uint16_t *to = it->kv->data[it->pos / SKF_KV_PAGE] + skf_kv_at(it->kv->pool, g->layer, h) +
-                       (size_t)(it->pos % SKF_KV_PAGE) * l->head_dim;
-        g->ops->to_f16(k + (size_t)h * l->head_dim, to, l->head_dim);
-        g->ops->to_f16(v + (size_t)h * l->head_dim, to + (size_t)SKF_KV_PAGE * l->head_dim, l->head_dim);
+        uint8_t *to = it->kv->data[it->pos / SKF_KV_PAGE] + skf_kv_at(it->kv->pool, g->layer, h);
+        skf_kv_put(g->ops, skf_kv_type(it->kv->pool), to, it->pos % SKF_KV_PAGE, l->head_dim, k + (size_t)h * l->head_dim, v + (size_t)h * l->head_dim);
     }
-}
-
-/* Heads of one token: all that share keys and values, or, when those are too few to keep the threads busy, one. */
-static void attend(void *ctx, unsigned worker, uint32_t task)
-{
-    struct skf_graph *g = ctx;
-    const struct skf_llama *l = g->l;
-    uint32_t per_token = l->n_head / g->n_together, t = task / per_token, h = task % per_token * g->n_together;
-    const struct skf_item *it = &g->items[t];
-    size_t at = ((size_t)t * l->n_head + h) * l->head_dim;
-    float *scores = g->scores + (size_t)worker * g->context * (l->n_head / l->n_kv);
-    uint32_t window = l->layers[g->layer].window, first = window && it->pos + 1 > window ? it->pos + 1 - window : 0;
-    const struct skf_kv_span kv = {it->kv->data, skf_kv_at(it->kv->pool, g->layer, h / (l->n_head / l->n_kv)), first, it->pos + 1 - first};
-    g->ops->attention(g->q + at, g->n_together, &kv, l->head_dim, l->attn_scale, scores, g->h + at);
 }
 
 static void gate_token(void *ctx, unsigned worker, uint32_t t)
@@ -248,26 +237,12 @@ static void add(struct skf_graph *g, const float *norm)
     skf_pool_run(g->pool, g->m, add_token, g);
 }
 
-static void attention(struct skf_graph *g)
-{
-    uint64_t work = 0;
-    skf_pool_run(g->pool, g->m, store_token, g);
-    for (uint32_t t = 0; t < g->m; t++)
-        work += (uint64_t)(g->items[t].pos + 1) * g->l->n_head * g->l->head_dim;
-    g->n_together = g->m * g->l->n_kv < 2 * skf_pool_threads(g->pool) && skf_pool_threads(g->pool) > 1 ? 1 : g->l->n_head / g->l->n_kv;
-    uint32_t tasks = g->m * g->l->n_head / g->n_together;
-    if (work >= ATTENTION_WORTH)
-        skf_pool_run(g->pool, tasks, attend, g);
-    else
-        for (uint32_t i = 0; i < tasks; i++)
-            attend(g, 0, i);
-}
-
 static void layer(struct skf_graph *g)
 {
     const struct skf_llama_layer *y = &g->l->layers[g->layer];
     multiply(g, g->x, y->attn_norm, g->m, (struct product[]){{&y->q, g->q}, {&y->k, g->k}, {&y->v, g->v}}, 3);
-    attention(g);
+    skf_pool_run(g->pool, g->m, store_token, g);
+    skf_attend(g->attend, g->items, g->m, g->layer, g->q, g->h);
     multiply(g, g->h, NULL, g->m, (struct product[]){{&y->o, g->out}}, 1);
     add(g, y->attn_post);
     multiply(g, g->x, y->ffn_norm, g->m, (struct product[]){{&y->gate, g->gate}, {&y->up, g->up}}, 2);

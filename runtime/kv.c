@@ -6,7 +6,7 @@
 #include "runtime/llama_priv.h"
 
 struct skf_page {
-    uint16_t *data;
+    uint8_t *data;
     struct skf_page *parent;           /* that of the positions before; NULL: the first */
     struct skf_page *children, *sibling; /* listed pages behind this one */
     struct skf_page *in_bucket;        /* the next listed page of its hash */
@@ -19,7 +19,8 @@ struct skf_page {
 struct skf_pages {
     const struct skf_llama *l;
     uint32_t most_pages;               /* of a sequence */
-    size_t head_halves, page_halves;
+    enum skf_kv_type type;
+    size_t head_bytes, page_bytes;
     uint64_t keep, most, seed;
     struct skf_page *first;            /* listed pages of first positions: siblings */
     struct skf_page **bucket;
@@ -30,15 +31,20 @@ struct skf_pages {
 
 #define BUCKETS 64u
 
-enum skf_err skf_pages_open(const struct skf_llama *l, uint32_t context, uint64_t keep, struct skf_pages **out, struct skf_why *why)
+enum skf_err skf_pages_open(const struct skf_llama *l, uint32_t context, uint64_t keep, enum skf_kv_type type, struct skf_pages **out,
+                            struct skf_why *why)
 {
+    if (type == SKF_KV_Q8_0 && l->head_dim % SKF_QBLOCK)
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "keys and values as q8_0 need heads of a multiple of %u elements, this model's have %u: take f16",
+                        SKF_QBLOCK, l->head_dim);
     struct skf_pages *p = skf_calloc(1, sizeof *p);
     enum skf_err e = p ? skf_random(&p->seed, sizeof p->seed) : SKF_ERR_NOMEM;
     if (e == SKF_OK) {
         p->l = l;
         p->most_pages = context / SKF_KV_PAGE + 1;
-        p->head_halves = (size_t)2 * SKF_KV_PAGE * l->head_dim;
-        p->page_halves = p->head_halves * l->n_kv * l->n_layers;
+        p->type = type;
+        p->head_bytes = skf_kv_head_bytes(type, l->head_dim);
+        p->page_bytes = p->head_bytes * l->n_kv * l->n_layers;
         p->keep = keep;
         p->n_buckets = BUCKETS;
         p->bucket = skf_calloc(p->n_buckets, sizeof *p->bucket);
@@ -52,16 +58,16 @@ enum skf_err skf_pages_open(const struct skf_llama *l, uint32_t context, uint64_
     return skf_fail(why, e, "no memory for keys and values: %s", skf_err_name(e));
 }
 
-static uint64_t page_bytes(const struct skf_pages *p) { return p->page_halves * sizeof(uint16_t); }
+enum skf_kv_type skf_kv_type(const struct skf_pages *p) { return p->type; }
 
 size_t skf_kv_at(const struct skf_pages *p, uint32_t layer, uint32_t head)
 {
-    return p->head_halves * ((size_t)layer * p->l->n_kv + head);
+    return p->head_bytes * ((size_t)layer * p->l->n_kv + head);
 }
 
 uint64_t skf_pages_bytes(const struct skf_pages *p, uint32_t positions)
 {
-    return page_bytes(p) * (positions / SKF_KV_PAGE + (positions % SKF_KV_PAGE != 0));
+    return p->page_bytes * (positions / SKF_KV_PAGE + (positions % SKF_KV_PAGE != 0));
 }
 
 void skf_pages_limit(struct skf_pages *p, uint64_t bytes) { p->most = bytes; }
@@ -70,7 +76,7 @@ void skf_pages_stats(const struct skf_pages *p, struct skf_pages_stats *s) { *s 
 
 static void free_page(struct skf_pages *p, struct skf_page *g)
 {
-    p->stats.bytes -= page_bytes(p);
+    p->stats.bytes -= p->page_bytes;
     skf_free(g->data);
     skf_free(g);
 }
@@ -150,7 +156,7 @@ static void take_out(struct skf_pages *p, struct skf_page *g)
     *(g->older ? &g->older->newer : &p->oldest) = g->newer;
     *(g->newer ? &g->newer->older : &p->newest) = g->older;
     g->older = g->newer = NULL;
-    p->stats.kept_bytes -= page_bytes(p);
+    p->stats.kept_bytes -= p->page_bytes;
 }
 
 /* The oldest page goes. It has no listed children: whoever held those held it too, and laid it down after them. */
@@ -188,7 +194,7 @@ static void let_go(struct skf_pages *p, struct skf_page *g)
     g->older = p->newest;
     *(p->newest ? &p->newest->newer : &p->oldest) = g;
     p->newest = g;
-    p->stats.kept_bytes += page_bytes(p);
+    p->stats.kept_bytes += p->page_bytes;
     make_room(p);
 }
 
@@ -223,21 +229,22 @@ static enum skf_err new_page(struct skf_kv *kv, struct skf_why *why)
 {
     struct skf_pages *p = kv->pool;
     struct skf_page *g = kv->n < p->most_pages ? skf_calloc(1, sizeof *g) : NULL;
-    while (p->most && p->oldest && p->stats.bytes + page_bytes(p) > p->most)
+    while (p->most && p->oldest && p->stats.bytes + p->page_bytes > p->most)
         evict(p);
     if (g)
-        g->data = skf_aligned(64, page_bytes(p));
+        g->data = skf_aligned(64, p->page_bytes);
     while (g && !g->data && p->oldest) { /* what nobody holds goes before a request fails */
         evict(p);
-        g->data = skf_aligned(64, page_bytes(p));
+        g->data = skf_aligned(64, p->page_bytes);
     }
     if (!g || !g->data) {
         skf_free(g);
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for the keys and values of %u more positions", SKF_KV_PAGE);
     }
+    memset(g->data, 0, p->page_bytes);
     g->refs = 1;
     g->parent = kv->n ? kv->page[kv->n - 1] : NULL;
-    p->stats.bytes += page_bytes(p);
+    p->stats.bytes += p->page_bytes;
     kv->page[kv->n] = g;
     kv->data[kv->n++] = g->data;
     return SKF_OK;
@@ -279,9 +286,7 @@ static struct skf_page *nearest(struct skf_pages *p, struct skf_page *parent, co
 
 static void copy_positions(const struct skf_pages *p, struct skf_page *to, const struct skf_page *from, uint32_t n)
 {
-    const size_t run = (size_t)SKF_KV_PAGE * p->l->head_dim, bytes = (size_t)n * p->l->head_dim * sizeof(uint16_t);
-    for (size_t at = 0; at < p->page_halves; at += run)
-        memcpy(to->data + at, from->data + at, bytes);
+    memcpy(to->data, from->data, p->page_bytes); /* positions from n on are written before anybody looks */
     memcpy(to->token, from->token, n * sizeof *to->token);
     to->n = n;
 }
@@ -377,7 +382,7 @@ static void pin(struct skf_pages *p, struct skf_page *g)
     if (g->refs == 0)
         take_out(p, g);
     g->is_pinned = true;
-    p->stats.pinned_bytes += page_bytes(p);
+    p->stats.pinned_bytes += p->page_bytes;
 }
 
 enum skf_err skf_kv_pin(struct skf_kv *kv, uint32_t n, struct skf_why *why)
@@ -387,8 +392,8 @@ enum skf_err skf_kv_pin(struct skf_kv *kv, uint32_t n, struct skf_why *why)
     skf_kv_done(kv, n);
     struct skf_page *part = leave_part(kv, n);
     for (uint32_t i = 0; i < kv->listed; i++)
-        more += kv->page[i]->is_pinned ? 0 : page_bytes(p);
-    more += part && !part->is_pinned ? page_bytes(p) : 0;
+        more += kv->page[i]->is_pinned ? 0 : p->page_bytes;
+    more += part && !part->is_pinned ? p->page_bytes : 0;
     if (p->stats.pinned_bytes + more > p->keep)
         return skf_fail(why, SKF_ERR_LIMIT, "%u tokens to stay take %llu bytes more of keys and values, beside %llu that stay already; the cache may keep %llu",
                         n, (unsigned long long)more, (unsigned long long)p->stats.pinned_bytes, (unsigned long long)p->keep);

@@ -20,9 +20,10 @@ struct skf_llama;
 struct skf_pages;
 struct skf_page;
 
-/* A pool for sequences of at most `context` positions each; keep: bytes of pages that no sequence holds or that are pinned. */
-SKF_MUST enum skf_err skf_pages_open(const struct skf_llama *l, uint32_t context, uint64_t keep, struct skf_pages **p,
-                                     struct skf_why *why);
+/* SKF_ERR_UNSUPPORTED for a type that the model's heads do not fit.
+ * A pool for sequences of at most `context` positions each; keep: bytes of pages that no sequence holds or that are pinned. */
+SKF_MUST enum skf_err skf_pages_open(const struct skf_llama *l, uint32_t context, uint64_t keep, enum skf_kv_type type,
+                                     struct skf_pages **p, struct skf_why *why);
 void skf_pages_close(struct skf_pages *p); /* NULL is fine; its sequences must have ended */
 
 struct skf_pages_stats {
@@ -40,7 +41,7 @@ void skf_pages_limit(struct skf_pages *p, uint64_t bytes);
 struct skf_kv {
     struct skf_pages *pool;
     struct skf_page **page;
-    uint16_t **data;  /* of each page: where kernels find it */
+    uint8_t **data;   /* of each page: where kernels find it */
     uint32_t n, listed; /* pages; how many of them are in the index */
     bool is_private;  /* neither takes nor lists pages */
 };
@@ -59,7 +60,8 @@ SKF_MUST enum skf_err skf_kv_pin(struct skf_kv *kv, uint32_t n, struct skf_why *
 /* Ends it; what is computed of a last page that is not full can still be copied by others. */
 void skf_kv_end(struct skf_kv *kv, uint32_t n);
 
-/* Where a layer's keys of one head lie in a page, in halves from its data; values SKF_KV_PAGE * head_dim behind them. */
+/* Where the keys and values of one of a layer's heads lie in a page, in bytes from its data (kernels/kernels.h). */
 size_t skf_kv_at(const struct skf_pages *p, uint32_t layer, uint32_t head);
+enum skf_kv_type skf_kv_type(const struct skf_pages *p);
 
 #endif

@@ -16,6 +16,7 @@ static const char help[] =
     "  --threads N      threads to compute on (one a processor)\n"
     "  --context N      tokens a conversation may have (the model's own, at most 4,096)\n"
     "  --slots N        generations at once (4)\n"
+    "  --cache-type T   keys and values as f16, or as q8_0: half the memory, nearly the same answers (f16)\n"
     "  --cache MIB      keys and values kept for prompts that begin alike (64)\n"
     "  --kv-memory MIB  keys and values may take so much, kept ones included; requests wait until they fit (what all slots and --cache can take)\n"
     "  --queue N        requests that may wait, and\n"
@@ -69,7 +70,7 @@ static bool is_gather(const char *s, struct skf_engine_opts *o)
 /* 0 when the options are good, otherwise the exit status. */
 static int parse(int argc, char **argv, struct skf_worker_opts *o)
 {
-    const char *repack = "auto", *gather = "5,20";
+    const char *repack = "auto", *gather = "5,20", *type = "f16";
     unsigned cache = 0, memory = 0;
     const struct {
         const char *name;
@@ -80,7 +81,7 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
                 {"--version", &o->version, NULL}, {"--name", &o->name, NULL},
                 {"--threads", NULL, &o->engine.threads}, {"--context", NULL, &o->engine.context},
                 {"--slots", NULL, &o->engine.slots}, {"--repack", &repack, NULL},
-                {"--cache", NULL, &cache}, {"--kv-memory", NULL, &memory},
+                {"--cache", NULL, &cache}, {"--cache-type", &type, NULL}, {"--kv-memory", NULL, &memory},
                 {"--queue", NULL, &o->engine.waiting}, {"--queue-tokens", NULL, &o->engine.waiting_tokens},
                 {"--gap", NULL, &o->engine.gap}, {"--portion", NULL, &o->engine.portion}, {"--gather", &gather, NULL}};
     for (int i = 1; i < argc; i++) {
@@ -104,6 +105,9 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
     o->engine.memory = (uint64_t)memory << 20;
     if (!is_gather(gather, &o->engine))
         return usage("--gather is two numbers of ms from 0 to 1000, as 5,20");
+    o->engine.is_cache_q8 = strcmp(type, "q8_0") == 0;
+    if (!o->engine.is_cache_q8 && strcmp(type, "f16") != 0)
+        return usage("--cache-type is f16 or q8_0");
     if (!is_repack(repack, &o->engine.repack))
         return usage("--repack is auto, on or off");
     if (!o->socket || !o->file == !o->store)

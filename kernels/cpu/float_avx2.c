@@ -18,7 +18,7 @@ static void matmul(const struct skf_weight *w, const struct skf_acts *a, uint32_
         skf_quant_avx2.matmul(w, a, row0, row1, y, ldy);
 }
 
-const struct skf_ops skf_ops_avx2 = SKF_FLOAT_OPS(SKF_ISA_AVX2, quantize, matmul);
+const struct skf_ops skf_ops_avx2 = SKF_FLOAT_OPS(SKF_ISA_AVX2, quantize, matmul, skf_attention_avx2);
 #else
 typedef int skf_no_float_avx2; /* a file must hold something */
 #endif

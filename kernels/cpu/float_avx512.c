@@ -18,7 +18,7 @@ static void matmul(const struct skf_weight *w, const struct skf_acts *a, uint32_
         skf_quant_avx512.matmul(w, a, row0, row1, y, ldy);
 }
 
-const struct skf_ops skf_ops_avx512 = SKF_FLOAT_OPS(SKF_ISA_AVX512, quantize, matmul);
+const struct skf_ops skf_ops_avx512 = SKF_FLOAT_OPS(SKF_ISA_AVX512, quantize, matmul, skf_attention_avx512);
 #else
 typedef int skf_no_float_avx512; /* a file must hold something */
 #endif

@@ -177,167 +177,24 @@ static void float_to_f16(const float *x, uint16_t *h, uint32_t n)
     }
 }
 
-SKF_INLINE float float_max(const float *x, uint32_t n)
-{
-    float max = x[0];
-    uint32_t i = 0;
-    if (n >= 16) {
-        v16 m = v_load(x);
-        for (i = 16; i + 16 <= n; i += 16)
-            m = v_max(v_load(x + i), m);
-        float lane[16];
-        v_store(lane, m);
-        for (uint32_t j = 0; j < 16; j++)
-            max = lane[j] > max ? lane[j] : max;
-    }
-    for (; i < n; i++)
-        max = x[i] > max ? x[i] : max;
-    return max;
-}
-
-/* y[i] = exp(x[i] - max) where y is not NULL, and their sum. */
-SKF_INLINE float float_exps(const float *x, uint32_t n, float max, float *y)
+/* The sum of exp(x[i] - max). */
+static float float_sum_exp(const float *x, uint32_t n, float max)
 {
     v16 acc = v_set(0.0f);
     uint32_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        v16 e = v_exp(v_sub(v_load(x + i), v_set(max)));
-        acc = v_add(acc, e);
-        if (y)
-            v_store(y + i, e);
-    }
+    for (; i + 16 <= n; i += 16)
+        acc = v_add(acc, v_exp(v_sub(v_load(x + i), v_set(max))));
     if (i < n) {
         float t[16] = {0};
         for (uint32_t j = 0; i + j < n; j++)
             t[j] = skf_exp_ref(x[i + j] - max);
         acc = v_add(acc, v_load(t));
-        if (y)
-            memcpy(y + i, t, (n - i) * sizeof *y);
     }
     return v_sum(acc);
 }
-static float float_sum_exp(const float *x, uint32_t n, float max) { return float_exps(x, n, max, NULL); }
 
-/* Up to SKF_HEADS_AT_ONCE heads share what is loaded of keys and values. */
-#define SKF_HEADS_AT_ONCE 4u
-
-/* out[h][i .. i + width) = sum of p[h][t] * v[t][i ..] over t in order, times inv[h]; width 16 or 64 */
-SKF_INLINE void weigh(const float *p, uint32_t n_q, const struct skf_kv_span *kv, uint32_t i, uint32_t head_dim, uint32_t width,
-                      const float *inv, float *out)
-{
-    v16 acc[SKF_HEADS_AT_ONCE * 4];
-    SKF_UNROLL
-    for (uint32_t j = 0; j < n_q * (width / 16); j++)
-        acc[j] = v_set(0.0f);
-    for (uint32_t at = 0, len; at < kv->n; at += len) {
-        const uint16_t *v = skf_kv_run(kv, at, head_dim, &len) + (size_t)SKF_KV_PAGE * head_dim + i;
-        for (uint32_t t = at; t < at + len; t++, v += head_dim) {
-            SKF_UNROLL
-            for (uint32_t j = 0; j < width / 16; j++) {
-                v16 x = v_load_f16(v + 16 * j);
-                SKF_UNROLL
-                for (uint32_t h = 0; h < n_q; h++)
-                    acc[h * (width / 16) + j] = v_fma(v_set(p[(size_t)h * kv->n + t]), x, acc[h * (width / 16) + j]);
-            }
-        }
-    }
-    SKF_UNROLL
-    for (uint32_t h = 0; h < n_q; h++) {
-        SKF_UNROLL
-        for (uint32_t j = 0; j < width / 16; j++)
-            v_store(out + (size_t)h * head_dim + i + 16 * j, v_mul(acc[h * (width / 16) + j], v_set(inv[h])));
-    }
-}
-static void weigh_tail(const float *p, const struct skf_kv_span *kv, uint32_t from, uint32_t head_dim, float inv, float *out)
-{
-    for (uint32_t i = from; i < head_dim; i++) {
-        float acc = 0.0f;
-        for (uint32_t at = 0, len; at < kv->n; at += len) {
-            const uint16_t *v = skf_kv_run(kv, at, head_dim, &len) + (size_t)SKF_KV_PAGE * head_dim + i;
-            for (uint32_t t = at; t < at + len; t++, v += head_dim)
-                acc = fmaf(p[t], skf_f16_to_f32(*v), acc);
-        }
-        out[i] = acc * inv;
-    }
-}
-
-/* The sixteen lanes of q . k over head_dim halves */
-SKF_INLINE v16 score_lanes(const float *q, const uint16_t *k, uint32_t head_dim)
-{
-    v16 acc = v_set(0.0f);
-    uint32_t i = 0;
-    SKF_UNROLL
-    for (; i + 16 <= head_dim; i += 16)
-        acc = v_fma(v_load_f16(k + i), v_load(q + i), acc);
-    if (i < head_dim)
-        acc = v_fma(v_weights_part(SKF_T_F16, (const uint8_t *)(k + i), head_dim - i),
-                    v_load_part(q + i, head_dim - i), acc);
-    return acc;
-}
-SKF_INLINE void score(const float *q, const uint16_t *k, uint32_t n, uint32_t head_dim, float scale, float *scores)
-{
-    uint32_t t = 0;
-#if defined(SKF_SUMS16)
-    for (; t + 16 <= n; t += 16) {
-        v16 s[16];
-        SKF_UNROLL
-        for (uint32_t j = 0; j < 16; j++)
-            s[j % 4 * 4 + j / 4] = score_lanes(q, k + (size_t)(t + j) * head_dim, head_dim);
-        v_store(scores + t, v_mul(v_sums16(s), v_set(scale)));
-    }
-#endif
-    for (; t < n; t++)
-        scores[t] = v_sum(score_lanes(q, k + (size_t)t * head_dim, head_dim)) * scale;
-}
-
-SKF_INLINE void attend(const float *q, uint32_t n_q, const struct skf_kv_span *kv, uint32_t head_dim, float scale, float *scores,
-                       float *out)
-{
-    float inv[SKF_HEADS_AT_ONCE];
-    const uint32_t n = kv->n;
-    for (uint32_t h = 0; h < n_q; h++) {
-        float *s = scores + (size_t)h * n;
-        for (uint32_t at = 0, len; at < n; at += len) {
-            const uint16_t *k = skf_kv_run(kv, at, head_dim, &len);
-            if (head_dim == 64) /* a constant the compiler can unroll */
-                score(q + (size_t)h * head_dim, k, len, 64, scale, s + at);
-            else
-                score(q + (size_t)h * head_dim, k, len, head_dim, scale, s + at);
-        }
-        inv[h] = 1.0f / float_exps(s, n, float_max(s, n), s);
-    }
-    uint32_t i = 0;
-    for (; i + 64 <= head_dim; i += 64)
-        weigh(scores, n_q, kv, i, head_dim, 64, inv, out);
-    for (; i + 16 <= head_dim; i += 16)
-        weigh(scores, n_q, kv, i, head_dim, 16, inv, out);
-    for (uint32_t h = 0; h < n_q && i < head_dim; h++)
-        weigh_tail(scores + (size_t)h * n, kv, i, head_dim, inv[h], out + (size_t)h * head_dim);
-}
-static void float_attention(const float *q, uint32_t n_q, const struct skf_kv_span *kv, uint32_t head_dim, float scale, float *scores,
-                            float *out)
-{
-    for (uint32_t h = 0; h < n_q; h += SKF_HEADS_AT_ONCE) {
-        const float *x = q + (size_t)h * head_dim;
-        float *s = scores + (size_t)h * kv->n, *y = out + (size_t)h * head_dim;
-        switch (SKF_MIN(n_q - h, SKF_HEADS_AT_ONCE)) {
-        case 1:
-            attend(x, 1, kv, head_dim, scale, s, y);
-            break;
-        case 2:
-            attend(x, 2, kv, head_dim, scale, s, y);
-            break;
-        case 3:
-            attend(x, 3, kv, head_dim, scale, s, y);
-            break;
-        default:
-            attend(x, 4, kv, head_dim, scale, s, y);
-        }
-    }
-}
-
-/* The table but for quantize and matmul, which each instruction set has of its own. */
-#define SKF_FLOAT_OPS(isa_, quantize_, matmul_)                                                                        \
+/* The table but for quantize, matmul and attention, which each instruction set has of its own. */
+#define SKF_FLOAT_OPS(isa_, quantize_, matmul_, attention_)                                                            \
     {.isa = (isa_),                                                                                                    \
      .quantize = (quantize_),                                                                                          \
      .matmul = (matmul_),                                                                                              \
@@ -348,7 +205,7 @@ static void float_attention(const float *q, uint32_t n_q, const struct skf_kv_sp
      .gelu_mul = float_gelu_mul,                                                                                       \
      .add = float_add,                                                                                                 \
      .to_f16 = float_to_f16,                                                                                           \
-     .attention = float_attention,                                                                                     \
+     .attention = (attention_),                                                                                        \
      .sum_exp = float_sum_exp}
 
 #endif

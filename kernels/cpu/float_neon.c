@@ -18,7 +18,7 @@ static void matmul(const struct skf_weight *w, const struct skf_acts *a, uint32_
         skf_quant_neon.matmul(w, a, row0, row1, y, ldy);
 }
 
-const struct skf_ops skf_ops_neon = SKF_FLOAT_OPS(SKF_ISA_NEON, quantize, matmul);
+const struct skf_ops skf_ops_neon = SKF_FLOAT_OPS(SKF_ISA_NEON, quantize, matmul, skf_attention_neon);
 #else
 typedef int skf_no_float_neon; /* a file must hold something */
 #endif

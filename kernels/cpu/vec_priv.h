@@ -14,6 +14,8 @@ static inline v16 v_set(float f) { return _mm512_set1_ps(f); }
 static inline v16 v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float *p, v16 v) { _mm512_storeu_ps(p, v); }
 static inline v16 v_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)p)); }
+static inline v16 v_load_i8(const void *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i_u *)p))); }
+static inline float v_most(v16 v) { return _mm512_reduce_max_ps(v); } /* the largest lane; any where one is NaN */
 static inline v16 v_load_bf16(const void *p)
 {
     __m512i w = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)p));
@@ -51,22 +53,6 @@ static inline float v_sum(v16 v)
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
 }
 
-/* v_sum of 16 vectors; the one of place p stands at s[p % 4 * 4 + p / 4], so that the tree's shuffles leave them in order */
-#define SKF_SUMS16 1
-static inline __attribute__((always_inline)) v16 v_sums16(v16 *s)
-{
-    SKF_UNROLL
-    for (int i = 0; i < 8; i++) /* l + l + 8 */
-        s[i] = v_add(_mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0x44), _mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0xee));
-    SKF_UNROLL
-    for (int i = 0; i < 4; i++) /* l + l + 4 */
-        s[i] = v_add(_mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0x88), _mm512_shuffle_f32x4(s[2 * i], s[2 * i + 1], 0xdd));
-    SKF_UNROLL
-    for (int i = 0; i < 2; i++) /* l + l + 2 */
-        s[i] = v_add(_mm512_shuffle_ps(s[2 * i], s[2 * i + 1], 0x44), _mm512_shuffle_ps(s[2 * i], s[2 * i + 1], 0xee));
-    return v_add(_mm512_shuffle_ps(s[0], s[1], 0x88), _mm512_shuffle_ps(s[0], s[1], 0xdd));
-}
-
 #elif defined(__AVX2__)
 #include <immintrin.h>
 typedef struct {
@@ -84,6 +70,15 @@ static inline v16 v_load_f16(const void *p)
 {
     const __m128i_u *h = p;
     return SKF_V2(_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1)));
+}
+static inline __m256 v_i8_half(const void *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i_u *)p))); }
+static inline v16 v_load_i8(const void *p) { return SKF_V2(v_i8_half(p), v_i8_half((const uint8_t *)p + 8)); }
+static inline float v_most(v16 v)
+{
+    __m256 a = _mm256_max_ps(v.a, v.b);
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 static inline __m256 v_bf16_half(__m128i h)
 {
@@ -152,6 +147,13 @@ static inline void v_store(float *p, v16 v)
 /* Bytes are loaded as bytes: weights need no alignment. */
 static inline uint16x4_t v_half_bits(const void *p, int i) { return vreinterpret_u16_u8(vld1_u8((const uint8_t *)p + 8 * i)); }
 static inline v16 v_load_f16(const void *p) { SKF_V4(vcvt_f32_f16(vreinterpret_f16_u16(v_half_bits(p, i)))); }
+static inline v16 v_load_i8(const void *p)
+{
+    int8x16_t b = vreinterpretq_s8_u8(vld1q_u8(p));
+    int16x8_t h[2] = {vmovl_s8(vget_low_s8(b)), vmovl_s8(vget_high_s8(b))};
+    SKF_V4(vcvtq_f32_s32(i % 2 ? vmovl_s16(vget_high_s16(h[i / 2])) : vmovl_s16(vget_low_s16(h[i / 2]))));
+}
+static inline float v_most(v16 v) { return vmaxvq_f32(vmaxq_f32(vmaxq_f32(v.v[0], v.v[1]), vmaxq_f32(v.v[2], v.v[3]))); }
 static inline v16 v_load_bf16(const void *p) { SKF_V4(vreinterpretq_f32_u32(vshll_n_u16(v_half_bits(p, i), 16))); }
 static inline void v_store_f16(uint16_t *p, v16 v)
 {

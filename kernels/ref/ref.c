@@ -226,44 +226,6 @@ static void ref_to_f16(const float *x, uint16_t *h, uint32_t n)
         h[i] = skf_f32_to_f16(x[i]);
 }
 
-/* x[i] = exp(x[i] - max), and their sum. */
-static float softmax(float *x, uint32_t n)
-{
-    float max = x[0], lane[16] = {0};
-    for (uint32_t i = 1; i < n; i++)
-        max = x[i] > max ? x[i] : max;
-    for (uint32_t i = 0; i < n; i++) {
-        x[i] = skf_exp_ref(x[i] - max);
-        lane[i % 16] = lane[i % 16] + x[i];
-    }
-    return tree(lane);
-}
-
-static void one_head(const float *q, const struct skf_kv_span *kv, uint32_t head_dim, float scale, float *scores, float *out)
-{
-    uint32_t len;
-    for (uint32_t t = 0; t < kv->n; t++) {
-        const uint16_t *k = skf_kv_run(kv, t, head_dim, &len);
-        scores[t] = row_floats(SKF_T_F16, (const uint8_t *)k, q, head_dim) * scale;
-    }
-    float inv = 1.0f / softmax(scores, kv->n);
-    for (uint32_t i = 0; i < head_dim; i++) {
-        float acc = 0.0f;
-        for (uint32_t t = 0; t < kv->n; t++) {
-            const uint16_t *v = skf_kv_run(kv, t, head_dim, &len) + (size_t)SKF_KV_PAGE * head_dim;
-            acc = fmaf(scores[t], skf_f16_to_f32(v[i]), acc);
-        }
-        out[i] = acc * inv;
-    }
-}
-
-static void ref_attention(const float *q, uint32_t n_q, const struct skf_kv_span *kv, uint32_t head_dim, float scale, float *scores,
-                          float *out)
-{
-    for (uint32_t h = 0; h < n_q; h++)
-        one_head(q + (size_t)h * head_dim, kv, head_dim, scale, scores, out + (size_t)h * head_dim);
-}
-
 static float ref_sum_exp(const float *x, uint32_t n, float max)
 {
     float lane[16] = {0};
@@ -282,5 +244,5 @@ const struct skf_ops skf_ops_ref = {.isa = SKF_ISA_REF,
                                     .gelu_mul = ref_gelu_mul,
                                     .add = ref_add,
                                     .to_f16 = ref_to_f16,
-                                    .attention = ref_attention,
+                                    .attention = skf_attention_ref,
                                     .sum_exp = ref_sum_exp};

@@ -295,60 +295,126 @@ static void test_elementwise_is_the_same_everywhere(void **state)
     }
 }
 
-/* One head by the formula, in double, over keys and values of consecutive positions. */
-static void attention_double(const float *q, const uint16_t *k, const uint16_t *v, uint32_t n, uint32_t hd, double *out)
+/* ---- attention ------------------------------------------------------------------------------------------------------------------------- */
+enum { POSITIONS = 600, KV_PAGES = POSITIONS / SKF_KV_PAGE + 1, KV_AT = 64, HEAD_MOST = 256, ROWS_MOST = 40 };
+
+/* One head's keys and values in pages, and as the numbers that they stand for. */
+struct kept {
+    uint8_t *page[KV_PAGES];
+    float k[POSITIONS][HEAD_MOST], v[POSITIONS][HEAD_MOST];
+    struct skf_kv_head kv;
+};
+static float stands_for(enum skf_kv_type type, const float *x, uint32_t hd, uint32_t i)
 {
-    double p[100], max = -1e300, sum = 0;
-    for (uint32_t t = 0; t < n; t++) {
-        p[t] = 0;
-        for (uint32_t i = 0; i < hd; i++)
-            p[t] += (double)q[i] * skf_f16_to_f32(k[(size_t)t * hd + i]) * 0.25;
-        max = fmax(max, p[t]);
+    if (type == SKF_KV_F16)
+        return skf_f16_to_f32(skf_f32_to_f16(x[i]));
+    float most = 0;
+    for (uint32_t j = i / 32 * 32; j < i / 32 * 32 + 32; j++)
+        most = fmaxf(most, fabsf(x[j]));
+    return skf_f16_to_f32(skf_f32_to_f16(most / 127.0f)) * rintf(x[i] * (127.0f / most));
+}
+static void keep(struct kept *x, enum skf_kv_type type, uint32_t hd)
+{
+    x->kv = (struct skf_kv_head){x->page, KV_AT, type, hd, 0.25f};
+    for (size_t i = 0; i < KV_PAGES; i++) {
+        size_t n = KV_AT + skf_kv_head_bytes(type, hd);
+        x->page[i] = skf_aligned(64, n);
+        assert_non_null(x->page[i]);
+        memset(x->page[i], 0xff, n); /* no numbers, where nothing is */
     }
-    for (uint32_t t = 0; t < n; t++)
-        sum += p[t] = exp(p[t] - max);
-    for (uint32_t i = 0; i < hd; i++) {
-        out[i] = 0;
-        for (uint32_t t = 0; t < n; t++)
-            out[i] += p[t] / sum * skf_f16_to_f32(v[(size_t)t * hd + i]);
+    for (uint32_t t = 0; t < POSITIONS; t++) {
+        float k[HEAD_MOST], v[HEAD_MOST];
+        fill(k, hd);
+        fill(v, hd);
+        for (size_t i = 0; i < n_tables; i++) /* each puts the same */
+            skf_kv_put(tables[i], type, x->page[t / SKF_KV_PAGE] + KV_AT, t % SKF_KV_PAGE, hd, k, v);
+        for (uint32_t i = 0; i < hd; i++) {
+            x->k[t][i] = stands_for(type, k, hd, i);
+            x->v[t][i] = stands_for(type, v, hd, i);
+        }
     }
 }
+
+static void in_double(const struct kept *x, const struct skf_attn_row *r, double *want)
+{
+    double s[POSITIONS], max = -1e300, sum = 0;
+    const uint32_t hd = x->kv.head_dim;
+    for (uint32_t t = r->first; t < r->end; t++) {
+        s[t] = 0;
+        for (uint32_t i = 0; i < hd; i++)
+            s[t] += (double)r->q[i] * x->k[t][i] * x->kv.scale;
+        max = fmax(max, s[t]);
+    }
+    memset(want, 0, hd * sizeof *want);
+    for (uint32_t t = r->first; t < r->end; t++) {
+        double p = exp(s[t] - max);
+        sum += p;
+        for (uint32_t i = 0; i < hd; i++)
+            want[i] += p * x->v[t][i];
+    }
+    for (uint32_t i = 0; i < hd; i++)
+        want[i] /= sum;
+}
+
+/* Rows over all spans, as a graph does it. */
+static void attend(const struct skf_ops *ops, const struct kept *x, struct skf_attn_row *rows, uint32_t n, float *out)
+{
+    const uint32_t hd = x->kv.head_dim, part = SKF_ATTN_PART + HEAD_MOST;
+    static float parts[ROWS_MOST][SKF_ATTN_PART + HEAD_MOST], sums[ROWS_MOST][SKF_ATTN_PART + HEAD_MOST], tile[2 * SKF_KV_PAGE * HEAD_MOST];
+    for (uint32_t r = 0; r < n; r++)
+        rows[r].part = parts[r];
+    for (uint32_t span = 0; span * SKF_KV_SPAN < POSITIONS; span++) {
+        memset(parts, 0x7f, sizeof parts);
+        ops->attention(&x->kv, rows, n, span, tile);
+        for (uint32_t r = 0; r < n; r++) {
+            bool is_any = rows[r].first < (span + 1) * SKF_KV_SPAN && rows[r].end > span * SKF_KV_SPAN;
+            if (!is_any)
+                assert_true(memcmp(parts[r], parts[r] + 1, (part - 1) * sizeof(float)) == 0); /* left alone */
+            else if (rows[r].first / SKF_KV_SPAN == span)
+                memcpy(sums[r], parts[r], sizeof sums[r]);
+            else
+                skf_attn_join(sums[r], parts[r], hd);
+        }
+    }
+    for (uint32_t r = 0; r < n; r++)
+        skf_attn_finish(sums[r], hd, out + (size_t)r * hd);
+}
+
+/* The reference against the formula; every table against it, alone and in any company. */
 static void test_attention(void **state)
 {
-    enum { HEADS = 6, PAGES = 5, AT = 48 };
-    static const uint32_t dims[] = {2, 16, 20, 64, 80, 128, 256}, lengths[] = {1, 2, 15, 16, 17, 33, 100}, firsts[] = {0, 1, 31, 45};
-    static uint16_t pages[PAGES][AT + 2 * SKF_KV_PAGE * 256], k[100 * 256], v[100 * 256];
-    static float q[HEADS * 256], f[256], one[HEADS * 256], out[HEADS * 256], scores[HEADS * 100];
-    for (size_t d = 0; d < SKF_COUNT(dims); d++)
-        for (size_t l = 0; l < SKF_COUNT(lengths); l++) {
-            uint32_t hd = dims[d], n = lengths[l], first = firsts[(d + l) % SKF_COUNT(firsts)];
-            uint16_t *page[PAGES];
-            for (size_t i = 0; i < PAGES; i++)
-                page[i] = pages[PAGES - 1 - i]; /* wherever they lie */
-            const struct skf_kv_span kv = {page, AT, first, n};
-            fill(q, (size_t)HEADS * hd);
-            for (uint32_t t = 0; t < n; t++) {
-                uint16_t *to = page[(first + t) / SKF_KV_PAGE] + AT + (first + t) % SKF_KV_PAGE * hd;
-                fill(f, hd);
-                tables[0]->to_f16(f, k + (size_t)t * hd, hd);
-                fill(f, hd);
-                tables[0]->to_f16(f, v + (size_t)t * hd, hd);
-                memcpy(to, k + (size_t)t * hd, hd * sizeof *k);
-                memcpy(to + SKF_KV_PAGE * hd, v + (size_t)t * hd, hd * sizeof *v);
-            }
-            for (uint32_t h = 0; h < HEADS; h++) { /* head by head by the reference, against the formula */
-                double want[256];
-                tables[0]->attention(q + (size_t)h * hd, 1, &kv, hd, 0.25f, scores, one + (size_t)h * hd);
-                attention_double(q + (size_t)h * hd, k, v, n, hd, want);
-                for (uint32_t i = 0; i < hd; i++)
-                    assert_true(fabs(one[h * hd + i] - want[i]) <= 1e-4);
-            }
-            for (size_t i = 0; i < n_tables; i++)
-                for (uint32_t heads = 1; heads <= HEADS; heads++) {
-                    tables[i]->attention(q, heads, &kv, hd, 0.25f, scores, out);
-                    assert_memory_equal(out, one, (size_t)heads * hd * sizeof *out);
-                }
+    static const uint32_t dims[] = {2, 16, 20, 32, 64, 80, 96, 128, 256};
+    static float q[ROWS_MOST][HEAD_MOST], one[ROWS_MOST * HEAD_MOST], out[ROWS_MOST * HEAD_MOST];
+    static struct kept x;
+    for (size_t k = 0; k < 2 * SKF_COUNT(dims); k++) {
+        const uint32_t hd = dims[k / 2];
+        enum skf_kv_type type = k % 2 ? SKF_KV_Q8_0 : SKF_KV_F16;
+        struct skf_attn_row rows[ROWS_MOST];
+        if (type == SKF_KV_Q8_0 && hd % 32)
+            continue;
+        keep(&x, type, hd);
+        for (uint32_t r = 0; r < ROWS_MOST; r++) { /* tokens of three heads, one behind the other; some see a window, some next to nothing */
+            uint32_t end = r < 30 ? 240 + r / 3 : 1 + next() % POSITIONS;
+            fill(q[r], hd);
+            rows[r] = (struct skf_attn_row){q[r], NULL, r % 7 == 0 || r < 6 ? end - 1 - next() % end : 0, end};
         }
+        for (uint32_t r = 0; r < ROWS_MOST; r++) {
+            double want[HEAD_MOST];
+            attend(tables[0], &x, &rows[r], 1, one + (size_t)r * hd);
+            in_double(&x, &rows[r], want);
+            for (uint32_t i = 0; i < hd; i++)
+                assert_true(fabs(one[r * hd + i] - want[i]) <= 1e-4);
+        }
+        for (size_t i = 0; i < n_tables; i++)
+            for (uint32_t from = 0, n; from < ROWS_MOST; from += n) {
+                n = 1 + next() % (i == 0 ? 3 : ROWS_MOST);
+                n = SKF_MIN(n, ROWS_MOST - from);
+                attend(tables[i], &x, rows + from, n, out);
+                assert_memory_equal(out, one + (size_t)from * hd, (size_t)n * hd * sizeof *out);
+            }
+        for (size_t i = 0; i < KV_PAGES; i++)
+            skf_free(x.page[i]);
+    }
 }
 
 static void test_rope_turns_pairs(void **state)

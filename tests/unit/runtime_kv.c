@@ -18,16 +18,19 @@ struct opened {
     struct skf_model *m;
     struct skf_engine *e;
 };
-static void open_tiny(struct opened *o, uint64_t cache, unsigned slots)
+static void open_with(struct opened *o, const struct skf_engine_opts *opts, const struct tiny *t)
 {
     char path[256];
     struct skf_why why = {{0}};
-    const struct skf_engine_opts opts = {.threads = 1, .slots = slots, .cache = cache};
-    assert_int_equal(tiny_write(tiny_path(path, "kv"), &(struct tiny){.type = SKF_T_Q8_0}), SKF_OK);
+    assert_int_equal(tiny_write(tiny_path(path, "kv"), t), SKF_OK);
     assert_int_equal(skf_model_open(path, &o->m, &why), SKF_OK);
     (void)unlink(path);
-    if (skf_engine_open(o->m, &opts, &o->e, &why) != SKF_OK)
+    if (skf_engine_open(o->m, opts, &o->e, &why) != SKF_OK)
         fail_msg("%s", why.text);
+}
+static void open_tiny(struct opened *o, uint64_t cache, unsigned slots)
+{
+    open_with(o, &(struct skf_engine_opts){.threads = 1, .slots = slots, .cache = cache}, &(struct tiny){.type = SKF_T_Q8_0});
 }
 static void close_tiny(struct opened *o)
 {
@@ -239,6 +242,44 @@ static void test_pinned_prefixes_stay(void **state)
     close_tiny(&o);
 }
 
+/* Keys and values as Q8_0, with heads that fit them: on any number of threads, shared, cut anywhere, past the first span, the same tokens; in
+ * 17/32 of the memory. */
+static void test_q8_keys_and_values(void **state)
+{
+    static const struct tiny wide = {.type = SKF_T_Q8_0, .heads = 2, .kv = 1};
+    static int32_t ids[400];
+    struct answer want = {0}, got;
+    struct skf_engine_cache half, small;
+    fill(ids, 400, 21);
+    for (unsigned k = 0; k < 8; k++) { /* f16 and q8_0, one thread and three, whole and begun by another that ends anywhere */
+        struct opened o;
+        const struct skf_engine_opts opts = {.threads = k & 2 ? 3 : 1, .slots = 2, .is_cache_q8 = k >= 4};
+        open_with(&o, &opts, &wide);
+        if (k & 1) {
+            warm(o.e, ids, 200 + 13 * k, false, &got);
+            assert_int_equal(got.err, SKF_OK);
+        }
+        ask(o.e, ids, 400, 20, &got);
+        run(o.e);
+        assert_int_equal(got.cached, k & 1 ? 200 + 13 * k : 0);
+        if (k % 4 == 0)
+            want = got;
+        same(&got, &want);
+        skf_engine_cache(o.e, k < 4 ? &half : &small);
+        close_tiny(&o);
+    }
+    assert_int_equal(small.bytes * 32, half.bytes * 17);
+    struct opened o;
+    struct skf_why why = {{0}};
+    char path[256];
+    assert_int_equal(tiny_write(tiny_path(path, "kv"), &(struct tiny){.type = SKF_T_Q8_0}), SKF_OK);
+    assert_int_equal(skf_model_open(path, &o.m, &why), SKF_OK);
+    (void)unlink(path);
+    assert_int_equal(skf_engine_open(o.m, &(struct skf_engine_opts){.threads = 1, .is_cache_q8 = true}, &o.e, &why), SKF_ERR_UNSUPPORTED);
+    assert_non_null(strstr(why.text, "16: take f16")); /* heads of 16 */
+    skf_model_close(o.m);
+}
+
 /* How conversations begin, by what the template makes of them. */
 static void test_beginnings(void **state)
 {
@@ -298,6 +339,7 @@ int main(void)
         cmocka_unit_test(test_sequences_at_once),
         cmocka_unit_test(test_any_order_gives_the_same),
         cmocka_unit_test(test_pinned_prefixes_stay),
+        cmocka_unit_test(test_q8_keys_and_values),
         cmocka_unit_test(test_beginnings),
         cmocka_unit_test(test_memory_that_runs_out),
     };

@@ -22,7 +22,7 @@ struct tiny {
     const char *scaling;       /* llama.rope.scaling.type */
     const char *drop, *extra;  /* a tensor left out; one too many */
     const char *merge;         /* one more merge */
-    uint32_t heads, vocab, layers, ff, type_of_tokens; /* 0: as they should be */
+    uint32_t heads, kv, vocab, layers, ff, type_of_tokens; /* 0: as they should be */
     uint32_t zeros;            /* of a hundred weights of each layer's matrices */
     uint32_t window;           /* of attention; Gemma needs one */
     float weight;              /* every norm weight, 0 for 1; NAN makes nonsense of all */
@@ -147,7 +147,7 @@ static inline enum skf_err tiny_head(struct skf_gguf_out *w, const struct tiny *
                  {"embedding_length", TINY_EMBD},
                  {"feed_forward_length", t->ff ? t->ff : TINY_FF},
                  {"attention.head_count", t->heads ? t->heads : TINY_HEADS},
-                 {"attention.head_count_kv", TINY_KV},
+                 {"attention.head_count_kv", t->kv ? t->kv : TINY_KV},
                  {"vocab_size", t->vocab ? t->vocab : TINY_VOCAB},
                  {"attention.sliding_window", t->window}};
     char key[64];
