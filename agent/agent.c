@@ -106,6 +106,8 @@ void skf_agent_sweep(struct skf_agent *a)
         skf_log(SKF_LOG_WARN, "collection: %s: %s", skf_err_name(e), why.text);
     else if (freed)
         skf_log(SKF_LOG_INFO, "collection: %llu bytes freed", (unsigned long long)freed);
+    if (e == SKF_OK)
+        skf_layout_collect(a);
     skf_free(s);
 }
 
@@ -133,6 +135,8 @@ static void reap(struct skf_agent *a, uint64_t now)
         struct skf_worker *w = worker_of(a, pid);
         if (w)
             skf_worker_exited(w, status, now);
+        else if (pid == a->laying.pid)
+            skf_layout_exited(a, status);
         else if (pid == a->gateway.pid)
             skf_gateway_exited(&a->gateway, status, now);
     }
@@ -188,12 +192,12 @@ static void turn_children(struct skf_agent *a, uint64_t now)
     skf_gateway_mind(&a->gateway, now);
     for (size_t i = 0; i < a->n_box; i++) {
         if (a->box[i].active)
-            (void)is_worker_changed(a->box[i].active, now, a->o->threads);
+            (void)is_worker_changed(a->box[i].active, now, a->o);
         if (a->box[i].incoming)
-            (void)is_worker_changed(a->box[i].incoming, now, a->o->threads);
+            (void)is_worker_changed(a->box[i].incoming, now, a->o);
     }
     for (size_t i = 0; i < a->n_old; i++)
-        (void)is_worker_changed(a->old[i], now, 0);
+        (void)is_worker_changed(a->old[i], now, a->o);
     if (!a->has_routes)
         a->has_routes = is_agent_routed(a, &pause);
 }
@@ -232,6 +236,7 @@ static unsigned turn(struct skf_agent *a, uint64_t now)
     turn_children(a, now);
     for (size_t i = 0; i < a->n_box; i++)
         skf_box_step(&a->box[i], now);
+    skf_layout_turn(a, now);
     if (!a->has_routes || !is_gateway_usable(&a->gateway))
         most = TURN_STARTING;
     if (a->o->centre) {
@@ -342,6 +347,7 @@ static void stop(struct skf_agent *a)
         a->job.is_running = false;
         skf_box_job_done(a->job.box, skf_now_ns());
     }
+    skf_layout_stop(a);
     skf_session_free(a->session);
     skf_gateway_stop(&a->gateway);
     for (size_t i = 0; i < a->n_box; i++) {
@@ -378,7 +384,7 @@ enum skf_err skf_agent_run(const struct skf_agent_opts *o, struct skf_why *why)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory");
     a->o = o;
     a->pace.rate = o->rate;
-    a->signal_fd = a->wake_fd = -1;
+    a->signal_fd = a->wake_fd = a->laying.tap.fd = -1;
     enum skf_err e;
     SKF_GO(e, skf_gateway_init(&a->gateway, o, why));
     SKF_GO(e, open_folder(o, &token, why));

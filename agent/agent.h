@@ -27,6 +27,7 @@ struct skf_agent_opts {
     unsigned threads;       /* of a worker; 0: its own choice */
     unsigned share;         /* percent of a processor's time that installing takes from inference; 0: all it can */
     uint64_t rate;          /* bytes a second that payloads of updates may take of the link; 0: all it carries */
+    const char *repack;     /* "auto", "on", "off", "shared": skf_engine_opts; NULL: auto */
     unsigned watch_seconds; /* a new version serves this long before it is confirmed */
     /* Called once the local API listens, with its address. May be NULL. */
     void (*listening)(void *ctx, const char *address);
@@ -38,7 +39,7 @@ struct skf_agent_opts {
 SKF_MUST enum skf_err skf_agent_run(const struct skf_agent_opts *o, struct skf_why *why);
 
 /* Opens the store of an agent's folder (running or not), hashes all of it, and tells versions and slots:
- * {"versions": [{"model", "version", "root", "size"}], "models": {"m": {"active": "1", "previous": …, "phase": …, …}}}. */
+ * {"versions": [{"model", "version", "root", "size", "layout_bytes", "layout_error"}], "models": {"m": {"active": "1", "previous": …, "phase": …, …}}}. */
 SKF_MUST enum skf_err skf_agent_check_store(const char *dir, skf_json **out, struct skf_why *why);
 
 #endif

@@ -8,6 +8,7 @@
  *   install.c   receiving a version: verification; sides.c, fetch.c: payloads into the store, pace.c: how fast
  *   session.c   the link to the distributor; inbox.c: what comes over it; report.c: Hello and State
  *   gateway.c   the gateway process and its control socket; worker.c: workers; spawn.c: fork and exec
+ *   layout.c    matrices laid out once and kept
  *   enrol.c     the first certificate
  *
  * Folders, relative to the agent's (its working folder, which also keeps socket paths short):
@@ -114,6 +115,7 @@ struct skf_install {
     struct skf_pace *pace; /* NULL: as fast as the link is */
     const atomic_bool *cancel;
     struct skf_install_progress *progress;
+    bool is_laid_out; /* there must be room for a kept layout too */
 };
 /* Verifies, fetches and commits one version: with SKF_OK it stands in the store, whole; otherwise the store holds what it held
  * (and chunks that no version names). A broken link is waited out. SKF_ERR_BASE: the delta does not start at a version that is
@@ -201,7 +203,7 @@ struct skf_worker {
 };
 struct skf_worker *skf_worker_new(const char *model, const char *version, unsigned number, bool is_kept);
 /* Starts, connects, reads what came. True when something changed. */
-bool is_worker_changed(struct skf_worker *w, uint64_t now, unsigned threads);
+bool is_worker_changed(struct skf_worker *w, uint64_t now, const struct skf_agent_opts *o);
 void skf_worker_exited(struct skf_worker *w, int status, uint64_t now);
 void skf_worker_probe(struct skf_worker *w, uint64_t now);
 void skf_worker_quit(struct skf_worker *w, uint64_t now); /* after what it does; killed when that takes too long */
@@ -263,6 +265,14 @@ struct skf_box { /* one model on this box */
     struct skf_route_status base; /* of the incoming one's route when its watch began */
     bool has_base;
     bool is_dirty; /* the state is to be reported */
+    char laid[SKF_NAME_MAX]; /* the version whose kept layout was seen to */
+};
+struct skf_laying { /* the worker that lays out matrices */
+    pid_t pid; /* 0: none */
+    struct skf_tap tap;
+    struct skf_box *box;
+    char version[SKF_NAME_MAX];
+    uint64_t started;
 };
 struct skf_job { /* the installation under way */
     bool is_running;
@@ -286,6 +296,7 @@ struct skf_agent {
     struct skf_worker *old[2 * SKF_AGENT_MODELS]; /* leaving */
     size_t n_old;
     struct skf_job job;
+    struct skf_laying laying;
     struct skf_pace pace; /* of all installations, one behind the other */
     unsigned next_socket;
     int wake_fd, signal_fd;
@@ -316,6 +327,14 @@ bool is_box_busy(const struct skf_box *b);
 void skf_agent_leave(struct skf_agent *a, struct skf_worker *take_w, bool is_killed);
 bool is_agent_routed(struct skf_agent *a, uint64_t *pause_us); /* routes as the boxes are now; false when it did not work */
 void skf_agent_sweep(struct skf_agent *a); /* versions and chunks that nothing needs, when no installation is under way */
+
+/* layout.c */
+/* Whether the version's kept layout was seen to: made, there already, not wanted or not possible. If not, it is begun as soon as it can be. */
+bool is_layout_made(struct skf_box *b, const char *version, uint64_t now);
+void skf_layout_turn(struct skf_agent *a, uint64_t now); /* active versions', when there is nothing else to do */
+void skf_layout_exited(struct skf_agent *a, int status); /* the child of a->laying */
+void skf_layout_stop(struct skf_agent *a);
+void skf_layout_collect(struct skf_agent *a); /* removes those of versions that the store does not hold */
 
 /* report.c: packed AgentMessages, freed with skf_free. */
 SKF_MUST enum skf_err skf_report_hello(struct skf_agent *a, uint8_t **p, size_t *n);

@@ -185,7 +185,8 @@ static void start_job(struct skf_box *b, uint64_t now)
                                  .share = a->o->share,
                                  .pace = &a->pace,
                                  .cancel = &j->cancel,
-                                 .progress = &j->progress};
+                                 .progress = &j->progress,
+                                 .is_laid_out = a->o->repack && strcmp(a->o->repack, "on") == 0};
     if (pthread_create(&j->thread, NULL, install, j) != 0) {
         skf_box_fail(b, SKIFF__V1__PHASE__PHASE_FAILED, SKF_ERR_NOMEM, "no thread for the installation", now);
         return;

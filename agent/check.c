@@ -4,9 +4,11 @@
 #include "agent/agent_priv.h"
 
 #include "base/file.h"
+#include "store/layout.h"
 
 struct list {
     struct skf_store *store;
+    const char *dir;
     skf_json *versions, *models;
 };
 
@@ -40,6 +42,22 @@ static enum skf_err add_slots(struct list *l, const char *model)
     return skf_json_set(l->models, model, j);
 }
 
+/* What its kept layout takes, and what is wrong with it: it can be made again, so that this is no error of the store. */
+static enum skf_err add_layout(const struct list *l, skf_json *j, const uint8_t root[SKF_DIGEST])
+{
+    struct skf_layout *kept = NULL;
+    struct skf_why why = {{0}};
+    uint64_t bytes = 0;
+    enum skf_err e = skf_layout_open(l->dir, root, SKF_LAYOUT_LANES, &kept, &why);
+    if (e == SKF_OK) {
+        bytes = skf_layout_bytes(kept);
+        e = skf_layout_verify(kept, 0, &why);
+    }
+    skf_layout_close(kept);
+    SKF_TRY(skf_json_set(j, "layout_bytes", skf_json_int((int64_t)bytes)));
+    return skf_json_set(j, "layout_error", skf_json_str(e == SKF_OK || e == SKF_ERR_NOT_FOUND ? "" : why.text));
+}
+
 static enum skf_err on_version(void *ctx, const struct skf_store_version *v)
 {
     struct list *l = ctx;
@@ -55,6 +73,8 @@ static enum skf_err on_version(void *ctx, const struct skf_store_version *v)
         e = skf_json_set(j, "root", skf_json_str(root));
     if (e == SKF_OK)
         e = skf_json_set(j, "size", skf_json_int((int64_t)v->size));
+    if (e == SKF_OK)
+        e = add_layout(l, j, v->root);
     if (e != SKF_OK) {
         skf_json_free(j);
         return e;
@@ -68,7 +88,7 @@ enum skf_err skf_agent_check_store(const char *dir, skf_json **out, struct skf_w
     char path[4096], names[SKF_AGENT_MODELS][SKF_NAME_MAX];
     size_t n = 0;
     struct skf_store_opts o = {.mode = SKF_STORE_READ};
-    struct list l = {0};
+    struct list l = {.dir = path};
     *out = NULL;
     SKF_TRY(skf_path(path, sizeof path, dir, "store"));
     SKF_TRY(skf_store_open(path, &o, &l.store, why));

@@ -344,7 +344,7 @@ enum skf_err skf_fetch_run(const struct skf_install *in, const struct skf_plan *
                      in->assign.version);
         goto out;
     }
-    SKF_GO(e, skf_store_reserve(in->store, bytes, why));
+    SKF_GO(e, skf_store_reserve(in->store, bytes + (in->is_laid_out ? plan->size : 0), why)); /* a layout takes about as much again */
     SKF_GO(e, set_up(&f, why));
     SKF_GO(e, bring_sides(&f, why));
     SKF_GO(e, copy(&f, why));

@@ -27,6 +27,8 @@ static const char usage[] =
     "  --name NAME          this box's name in the fleet, for enrolment (the host name)\n"
     "  --tag TAG            for the inventory, as channel=beta; may be given again\n"
     "  --threads N          of each worker\n"
+    "  --repack HOW         matrices laid out once for the kernels, and kept in the store: auto (where there is room), on, off,\n"
+    "                       shared (read where they are kept: a little slower, memory is shared between workers)\n"
     "  --share PERCENT      of a thread's time that decoding an update may take from inference (100)\n"
     "  --rate N             bytes a second that updates may take of the link, as 200K or 2M (all it carries)\n"
     "  --watch SECONDS      a new version serves this long before it is confirmed (10)\n"
@@ -67,6 +69,15 @@ static bool is_rate(const char *s, uint64_t *out)
     end += unit > 1;
     *out = v * unit;
     return *end == 0 && v <= RATE_MOST / unit && *out >= RATE_LEAST;
+}
+
+static bool is_repack(const char *s)
+{
+    static const char *const names[] = {"auto", "on", "off", "shared"};
+    for (size_t i = 0; i < SKF_COUNT(names); i++)
+        if (strcmp(s, names[i]) == 0)
+            return true;
+    return false;
 }
 
 static void on_listening(void *ctx, const char *address)
@@ -115,7 +126,7 @@ static bool is_text_taken(int c, struct skf_agent_opts *o, const char **check_di
 {
     const char **texts[] = {['C'] = &o->api_cert, ['K'] = &o->api_key, ['U'] = &o->api_unix,
                             ['c'] = &o->centre, ['d'] = &o->dir,  ['e'] = &o->enrol,      ['l'] = &o->listen,
-                            ['n'] = &o->name,   ['s'] = check_dir, ['t'] = &o->token_file};
+                            ['n'] = &o->name,   ['R'] = &o->repack,   ['s'] = check_dir, ['t'] = &o->token_file};
     if (c < 0 || (size_t)c >= SKF_COUNT(texts) || !texts[c])
         return false;
     *texts[c] = optarg;
@@ -127,6 +138,7 @@ static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *ta
     static const struct option options[] = {
         {"dir", 1, NULL, 'd'},   {"centre", 1, NULL, 'c'},      {"listen", 1, NULL, 'l'},          {"enrol", 1, NULL, 'e'},
         {"name", 1, NULL, 'n'},  {"token-file", 1, NULL, 't'},  {"tag", 1, NULL, 'g'},             {"threads", 1, NULL, 'j'},
+        {"repack", 1, NULL, 'R'},
         {"share", 1, NULL, 'p'}, {"rate", 1, NULL, 'r'},        {"watch", 1, NULL, 'w'},           {"init", 0, NULL, 'i'},
         {"help", 0, NULL, 'h'},  {"check-store", 1, NULL, 's'}, {"allow-open-keys", 0, NULL, 'k'}, {"version", 0, NULL, 'v'},
         {"unix", 1, NULL, 'U'},  {"tls-cert", 1, NULL, 'C'},    {"tls-key", 1, NULL, 'K'},
@@ -159,6 +171,8 @@ static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *ta
     }
     if (optind < argc)
         return bad_usage(argv[optind], "not expected");
+    if (o->repack && !is_repack(o->repack))
+        return bad_usage("--repack", "not one of auto, on, off, shared");
     if (!*check_dir && !o->dir)
         return bad_usage("--dir", "missing");
     return -1;

@@ -54,6 +54,8 @@ static void start_check(struct skf_box *b, uint64_t now)
     char text[500];
     if (now - b->phase_since < CHECK_PAUSE && b->rec.attempts)
         return;
+    if (!is_layout_made(b, b->rec.assign.version, now))
+        return;
     if (b->rec.attempts >= SKF_AGENT_ATTEMPTS) {
         (void)snprintf(text, sizeof text, "not confirmed in %d attempts%s%.200s", SKF_AGENT_ATTEMPTS,
                        b->rec.error[0] ? "; the last: " : "", b->rec.error);

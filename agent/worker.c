@@ -99,7 +99,7 @@ void skf_worker_exited(struct skf_worker *w, int status, uint64_t now)
     set_dead(w, now);
 }
 
-static void start(struct skf_worker *w, uint64_t now, unsigned threads)
+static void start(struct skf_worker *w, uint64_t now, const struct skf_agent_opts *o)
 {
     char count[16];
     const char *args[16];
@@ -109,10 +109,14 @@ static void start(struct skf_worker *w, uint64_t now, unsigned threads)
                           w->model,   "--version", w->version, "--name", w->model};
     for (size_t i = 0; i < SKF_COUNT(base); i++)
         args[n++] = base[i];
-    if (threads) {
-        (void)snprintf(count, sizeof count, "%u", threads);
+    if (o->threads) {
+        (void)snprintf(count, sizeof count, "%u", o->threads);
         args[n++] = "--threads";
         args[n++] = count;
+    }
+    if (o->repack) {
+        args[n++] = "--repack";
+        args[n++] = o->repack;
     }
     args[n] = NULL;
     w->started = now;
@@ -286,14 +290,14 @@ static bool is_turned(struct skf_worker *w, uint64_t now)
     return changed;
 }
 
-bool is_worker_changed(struct skf_worker *w, uint64_t now, unsigned threads)
+bool is_worker_changed(struct skf_worker *w, uint64_t now, const struct skf_agent_opts *o)
 {
     skf_tap_pump(&w->tap);
     switch (w->state) {
     case SKF_WORKER_WAITING:
         if (now < w->next)
             return false;
-        start(w, now, threads);
+        start(w, now, o);
         return true;
     case SKF_WORKER_STARTING:
     case SKF_WORKER_READY:

@@ -14,6 +14,7 @@
 #include "kernels/kernels.h"
 
 #define SKF_LANES 16u
+#define SKF_LANES_FORMAT 1u /* another one for any change of the bytes below: layouts are kept on disk */
 
 /* Whether matrices of the type are ever laid out so: the block types that can be multiplied. */
 bool is_lanes_type(enum skf_type t);

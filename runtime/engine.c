@@ -76,6 +76,8 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
         return skf_fail(why, SKF_ERR_ARG, "at most %u sequences and 256 threads", SKF_SLOTS_MAX);
     SKF_TRY(skf_pool_open(threads, &e->pool, why));
     SKF_TRY(skf_llama_pack(e->llama, skf_model_source(m), isa, threads, why));
+    if (o->kept && o->repack != SKF_REPACK_OFF)
+        skf_llama_kept(e->llama, skf_model_source(m), o->kept, o->repack, threads);
     SKF_TRY(skf_llama_lanes(e->llama, skf_model_source(m), e->pool, o->repack, why));
     if (open_lock(e) != SKF_OK)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a lock");

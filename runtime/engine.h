@@ -29,8 +29,15 @@
 
 struct skf_engine;
 /* Whether quantized matrices are laid out for the kernels, in memory of our own: decoding is faster, the pages of the file are no longer
- * shared with other processes. By itself: where there is three times as much memory to take as that needs. */
-enum skf_repack { SKF_REPACK_AUTO, SKF_REPACK_ON, SKF_REPACK_OFF };
+ * shared with other processes. By itself: where there is three times as much memory to take as that needs. A layout that the store keeps is
+ * copied into that memory, whose pages are huge; where memory is not so ample, or with SHARED, it is read where it is kept: decoding is some
+ * percent slower, but workers of one version share the pages, and they give way. */
+enum skf_repack { SKF_REPACK_AUTO, SKF_REPACK_ON, SKF_REPACK_OFF, SKF_REPACK_SHARED };
+/* Where a version's matrices are kept as they are laid out (store/layout.h). */
+struct skf_engine_kept {
+    const char *dir; /* the store's */
+    uint8_t root[32];
+};
 struct skf_engine_opts {
     unsigned threads;  /* 0: one a processor */
     unsigned context;  /* tokens a sequence may hold; 0 for the model's own, at most 4,096 */
@@ -43,11 +50,16 @@ struct skf_engine_opts {
     unsigned gap;      /* percent of a step that only decodes: how long one may take that prefills beside; 0 for 175, 100 for one token a step */
     unsigned portion;  /* prompt tokens of a step at most; 0 for 64, which is also the most */
     int gather_busy_ms, gather_idle_ms; /* 0 for 5 and 20; below 0: never wait */
+    const struct skf_engine_kept *kept; /* looked for before anything is laid out in memory, but with SKF_REPACK_OFF; NULL: nowhere */
 };
 /* `m` must outlive the engine. SKF_ERR_UNSUPPORTED names an unknown architecture, tensor type or tokenizer. */
 SKF_MUST enum skf_err skf_engine_open(const struct skf_model *m, const struct skf_engine_opts *o, struct skf_engine **e,
                                       struct skf_why *why);
 void skf_engine_close(struct skf_engine *e);
+/* Sees to it that the layout that `kept` names is there and whole; with SKF_REPACK_AUTO only where the disk has room for it twice (else
+ * SKF_ERR_FULL). *bytes: what it takes; 0 for a model that has nothing to lay out. */
+SKF_MUST enum skf_err skf_engine_lay_out(const struct skf_model *m, const struct skf_engine_kept *kept, enum skf_repack repack,
+                                         unsigned threads, uint64_t *bytes, struct skf_why *why);
 struct skf_engine_cache {
     uint64_t bytes, kept_bytes;        /* of keys and values; of those kept for prompts to come, and not pinned */
     uint64_t pinned_bytes;             /* of those that stay in any case */

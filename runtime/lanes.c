@@ -23,7 +23,7 @@ struct jobs {
 static void add(struct jobs *j, struct skf_weight *w, uint64_t *bytes)
 {
     uint64_t n = skf_lanes_size(w);
-    if (n == 0 || w->packed) /* what is packed is not multiplied from its rows */
+    if (n == 0 || w->packed || w->lanes) /* what is packed is not multiplied from its rows */
         return;
     uint32_t groups = (w->rows + SKF_LANES - 1) / SKF_LANES;
     j->job[j->n++] = (struct job){w, NULL, groups, j->tasks};
@@ -47,11 +47,21 @@ static void lay_some(void *ctx, unsigned worker, uint32_t task)
     skf_lanes_lay(it->w, from, SKF_MIN(from + TASK_GROUPS, it->groups), it->to);
 }
 
+uint8_t *skf_lanes_memory(uint64_t bytes, bool asked)
+{
+    if (bytes >= SIZE_MAX - ARENA_ALIGN || (!asked && skf_memory_available() / SPARE < bytes))
+        return NULL;
+    uint8_t *p = skf_aligned(ARENA_ALIGN, bytes);
+    if (p)
+        (void)madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
 enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, struct skf_pool *pool, enum skf_repack repack,
                              struct skf_why *why)
 {
     uint64_t bytes = 0;
-    if (repack == SKF_REPACK_OFF)
+    if (repack == SKF_REPACK_OFF || repack == SKF_REPACK_SHARED)
         return SKF_OK;
     struct jobs j = {.job = skf_calloc(skf_llama_matrices(l), sizeof *j.job)};
     if (!j.job)
@@ -59,14 +69,13 @@ enum skf_err skf_llama_lanes(struct skf_llama *l, const struct skf_source *src, 
     for (uint32_t k = 0; k < skf_llama_matrices(l); k++)
         add(&j, skf_llama_matrix(l, k), &bytes);
     enum skf_err e = SKF_OK;
-    if (bytes > 0 && (repack == SKF_REPACK_ON || skf_memory_available() / SPARE >= bytes)) {
-        l->lanes = bytes < SIZE_MAX - ARENA_ALIGN ? skf_aligned(ARENA_ALIGN, bytes) : NULL;
+    if (bytes > 0) {
+        l->lanes = skf_lanes_memory(bytes, repack == SKF_REPACK_ON);
         if (!l->lanes && repack == SKF_REPACK_ON)
             e = skf_fail(why, SKF_ERR_NOMEM, "no memory to lay out %llu MB of matrices", (unsigned long long)bytes / 1000000);
     }
     if (l->lanes) {
         uint8_t *to = l->lanes;
-        (void)madvise(l->lanes, bytes, MADV_HUGEPAGE);
         for (uint32_t i = 0; i < j.n; i++) {
             j.job[i].to = to;
             to += skf_lanes_size(j.job[i].w);

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/alloc.h"
+#include "store/layout.h"
 
 static const struct skf_arch archs[] = {
     {.name = "llama"},
@@ -306,5 +307,7 @@ void skf_llama_free(struct skf_llama *l)
     skf_free(l->ropes[0].factors);
     skf_kept_free(l->kept);
     skf_free(l->lanes);
+    skf_free(l->kept_lanes);
+    skf_layout_close(l->kept_layout);
     skf_free(l);
 }

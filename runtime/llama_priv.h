@@ -47,6 +47,8 @@ struct skf_llama {
     struct skf_packed *packed;      /* a place for each matrix that is multiplied with; NULL: none is packed */
     struct skf_kept *kept;          /* memory of ours: small tensors, rows that the source breaks in two, lists of segments */
     uint8_t *lanes;                 /* matrices laid out for the kernels; NULL: none */
+    struct skf_layout *kept_layout; /* those that the store keeps so; NULL: none */
+    uint8_t *kept_lanes;            /* or a copy of them */
 };
 
 /* Reads sizes and finds every tensor. n_vocab is the tokenizer's. m must outlive the result. SKF_ERR_UNSUPPORTED names an unknown

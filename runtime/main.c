@@ -6,6 +6,7 @@
 
 static const char help[] =
     "usage: skiff-worker --socket PATH (--file MODEL.gguf | --store DIR --model NAME --version V) [options]\n"
+    "       skiff-worker --lay-out --store DIR --model NAME --version V [--repack HOW] [--threads N]\n"
     "\n"
     "Loads one version of a model and serves it on the Unix socket PATH to a gateway.\n"
     "\n"
@@ -24,7 +25,9 @@ static const char help[] =
     "  --gap PERCENT    how long a step may take that computes prompts beside sequences that decode, of one that only decodes (175)\n"
     "  --portion N      tokens of prompts in one step at most (64)\n"
     "  --gather MS,MS   how long to wait for more requests before a batch begins: short prompts or much to do, long ones and little (5,20; 0,0: never)\n"
-    "  --repack HOW     whether quantized matrices are laid out for the kernels at the start: auto (if memory is ample), on, off\n"
+    "  --repack HOW     whether quantized matrices are laid out for the kernels at the start: auto (if memory is ample), on, off,\n"
+    "                   shared (only where the store keeps them so: read there, workers share the pages)\n"
+    "  --lay-out        serve nobody: lay the matrices out once and keep them in the store, for workers to come, and end\n"
     "  --parent-death   end when the process that started this one ends\n"
     "  --help; --version alone prints the program's\n";
 
@@ -47,7 +50,7 @@ static bool is_number(const char *s, unsigned *out)
 
 static bool is_repack(const char *s, enum skf_repack *out)
 {
-    static const char *const names[] = {[SKF_REPACK_AUTO] = "auto", [SKF_REPACK_ON] = "on", [SKF_REPACK_OFF] = "off"};
+    static const char *const names[] = {[SKF_REPACK_AUTO] = "auto", [SKF_REPACK_ON] = "on", [SKF_REPACK_OFF] = "off", [SKF_REPACK_SHARED] = "shared"};
     for (size_t i = 0; i < SKF_COUNT(names); i++)
         if (strcmp(s, names[i]) == 0) {
             *out = (enum skf_repack)i;
@@ -65,6 +68,18 @@ static bool is_gather(const char *s, struct skf_engine_opts *o)
     o->gather_busy_ms = busy ? (int)busy : -1;
     o->gather_idle_ms = idle ? (int)idle : -1;
     return true;
+}
+
+/* Do the options go together? 0 or the exit status. */
+static int check(const struct skf_worker_opts *o)
+{
+    if (o->is_laying_out && (o->socket || o->file || !o->store))
+        return usage("--lay-out takes --store, --model and --version");
+    if (!o->is_laying_out && (!o->socket || !o->file == !o->store))
+        return usage("--socket and one of --file and --store are needed");
+    if (o->store && (!o->model || !o->version))
+        return usage("--store needs --model and --version");
+    return 0;
 }
 
 /* 0 when the options are good, otherwise the exit status. */
@@ -90,6 +105,10 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
             o->parent_death = true;
             continue;
         }
+        if (strcmp(argv[i], "--lay-out") == 0) {
+            o->is_laying_out = true;
+            continue;
+        }
         while (k < SKF_COUNT(opts) && strcmp(argv[i], opts[k].name) != 0)
             k++;
         if (k == SKF_COUNT(opts))
@@ -109,12 +128,8 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
     if (!o->engine.is_cache_q8 && strcmp(type, "f16") != 0)
         return usage("--cache-type is f16 or q8_0");
     if (!is_repack(repack, &o->engine.repack))
-        return usage("--repack is auto, on or off");
-    if (!o->socket || !o->file == !o->store)
-        return usage("--socket and one of --file and --store are needed");
-    if (o->store && (!o->model || !o->version))
-        return usage("--store needs --model and --version");
-    return 0;
+        return usage("--repack is auto, on, off or shared");
+    return check(o);
 }
 
 int main(int argc, char **argv)

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/pidfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@ struct weights {
     struct skf_store *store;
     struct skf_view *view;
     struct skf_model *model;
+    struct skf_engine_kept kept;
 };
 
 static void close_weights(struct weights *x)
@@ -39,6 +41,8 @@ static enum skf_err open_weights(const struct skf_worker_opts *o, struct weights
     SKF_TRY(skf_view_open(x->store, o->model, o->version, &x->view, why));
     struct skf_source src = skf_view_source(x->view);
     snprintf(name, sizeof name, "%s %s", o->model, o->version);
+    x->kept.dir = o->store;
+    memcpy(x->kept.root, skf_view_version(x->view)->root, sizeof x->kept.root);
     return skf_model_open_source(&src, name, &x->model, why);
 }
 
@@ -178,12 +182,31 @@ static void free_worker(struct worker *w)
     skf_free(w);
 }
 
+/* With --lay-out: whatever serves goes first. */
+static enum skf_err lay_out(const struct skf_worker_opts *o, struct skf_why *why)
+{
+    struct weights x = {0};
+    uint64_t bytes = 0;
+    (void)setpriority(PRIO_PROCESS, 0, 19);
+    enum skf_err e = open_weights(o, &x, why);
+    if (e == SKF_OK)
+        e = skf_engine_lay_out(x.model, &x.kept, o->engine.repack, o->engine.threads, &bytes, why);
+    if (e == SKF_OK)
+        skf_log(SKF_LOG_INFO, "%s %s: laid out, %llu bytes", o->model, o->version, (unsigned long long)bytes);
+    else
+        e = skf_fail_prefix(why, e, "%.100s %.100s", o->model, o->version);
+    close_weights(&x);
+    return e;
+}
+
 enum skf_err skf_worker_run(const struct skf_worker_opts *o, struct skf_why *why)
 {
     struct weights x = {0};
-    struct worker *w = skf_calloc(1, sizeof *w);
+    struct worker *w;
     enum skf_err e;
-    if (!w)
+    if (o->is_laying_out)
+        return lay_out(o, why);
+    if (!(w = skf_calloc(1, sizeof *w)))
         return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
     w->listen_fd = w->signal_fd = w->parent_fd = w->stop[0] = w->stop[1] = -1;
     pthread_mutex_init(&w->lock, NULL);
@@ -191,7 +214,9 @@ enum skf_err skf_worker_run(const struct skf_worker_opts *o, struct skf_why *why
     name_it(w, o);
     SKF_GO(e, open_ends(w, o, why));
     SKF_GO(e, open_weights(o, &x, why));
-    e = skf_engine_open(x.model, &o->engine, &w->engine, why);
+    struct skf_engine_opts eo = o->engine;
+    eo.kept = x.store ? &x.kept : NULL;
+    e = skf_engine_open(x.model, &eo, &w->engine, why);
     if (e != SKF_OK) {
         e = o->file ? skf_fail_prefix(why, e, "%.200s", o->file) : skf_fail_prefix(why, e, "%.100s %.100s", o->model, o->version);
         goto out;

@@ -18,6 +18,7 @@ struct skf_worker_opts {
     const char *name;                       /* said in the hello; NULL for the model's, or the file's name without .gguf */
     struct skf_engine_opts engine;
     bool parent_death;                      /* end when the parent ends */
+    bool is_laying_out;                     /* serve nobody: keep the version's matrices as they are laid out (skf_engine_lay_out) */
 };
 /* Serves until told to quit (0 running generations left) or ended by SIGTERM or SIGINT, which cancel what runs. `why` names what
  * could not be opened. Blocks those signals in the calling thread and all it starts: call it from the main thread, once. */
