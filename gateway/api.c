@@ -139,17 +139,23 @@ static enum skf_err put_label(struct skf_buf *b, const char *s)
     return skf_buf_u8(b, '"');
 }
 
+enum skf_err skf_gw_put_worker(struct skf_buf *b, const struct gw_link *l)
+{
+    SKF_TRY(skf_buf_str(b, "model="));
+    SKF_TRY(put_label(b, l->model));
+    SKF_TRY(skf_buf_str(b, ",version="));
+    SKF_TRY(put_label(b, l->version));
+    SKF_TRY(skf_buf_str(b, ",socket="));
+    return put_label(b, l->socket);
+}
+
 static enum skf_err put_links(struct skf_buf *b, const struct skf_gw *g, const char *name, const char *type, const char *help,
                               uint64_t (*value)(const struct gw_link *l))
 {
     SKF_TRY(skf_buf_printf(b, "# HELP skiff_%s %s\n# TYPE skiff_%s %s\n", name, help, name, type));
     for (const struct gw_link *l = g->links; l; l = l->next) {
-        SKF_TRY(skf_buf_printf(b, "skiff_%s{model=", name));
-        SKF_TRY(put_label(b, l->model));
-        SKF_TRY(skf_buf_str(b, ",version="));
-        SKF_TRY(put_label(b, l->version));
-        SKF_TRY(skf_buf_str(b, ",socket="));
-        SKF_TRY(put_label(b, l->socket));
+        SKF_TRY(skf_buf_printf(b, "skiff_%s{", name));
+        SKF_TRY(skf_gw_put_worker(b, l));
         SKF_TRY(skf_buf_printf(b, "} %" PRIu64 "\n", value(l)));
     }
     return SKF_OK;
@@ -192,7 +198,8 @@ static enum skf_err put_metrics(struct skf_buf *b, const struct skf_gw *g)
     SKF_TRY(put_links(b, g, "worker_up", "gauge", "Whether the worker is connected.", up_of));
     SKF_TRY(put_links(b, g, "worker_active", "gauge", "Requests on the worker.", active_of));
     SKF_TRY(put_links(b, g, "worker_served_total", "counter", "Answers of the worker.", served_of));
-    return put_links(b, g, "worker_failed_total", "counter", "Requests that the worker failed.", failed_of);
+    SKF_TRY(put_links(b, g, "worker_failed_total", "counter", "Requests that the worker failed.", failed_of));
+    return skf_gw_put_cache_(b, g);
 }
 
 static void metrics(void *ctx, struct skf_http_req *r)

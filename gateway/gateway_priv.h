@@ -33,6 +33,12 @@ struct gw_frame {
     uint8_t p[];
 };
 /* One worker: its place among the routes and its connection, which is made anew while it is wanted. */
+/* A worker's keys and values, as it said last. */
+struct gw_cache {
+    uint64_t memory, pinned, file; /* bytes: of memory, without what is pinned there; of the file */
+    uint64_t prompt_tokens, memory_tokens, file_tokens, evicted, spilled, read;
+};
+
 struct gw_link {
     struct gw_link *next;
     struct skf_gw *g;
@@ -43,6 +49,7 @@ struct gw_link {
     bool is_leaving; /* it was told to quit: finishes what it has */
     unsigned active;
     uint64_t served, failed;
+    struct gw_cache cache;
     int fd; /* -1 while not connected; closed by the reader only */
     struct gw_frame *out, **out_end;
     size_t out_bytes;
@@ -126,5 +133,11 @@ SKF_MUST enum skf_err skf_gw_api_open(struct skf_gw *g, const struct skf_gw_opts
 /* control.c */
 SKF_MUST enum skf_err skf_gw_control_open(struct skf_gw *g, const char *path, struct skf_why *why);
 void skf_gw_control_close(struct skf_gw *g);
+
+/* cache.c, with the lock: what a worker said of its keys and values (NULL: nothing); the metrics of all. */
+void skf_gw_cache_seen_(struct gw_link *l, const Skiff__V1__CacheState *c);
+SKF_MUST enum skf_err skf_gw_put_cache_(struct skf_buf *b, const struct skf_gw *g);
+/* api.c: model="..",version="..",socket=".." of a metric's worker. */
+SKF_MUST enum skf_err skf_gw_put_worker(struct skf_buf *b, const struct gw_link *l);
 
 #endif

@@ -124,6 +124,9 @@ static enum skf_err connect_to(struct gw_link *l, int *fd, struct skf_buf *b, st
     else if (!is_same_or_unsaid(m->hello->model, l->model) || !is_same_or_unsaid(m->hello->version, l->version))
         e = skf_fail(why, SKF_ERR_REFUSED, "%s: serves %.100s %.100s, not %s %s", l->socket, m->hello->model, m->hello->version, l->model,
                      l->version);
+    pthread_mutex_lock(&l->g->lock);
+    skf_gw_cache_seen_(l, e == SKF_OK ? m->hello->cache : NULL);
+    pthread_mutex_unlock(&l->g->lock);
 out:
     if (m)
         skf_msg_free(&m->base);
@@ -141,8 +144,10 @@ static enum skf_err take_frame(struct gw_link *l, const struct skf_buf *b, struc
     pthread_mutex_lock(&l->g->lock);
     if (m->kind_case == SKIFF__V1__FROM_WORKER__KIND_TOKEN)
         skf_gw_token_(l, m->token);
-    else if (m->kind_case == SKIFF__V1__FROM_WORKER__KIND_FINISHED)
+    else if (m->kind_case == SKIFF__V1__FROM_WORKER__KIND_FINISHED) {
+        skf_gw_cache_seen_(l, m->finished->cache);
         skf_gw_finished_(l, m->finished);
+    }
     pthread_mutex_unlock(&l->g->lock);
     skf_msg_free(&m->base);
     return SKF_OK;

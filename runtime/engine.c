@@ -84,6 +84,8 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
     uint64_t keep = o->cache ? o->cache : CACHE_BYTES;
     SKF_TRY(skf_pages_open(e->llama, e->context, o->memory ? SKF_MIN(keep, o->memory) : keep,
                            o->is_cache_q8 ? SKF_KV_Q8_0 : SKF_KV_F16, &e->pages, why));
+    if (o->spill)
+        SKF_TRY(skf_pages_spill(e->pages, o->spill_dir, o->spill, why));
     skf_pages_limit(e->pages, e->opts.memory);
     return open_buffers(e, why);
 }
@@ -138,9 +140,11 @@ void skf_engine_cache(const struct skf_engine *e, struct skf_engine_cache *c)
 {
     struct skf_pages_stats s;
     skf_pages_stats(e->pages, &s);
-    *c = (struct skf_engine_cache){s.bytes, s.kept_bytes, s.pinned_bytes, s.asked, s.shared + s.copied, s.evicted};
+    *c = (struct skf_engine_cache){s.bytes, s.kept_bytes, s.pinned_bytes, s.aside_bytes, s.asked, s.shared + s.copied, s.evicted,
+                                    s.from_aside, s.spilled, s.read_back};
 }
 
+const char *skf_engine_cache_type(const struct skf_engine *e) { return skf_kv_type_name(skf_kv_type(e->pages)); }
 const char *skf_engine_isa(const struct skf_engine *e) { return skf_isa_name(e->ops->isa); }
 unsigned skf_engine_threads(const struct skf_engine *e) { return skf_pool_threads(e->pool); }
 unsigned skf_engine_context(const struct skf_engine *e) { return e->context; }

@@ -42,6 +42,8 @@ struct skf_engine_opts {
     unsigned threads;  /* 0: one a processor */
     unsigned context;  /* tokens a sequence may hold; 0 for the model's own, at most 4,096 */
     unsigned slots;    /* sequences at once; 0 for 4 */
+    uint64_t spill;    /* bytes of a file without a name, in folder spill_dir, where keys and values go that memory does not keep; 0: none */
+    const char *spill_dir;
     bool is_cache_q8;  /* keys and values as Q8_0, half the memory, instead of F16 */
     uint64_t cache;    /* bytes of keys and values kept for prompts that begin alike; 0 for 64 MiB, 1 for none */
     enum skf_repack repack;
@@ -63,10 +65,13 @@ SKF_MUST enum skf_err skf_engine_lay_out(const struct skf_model *m, const struct
 struct skf_engine_cache {
     uint64_t bytes, kept_bytes;        /* of keys and values; of those kept for prompts to come, and not pinned */
     uint64_t pinned_bytes;             /* of those that stay in any case */
-    uint64_t prompt_tokens, cached_tokens, evictions; /* since opening */
+    uint64_t aside_bytes;              /* of those put aside in a file, also while they are on their way there */
+    uint64_t prompt_tokens, cached_tokens, evictions; /* since opening; evictions: pages that are gone from memory and file */
+    uint64_t aside_tokens, spills, reads; /* of cached_tokens, those of pages that had been put aside; pages put aside; brought back */
 };
 /* From the stepping thread. */
 void skf_engine_cache(const struct skf_engine *e, struct skf_engine_cache *c);
+const char *skf_engine_cache_type(const struct skf_engine *e); /* f16, q8_0 */
 const char *skf_engine_isa(const struct skf_engine *e);
 unsigned skf_engine_threads(const struct skf_engine *e);
 unsigned skf_engine_context(const struct skf_engine *e);

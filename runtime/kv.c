@@ -3,18 +3,23 @@
 
 #include "base/alloc.h"
 #include "base/digest.h"
+#include "runtime/kv_spill_priv.h"
 #include "runtime/llama_priv.h"
 
 struct skf_page {
-    uint8_t *data;
+    uint8_t *data;                     /* NULL: put aside */
     struct skf_page *parent;           /* that of the positions before; NULL: the first */
     struct skf_page *children, *sibling; /* listed pages behind this one */
     struct skf_page *in_bucket;        /* the next listed page of its hash */
-    struct skf_page *older, *newer;    /* in the list of pages that no sequence holds */
+    struct skf_page *older, *newer;    /* in the line of pages that no sequence holds, in memory or not */
     uint64_t hash;
     uint32_t refs, n;                  /* sequences that hold it; tokens that are there */
-    bool is_listed, is_pinned;
+    uint32_t slot;                     /* where it was put aside */
+    bool is_listed, is_pinned, is_aside; /* is_aside: data is NULL */
     int32_t token[SKF_KV_PAGE];
+};
+struct line {
+    struct skf_page *oldest, *newest;
 };
 struct skf_pages {
     const struct skf_llama *l;
@@ -25,7 +30,8 @@ struct skf_pages {
     struct skf_page *first;            /* listed pages of first positions: siblings */
     struct skf_page **bucket;
     uint32_t n_buckets, n_listed;
-    struct skf_page *oldest, *newest;
+    struct line kept, aside;           /* pages that no sequence holds: in memory, in the file */
+    struct skf_spill *spill;           /* NULL: what memory does not keep is gone */
     struct skf_pages_stats stats;
 };
 
@@ -72,11 +78,22 @@ uint64_t skf_pages_bytes(const struct skf_pages *p, uint32_t positions)
 
 void skf_pages_limit(struct skf_pages *p, uint64_t bytes) { p->most = bytes; }
 
-void skf_pages_stats(const struct skf_pages *p, struct skf_pages_stats *s) { *s = p->stats; }
+void skf_pages_stats(const struct skf_pages *p, struct skf_pages_stats *s)
+{
+    *s = p->stats;
+    if (p->spill)
+        skf_spill_bytes(p->spill, &s->aside_bytes, &s->leaving_bytes);
+}
+
+enum skf_err skf_pages_spill(struct skf_pages *p, const char *dir, uint64_t bytes, struct skf_why *why)
+{
+    return skf_spill_open(dir, bytes, p->page_bytes, &p->spill, why);
+}
 
 static void free_page(struct skf_pages *p, struct skf_page *g)
 {
-    p->stats.bytes -= p->page_bytes;
+    if (g->data)
+        p->stats.bytes -= p->page_bytes;
     skf_free(g->data);
     skf_free(g);
 }
@@ -151,22 +168,131 @@ static void unlist(struct skf_pages *p, struct skf_page *g)
 }
 
 /* ---- pages that nobody holds ------------------------------------------------------------------------------------------------------------ */
+static void put_last(struct line *l, struct skf_page *g)
+{
+    g->older = l->newest;
+    *(l->newest ? &l->newest->newer : &l->oldest) = g;
+    l->newest = g;
+}
+
+static void take_from(struct line *l, struct skf_page *g)
+{
+    *(g->older ? &g->older->newer : &l->oldest) = g->newer;
+    *(g->newer ? &g->newer->older : &l->newest) = g->older;
+    g->older = g->newer = NULL;
+}
+
+static void keep(struct skf_pages *p, struct skf_page *g)
+{
+    put_last(&p->kept, g);
+    p->stats.kept_bytes += p->page_bytes;
+}
+
 static void take_out(struct skf_pages *p, struct skf_page *g)
 {
-    *(g->older ? &g->older->newer : &p->oldest) = g->newer;
-    *(g->newer ? &g->newer->older : &p->newest) = g->older;
-    g->older = g->newer = NULL;
+    take_from(&p->kept, g);
     p->stats.kept_bytes -= p->page_bytes;
 }
 
-/* The oldest page goes. It has no listed children: whoever held those held it too, and laid it down after them. */
-static void evict(struct skf_pages *p)
+static void remove_page(struct skf_pages *p, struct skf_page *g)
 {
-    struct skf_page *g = p->oldest;
-    take_out(p, g);
     unlist(p, g);
     free_page(p, g);
     p->stats.evicted++;
+}
+
+/* What is listed behind a page stands aside, and is gone, from the leaves up. */
+static void forget_behind(struct skf_pages *p, struct skf_page *from)
+{
+    while (from->children) {
+        struct skf_page *g = from->children;
+        while (g->children)
+            g = g->children;
+        take_from(&p->aside, g);
+        skf_spill_drop(p->spill, g->slot);
+        remove_page(p, g);
+    }
+}
+
+static void forget(struct skf_pages *p, struct skf_page *g)
+{
+    forget_behind(p, g);
+    take_from(&p->aside, g);
+    skf_spill_drop(p->spill, g->slot);
+    remove_page(p, g);
+}
+
+/* Puts a page aside, for which the oldest there may have to go; false: it was not taken. */
+static bool is_put_aside(struct skf_pages *p, struct skf_page *g)
+{
+    enum skf_err e;
+    if (!p->spill)
+        return false;
+    while ((e = skf_spill_put(p->spill, g->data, &g->slot)) == SKF_ERR_FULL && p->aside.oldest)
+        forget(p, p->aside.oldest);
+    if (e != SKF_OK)
+        return false;
+    g->data = NULL;
+    g->is_aside = true;
+    put_last(&p->aside, g);
+    p->stats.bytes -= p->page_bytes;
+    p->stats.spilled++;
+    return true;
+}
+
+/* The oldest page leaves memory. What is listed behind it has left before: whoever held that held it too, and laid it down after that. */
+static void evict(struct skf_pages *p)
+{
+    struct skf_page *g = p->kept.oldest;
+    take_out(p, g);
+    if (is_put_aside(p, g))
+        return;
+    forget_behind(p, g);
+    remove_page(p, g);
+}
+
+/* Room for one page more, where the pool has a bound, and the page. NULL: no memory. */
+static uint8_t *new_data(struct skf_pages *p)
+{
+    while (p->most && p->kept.oldest && p->stats.bytes + p->page_bytes > p->most)
+        evict(p);
+    uint8_t *data = skf_aligned(64, p->page_bytes);
+    while (!data && p->kept.oldest) { /* what nobody holds goes before a request fails */
+        evict(p);
+        data = skf_aligned(64, p->page_bytes);
+    }
+    if (data)
+        p->stats.bytes += p->page_bytes;
+    return data;
+}
+
+/* Brings a page back to memory that stands aside; false: it is gone, and what stood behind it. */
+static bool is_back(struct skf_pages *p, struct skf_page *g)
+{
+    if (!g->is_aside)
+        return true;
+    g->refs++; /* so that it does not go for its own room */
+    take_from(&p->aside, g);
+    uint8_t *data = new_data(p);
+    enum skf_err e = data ? skf_spill_get(p->spill, g->slot, data) : SKF_ERR_NOMEM;
+    g->refs--;
+    if (e == SKF_OK) {
+        g->data = data;
+        g->is_aside = false;
+        keep(p, g);
+        p->stats.read_back++;
+        return true;
+    }
+    if (data) { /* the place is free by now */
+        p->stats.bytes -= p->page_bytes;
+        skf_free(data);
+        skf_log(SKF_LOG_WARN, "keys and values that were put aside are lost: %s; they are computed anew", skf_err_name(e));
+        forget_behind(p, g);
+        remove_page(p, g);
+    } else {
+        put_last(&p->aside, g);
+    }
+    return false;
 }
 
 static void hold(struct skf_pages *p, struct skf_page *g)
@@ -177,7 +303,7 @@ static void hold(struct skf_pages *p, struct skf_page *g)
 
 static void make_room(struct skf_pages *p)
 {
-    while (p->oldest && p->stats.kept_bytes + p->stats.pinned_bytes > p->keep)
+    while (p->kept.oldest && p->stats.kept_bytes + p->stats.pinned_bytes > p->keep)
         evict(p);
 }
 
@@ -191,15 +317,12 @@ static void let_go(struct skf_pages *p, struct skf_page *g)
     }
     if (g->is_pinned)
         return;
-    g->older = p->newest;
-    *(p->newest ? &p->newest->newer : &p->oldest) = g;
-    p->newest = g;
-    p->stats.kept_bytes += p->page_bytes;
+    keep(p, g);
     make_room(p);
 }
 
-/* What is left in the index, from the leaves up. */
-static void free_pinned(struct skf_pages *p)
+/* What is in the index, from the leaves up. */
+static void free_all(struct skf_pages *p)
 {
     for (struct skf_page *g = p->first; g;) {
         if (g->children) {
@@ -217,9 +340,8 @@ void skf_pages_close(struct skf_pages *p)
 {
     if (!p)
         return;
-    while (p->oldest)
-        evict(p);
-    free_pinned(p);
+    free_all(p);
+    skf_spill_close(p->spill);
     skf_free(p->bucket);
     skf_free(p);
 }
@@ -229,14 +351,8 @@ static enum skf_err new_page(struct skf_kv *kv, struct skf_why *why)
 {
     struct skf_pages *p = kv->pool;
     struct skf_page *g = kv->n < p->most_pages ? skf_calloc(1, sizeof *g) : NULL;
-    while (p->most && p->oldest && p->stats.bytes + p->page_bytes > p->most)
-        evict(p);
     if (g)
-        g->data = skf_aligned(64, p->page_bytes);
-    while (g && !g->data && p->oldest) { /* what nobody holds goes before a request fails */
-        evict(p);
-        g->data = skf_aligned(64, p->page_bytes);
-    }
+        g->data = new_data(p);
     if (!g || !g->data) {
         skf_free(g);
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for the keys and values of %u more positions", SKF_KV_PAGE);
@@ -244,7 +360,6 @@ static enum skf_err new_page(struct skf_kv *kv, struct skf_why *why)
     memset(g->data, 0, p->page_bytes);
     g->refs = 1;
     g->parent = kv->n ? kv->page[kv->n - 1] : NULL;
-    p->stats.bytes += p->page_bytes;
     kv->page[kv->n] = g;
     kv->data[kv->n++] = g->data;
     return SKF_OK;
@@ -302,9 +417,11 @@ enum skf_err skf_kv_begin(struct skf_pages *p, const int32_t *ids, uint32_t n, u
     while (*n_there + SKF_KV_PAGE <= most) {
         struct skf_page *parent = kv->n ? kv->page[kv->n - 1] : NULL;
         struct skf_page *g = find(p, parent, ids + *n_there, hash_of(p, parent, ids + *n_there));
-        if (!g)
+        bool was_aside = g && g->is_aside;
+        if (!g || !is_back(p, g))
             break;
         hold(p, g);
+        p->stats.from_aside += was_aside ? SKF_KV_PAGE : 0;
         kv->page[kv->n] = g;
         kv->data[kv->n++] = g->data;
         *n_there += SKF_KV_PAGE;
@@ -313,7 +430,7 @@ enum skf_err skf_kv_begin(struct skf_pages *p, const int32_t *ids, uint32_t n, u
     p->stats.asked += n;
     p->stats.shared += *n_there;
     struct skf_page *held = nearest(p, kv->n ? kv->page[kv->n - 1] : NULL, ids + *n_there, most - *n_there, &len);
-    if (len == 0)
+    if (len == 0 || !is_back(p, held))
         return SKF_OK;
     hold(p, held); /* a page may have to go for the new one: not this */
     enum skf_err e = new_page(kv, why);
@@ -337,6 +454,17 @@ enum skf_err skf_kv_place(struct skf_kv *kv, uint32_t pos, int32_t token, struct
     return SKF_OK;
 }
 
+/* A page that stands aside gets the data of one that is the same and not listed, which has none then. */
+static void lend(struct skf_pages *p, struct skf_page *g, struct skf_page *from)
+{
+    take_from(&p->aside, g);
+    skf_spill_drop(p->spill, g->slot);
+    g->is_aside = false;
+    g->data = from->data;
+    from->data = NULL;
+    keep(p, g);
+}
+
 void skf_kv_done(struct skf_kv *kv, uint32_t n)
 {
     struct skf_pages *p = kv->pool;
@@ -350,6 +478,8 @@ void skf_kv_done(struct skf_kv *kv, uint32_t n)
             list(p, g, hash);
             continue;
         }
+        if (other->is_aside) /* what was computed anew takes its place */
+            lend(p, other, g);
         hold(p, other); /* another sequence computed the same meanwhile */
         let_go(p, g);
         kv->page[kv->listed] = other;
@@ -367,11 +497,12 @@ static struct skf_page *leave_part(struct skf_kv *kv, uint32_t n)
     if (g->is_listed)
         return g;
     g->parent = at ? kv->page[at - 1] : NULL;
-    struct skf_page *other = nearest(kv->pool, g->parent, g->token, left, &len);
-    if (other && len == left)
+    struct skf_pages *p = kv->pool;
+    struct skf_page *other = nearest(p, g->parent, g->token, left, &len);
+    if (other && len == left && is_back(p, other))
         return other;
     g->n = left;
-    list(kv->pool, g, 0);
+    list(p, g, 0);
     return g;
 }
 

@@ -24,11 +24,17 @@ struct skf_page;
  * A pool for sequences of at most `context` positions each; keep: bytes of pages that no sequence holds or that are pinned. */
 SKF_MUST enum skf_err skf_pages_open(const struct skf_llama *l, uint32_t context, uint64_t keep, enum skf_kv_type type,
                                      struct skf_pages **p, struct skf_why *why);
+/* What memory does not keep goes to a file of at most so many bytes in folder `dir`, and comes back from there (kv_spill_priv.h). Once, before
+ * any sequence. */
+SKF_MUST enum skf_err skf_pages_spill(struct skf_pages *p, const char *dir, uint64_t bytes, struct skf_why *why);
 void skf_pages_close(struct skf_pages *p); /* NULL is fine; its sequences must have ended */
 
 struct skf_pages_stats {
     uint64_t bytes, kept_bytes, pinned_bytes; /* of all pages; of those that no sequence holds and that may go; of those that never go */
-    uint64_t asked, shared, copied, evicted; /* tokens of prompts; of those taken from listed pages, copied from one; pages gone by age */
+    uint64_t aside_bytes, leaving_bytes; /* of pages put aside; of those that still stand in memory, beside `bytes`, until they are written */
+    uint64_t asked, shared, copied;      /* tokens of prompts; of those taken from listed pages, copied from one */
+    uint64_t from_aside;                 /* of those shared: from pages that had been put aside */
+    uint64_t evicted, spilled, read_back; /* pages gone by age; put aside; brought back */
 };
 void skf_pages_stats(const struct skf_pages *p, struct skf_pages_stats *s);
 

@@ -17,6 +17,8 @@ static const char help[] =
     "  --threads N      threads to compute on (one a processor)\n"
     "  --context N      tokens a conversation may have (the model's own, at most 4,096)\n"
     "  --slots N        generations at once (4)\n"
+    "  --cache-spill M  MiB of a file without a name where they go that memory does not keep, and come back from (none)\n"
+    "  --cache-folder D the folder of that file (/var/tmp)\n"
     "  --cache-type T   keys and values as f16, or as q8_0: half the memory, nearly the same answers (f16)\n"
     "  --cache MIB      keys and values kept for prompts that begin alike (64)\n"
     "  --kv-memory MIB  keys and values may take so much, kept ones included; requests wait until they fit (what all slots and --cache can take)\n"
@@ -86,7 +88,7 @@ static int check(const struct skf_worker_opts *o)
 static int parse(int argc, char **argv, struct skf_worker_opts *o)
 {
     const char *repack = "auto", *gather = "5,20", *type = "f16";
-    unsigned cache = 0, memory = 0;
+    unsigned cache = 0, memory = 0, spill = 0;
     const struct {
         const char *name;
         const char **text;
@@ -96,7 +98,8 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
                 {"--version", &o->version, NULL}, {"--name", &o->name, NULL},
                 {"--threads", NULL, &o->engine.threads}, {"--context", NULL, &o->engine.context},
                 {"--slots", NULL, &o->engine.slots}, {"--repack", &repack, NULL},
-                {"--cache", NULL, &cache}, {"--cache-type", &type, NULL}, {"--kv-memory", NULL, &memory},
+                {"--cache", NULL, &cache}, {"--cache-type", &type, NULL},
+                {"--cache-spill", NULL, &spill}, {"--cache-folder", &o->engine.spill_dir, NULL}, {"--kv-memory", NULL, &memory},
                 {"--queue", NULL, &o->engine.waiting}, {"--queue-tokens", NULL, &o->engine.waiting_tokens},
                 {"--gap", NULL, &o->engine.gap}, {"--portion", NULL, &o->engine.portion}, {"--gather", &gather, NULL}};
     for (int i = 1; i < argc; i++) {
@@ -124,6 +127,9 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
     o->engine.memory = (uint64_t)memory << 20;
     if (!is_gather(gather, &o->engine))
         return usage("--gather is two numbers of ms from 0 to 1000, as 5,20");
+    o->engine.spill = (uint64_t)spill << 20;
+    if (!o->engine.spill_dir)
+        o->engine.spill_dir = "/var/tmp";
     o->engine.is_cache_q8 = strcmp(type, "q8_0") == 0;
     if (!o->engine.is_cache_q8 && strcmp(type, "f16") != 0)
         return usage("--cache-type is f16 or q8_0");

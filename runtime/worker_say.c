@@ -88,10 +88,29 @@ void skf_worker_say_token_(struct worker_conn *c, uint64_t id, int32_t token, co
     skf_free(copy);
 }
 
+static void set_cache(Skiff__V1__CacheState *to, struct skf_engine *engine)
+{
+    struct skf_engine_load l;
+    skf_engine_load(engine, &l);
+    *to = (Skiff__V1__CacheState)SKIFF__V1__CACHE_STATE__INIT;
+    to->memory_bytes = l.cache.bytes;
+    to->kept_bytes = l.cache.kept_bytes;
+    to->pinned_bytes = l.cache.pinned_bytes;
+    to->file_bytes = l.cache.aside_bytes;
+    to->prompt_tokens = l.cache.prompt_tokens;
+    to->memory_tokens = l.cache.cached_tokens - l.cache.aside_tokens;
+    to->file_tokens = l.cache.aside_tokens;
+    to->evicted_pages = l.cache.evictions;
+    to->spilled_pages = l.cache.spills;
+    to->read_pages = l.cache.reads;
+    to->type = (char *)(uintptr_t)skf_engine_cache_type(engine);
+}
+
 void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct skf_finish *f)
 {
     Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
     Skiff__V1__Finished d = SKIFF__V1__FINISHED__INIT;
+    Skiff__V1__CacheState cache;
     const char *text = f->text ? f->text : "";
     char *copy = clean(text, strlen(text));
     if (!copy) {
@@ -112,6 +131,8 @@ void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct s
     d.write_us = f->tell_ns / 1000;
     d.gap_us = f->gap_ns / 1000;
     d.retry_us = f->retry_ns / 1000;
+    set_cache(&cache, c->w->engine);
+    d.cache = &cache;
     m.kind_case = SKIFF__V1__FROM_WORKER__KIND_FINISHED;
     m.finished = &d;
     skf_worker_say_(c, &m);
@@ -170,6 +191,7 @@ void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, e
 {
     Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
     Skiff__V1__Health h = SKIFF__V1__HEALTH__INIT;
+    Skiff__V1__CacheState cache;
     char *copy = clean(error, strlen(error));
     if (!copy) {
         skf_worker_hang_up_(c);
@@ -184,6 +206,8 @@ void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, e
     h.isa = (char *)(uintptr_t)skf_engine_isa(c->w->engine);
     h.rss_bytes = resident_bytes();
     set_load(&h, c->w->engine);
+    set_cache(&cache, c->w->engine);
+    h.cache = &cache;
     m.kind_case = is_hello ? SKIFF__V1__FROM_WORKER__KIND_HELLO : SKIFF__V1__FROM_WORKER__KIND_HEALTH;
     if (is_hello)
         m.hello = &h;

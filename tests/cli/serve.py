@@ -112,6 +112,9 @@ def test_answers(s):
     check(status == 404 and json.loads(body)["error"]["code"] == "model_not_found", "an unknown model is a 404", status, body)
     status, _, body = s.ask("GET", "/v1/models")
     check([m["id"] for m in json.loads(body)["data"]] == ["tiny"], "the model is listed by its file's name", body)
+    m = s.ask("GET", "/metrics")[2]
+    check(all("# TYPE skiff_kv_cache_" + line in m for line in ("bytes gauge", "hit_tokens_total counter", "evicted_pages_total counter"))
+          and 'tier="pinned"} 0\n' in m, "metrics of keys and values", m)
     check("skiff_requests_ok_total" in s.ask("GET", "/metrics")[2] and s.ask("GET", "/health")[0] == 200, "metrics and health")
 
 

@@ -8,6 +8,8 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 #include "base/util.h"
 #include "runtime/engine.h"
@@ -158,8 +160,8 @@ static void test_sequences_at_once(void **state)
     close_tiny(&o);
 }
 
-/* Many prompts over few beginnings, in few slots and little memory: pages come, are shared, copied and go. */
-static void test_any_order_gives_the_same(void **state)
+/* Many prompts over few beginnings, in few slots and little memory: pages come, are shared, copied, put aside, brought back and go. */
+static void any_order(uint64_t spill)
 {
     enum { N = 120, KEEP = 100000 };
     static struct answer got[N], want;
@@ -168,7 +170,7 @@ static void test_any_order_gives_the_same(void **state)
     struct opened o;
     struct skf_engine_cache c;
     uint64_t seed = 77;
-    open_tiny(&o, KEEP, 3);
+    open_with(&o, &(struct skf_engine_opts){.threads = 1, .slots = 3, .cache = KEEP, .spill = spill, .spill_dir = "/tmp"}, &(struct tiny){.type = SKF_T_Q8_0});
     for (int i = 0; i < N; i++) {
         len[i] = 1 + tiny_next(&seed) % 150;
         fill(ids[i], len[i], 100 + tiny_next(&seed) % 3);
@@ -179,7 +181,7 @@ static void test_any_order_gives_the_same(void **state)
         for (uint32_t k = tiny_next(&seed) % 30; k > 0 && is_busy; k--) {
             assert_int_equal(skf_engine_step(o.e, &is_busy, NULL), SKF_OK);
             skf_engine_cache(o.e, &c);
-            assert_true(c.kept_bytes <= KEEP && c.bytes >= c.kept_bytes);
+            assert_true(c.kept_bytes <= KEEP && c.bytes >= c.kept_bytes && c.aside_bytes <= spill);
         }
     }
     run(o.e);
@@ -191,6 +193,37 @@ static void test_any_order_gives_the_same(void **state)
     }
     skf_engine_cache(o.e, &c);
     assert_true(cached > 0 && c.evictions > 0 && c.bytes == c.kept_bytes);
+    assert_true(spill ? c.spills > 0 && c.reads > 0 && c.aside_tokens > 0 : c.spills == 0);
+    close_tiny(&o);
+}
+static void test_any_order_gives_the_same(void **state) { any_order(0); }
+static void test_and_with_pages_put_aside(void **state) { any_order(300000); }
+
+/* A file that takes no more: what is computed anew is the same. */
+static void test_a_file_that_fails(void **state)
+{
+    struct rlimit old, low = {40000, RLIM_INFINITY};
+    struct opened o;
+    struct answer want[6], got;
+    struct skf_engine_cache c;
+    int32_t ids[6][150];
+    for (uint64_t k = 0; k < 6; k++) {
+        fill(ids[k], 150, 400 + k);
+        ask_alone(ids[k], 150, 4, &want[k]);
+    }
+    open_with(&o, &(struct skf_engine_opts){.threads = 1, .slots = 1, .cache = 40000, .spill = 1 << 20, .spill_dir = "/tmp"}, &(struct tiny){.type = SKF_T_Q8_0});
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    low.rlim_max = old.rlim_max;
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
+    for (int k = 0; k < 12; k++) {
+        ask(o.e, ids[k % 6], 150, 4, &got);
+        run(o.e);
+        same(&got, &want[k % 6]);
+    }
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    skf_engine_cache(o.e, &c);
+    assert_true(c.spills > 0 && c.evictions > 0);
     close_tiny(&o);
 }
 
@@ -301,12 +334,12 @@ static void test_beginnings(void **state)
     close_tiny(&o);
 }
 
-static void test_memory_that_runs_out(void **state)
+static void memory_that_runs_out(uint64_t cache, uint64_t spill)
 {
     struct opened o;
     int32_t ids[100];
     struct answer want, got;
-    open_tiny(&o, 0, 1);
+    open_with(&o, &(struct skf_engine_opts){.threads = 1, .slots = 1, .cache = cache, .spill = spill, .spill_dir = "/tmp"}, &(struct tiny){.type = SKF_T_Q8_0});
     fill(ids, 100, 4);
     ask(o.e, ids, 60, 5, &got);
     run(o.e);
@@ -332,16 +365,22 @@ static void test_memory_that_runs_out(void **state)
     close_tiny(&o);
 }
 
+static void test_memory_that_runs_out(void **state) { memory_that_runs_out(0, 0); }
+static void test_and_with_pages_aside(void **state) { memory_that_runs_out(30000, 1 << 20); }
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompts_that_begin_alike),
         cmocka_unit_test(test_sequences_at_once),
         cmocka_unit_test(test_any_order_gives_the_same),
+        cmocka_unit_test(test_and_with_pages_put_aside),
+        cmocka_unit_test(test_a_file_that_fails),
         cmocka_unit_test(test_pinned_prefixes_stay),
         cmocka_unit_test(test_q8_keys_and_values),
         cmocka_unit_test(test_beginnings),
         cmocka_unit_test(test_memory_that_runs_out),
+        cmocka_unit_test(test_and_with_pages_aside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
