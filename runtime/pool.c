@@ -8,20 +8,22 @@
 
 #define SPINS 2000 /* pauses, some tens of microseconds: longer than what lies between two regions of a token */
 
+/* A thread and its share of the region's tasks, in a cache line of its own: as a rule nobody else touches it. */
 struct worker {
+    /* High half: number of the region; low half: tasks of the share not yet taken. Taking one is a compare and swap, so a late thread
+     * can never take a task of a region it did not look at. */
+    _Alignas(64) _Atomic uint64_t ticket;
     struct skf_pool *pool;
     pthread_t thread;
     unsigned number;
 };
 struct skf_pool {
-    unsigned threads, started;
-    /* High half: number of the region; low half: tasks not yet taken. Taking one is a compare and swap, so a late thread
-     * can never take a task of a region it did not look at. */
-    _Atomic uint64_t ticket;
-    _Atomic uint32_t done;
+    _Alignas(64) _Atomic uint32_t region; /* its number */
     void (*fn)(void *ctx, unsigned worker, uint32_t task); /* of the region; stable while one of its tasks is not done */
     void *ctx;
     uint32_t n;
+    unsigned threads, started;
+    _Alignas(64) _Atomic uint32_t done;
     _Atomic unsigned sleepers;
     _Atomic bool is_waiting, is_closing; /* is_waiting: the caller sleeps until done == n */
     pthread_mutex_t lock;
@@ -38,34 +40,48 @@ static void relax(void)
 #endif
 }
 
-/* Does tasks of the present region until none is left to take. */
+/* Where share w of n tasks begins. */
+static uint32_t share_at(const struct skf_pool *p, uint32_t n, unsigned w) { return (uint32_t)((uint64_t)n * w / p->threads); }
+
+/* Takes the next task of a share, in rising order. */
+static bool has_taken(struct skf_pool *p, unsigned share, uint32_t *task)
+{
+    uint64_t t = atomic_load(&p->workers[share].ticket);
+    while ((uint32_t)t > 0)
+        if (atomic_compare_exchange_weak(&p->workers[share].ticket, &t, t - 1)) {
+            *task = share_at(p, p->n, share + 1) - (uint32_t)t;
+            return true;
+        }
+    return false;
+}
+
+/* Does tasks of the present region until none is left to take: the thread's own share, then what others have left of theirs. */
 static void work(struct skf_pool *p, unsigned worker)
 {
-    uint64_t t = atomic_load(&p->ticket);
-    while ((uint32_t)t > 0) {
-        if (!atomic_compare_exchange_weak(&p->ticket, &t, t - 1))
-            continue;
-        uint32_t n = p->n;
-        p->fn(p->ctx, worker, (uint32_t)t - 1);
-        if (atomic_fetch_add(&p->done, 1) + 1 == n && atomic_load(&p->is_waiting)) {
-            (void)pthread_mutex_lock(&p->lock);
-            (void)pthread_cond_signal(&p->ended);
-            (void)pthread_mutex_unlock(&p->lock);
+    uint32_t count = 0, n = 0, task;
+    for (unsigned i = 0; i < p->threads; i++)
+        while (has_taken(p, (worker + i) % p->threads, &task)) {
+            n = p->n; /* not to be looked at once this thread's tasks count as done */
+            p->fn(p->ctx, worker, task);
+            count++;
         }
-        t = atomic_load(&p->ticket);
+    if (count && atomic_fetch_add(&p->done, count) + count == n && atomic_load(&p->is_waiting)) {
+        (void)pthread_mutex_lock(&p->lock);
+        (void)pthread_cond_signal(&p->ended);
+        (void)pthread_mutex_unlock(&p->lock);
     }
 }
 
-static bool has_begun(struct skf_pool *p, uint64_t seen)
+static bool has_begun(struct skf_pool *p, uint32_t seen)
 {
-    return atomic_load(&p->ticket) >> 32 != seen || atomic_load(&p->is_closing);
+    return atomic_load(&p->region) != seen || atomic_load(&p->is_closing);
 }
 
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
     struct skf_pool *p = w->pool;
-    uint64_t seen = 0;
+    uint32_t seen = 0;
     while (!atomic_load(&p->is_closing)) {
         for (int i = 0; i < SPINS && !has_begun(p, seen); i++)
             relax();
@@ -77,7 +93,7 @@ static void *worker_main(void *arg)
             atomic_fetch_sub(&p->sleepers, 1);
             (void)pthread_mutex_unlock(&p->lock);
         }
-        seen = atomic_load(&p->ticket) >> 32;
+        seen = atomic_load(&p->region);
         work(p, w->number);
     }
     return NULL;
@@ -85,9 +101,11 @@ static void *worker_main(void *arg)
 
 enum skf_err skf_pool_open(unsigned threads, struct skf_pool **out, struct skf_why *why)
 {
-    struct skf_pool *p = skf_calloc(1, sizeof *p + threads * sizeof p->workers[0]);
+    size_t bytes = sizeof(struct skf_pool) + threads * sizeof(struct worker);
+    struct skf_pool *p = skf_aligned(64, bytes);
     if (!p)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for %u threads", threads);
+    memset(p, 0, bytes);
     p->threads = threads;
     (void)pthread_mutex_init(&p->lock, NULL);
     (void)pthread_cond_init(&p->begun, NULL);
@@ -136,8 +154,10 @@ void skf_pool_run(struct skf_pool *p, uint32_t n, void (*fn)(void *ctx, unsigned
     p->ctx = ctx;
     p->n = n;
     atomic_store(&p->done, 0);
-    uint64_t region = (atomic_load(&p->ticket) >> 32) + 1;
-    atomic_store(&p->ticket, region << 32 | n);
+    uint32_t region = atomic_load(&p->region) + 1;
+    for (unsigned w = 0; w < p->threads; w++)
+        atomic_store(&p->workers[w].ticket, (uint64_t)region << 32 | (share_at(p, n, w + 1) - share_at(p, n, w)));
+    atomic_store(&p->region, region);
     if (atomic_load(&p->sleepers)) {
         (void)pthread_mutex_lock(&p->lock);
         (void)pthread_cond_broadcast(&p->begun);
