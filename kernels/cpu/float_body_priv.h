@@ -20,48 +20,79 @@ SKF_INLINE v16 v_weights_part(enum skf_type type, const uint8_t *p, uint32_t n)
     return v_weights(type, t);
 }
 
-/* One row against up to four tokens, so that a weight is converted once for them. */
-#define SKF_FTOKENS 4u
-SKF_INLINE void float_row(enum skf_type type, const uint8_t *p, const struct skf_acts *a, uint32_t t, uint32_t count,
-                          float *y, size_t ldy)
+/* A tile of rows and tokens, at most SKF_FTILE of each: an accumulator is a chain of sums in order, so it takes several to keep the units busy,
+ * and what is loaded serves them all. `ahead`: bytes from a row to the one that is asked for meanwhile. */
+#define SKF_FTILE 4u
+#define SKF_FAHEAD 8192u /* bytes */
+#if defined(__AVX512F__)
+#define SKF_FTILE_ROWS 4u /* of SKF_FTILE tokens together: as many accumulators as registers hold */
+#else
+#define SKF_FTILE_ROWS 1u
+#endif
+SKF_INLINE void float_tile(enum skf_type type, const uint8_t *const *p, uint32_t rows, uint64_t ahead, const struct skf_acts *a, uint32_t t,
+                           uint32_t count, float *y, size_t ldy)
 {
     const uint32_t size = type == SKF_T_F32 ? 4 : 2;
-    v16 acc[SKF_FTOKENS];
-    const float *x[SKF_FTOKENS];
-    SKF_UNROLL
-    for (uint32_t j = 0; j < count; j++) {
-        acc[j] = v_set(0.0f);
-        x[j] = a->x + (t + j) * a->ldx;
-    }
+    v16 acc[SKF_FTILE * SKF_FTILE], w[SKF_FTILE];
+    const float *x[SKF_FTILE];
     uint32_t i = 0;
-    for (; i + 16 <= a->n; i += 16) {
-        v16 w = v_weights(type, p + (size_t)i * size);
-        SKF_UNROLL
-        for (uint32_t j = 0; j < count; j++)
-            acc[j] = v_fma(w, v_load(x[j] + i), acc[j]);
-    }
-    if (i < a->n) {
-        v16 w = v_weights_part(type, p + (size_t)i * size, a->n - i);
-        SKF_UNROLL
-        for (uint32_t j = 0; j < count; j++)
-            acc[j] = v_fma(w, v_load_part(x[j] + i, a->n - i), acc[j]);
-    }
+    SKF_UNROLL
+    for (uint32_t j = 0; j < count * rows; j++)
+        acc[j] = v_set(0.0f);
     SKF_UNROLL
     for (uint32_t j = 0; j < count; j++)
-        y[(t + j) * ldy] = v_sum(acc[j]);
+        x[j] = a->x + (t + j) * a->ldx;
+    for (; i + 16 <= a->n; i += 16) {
+        SKF_UNROLL
+        for (uint32_t r = 0; r < rows; r++) {
+            if (ahead && i * size % 64 == 0)
+                __builtin_prefetch((const void *)((uintptr_t)p[r] + ahead + (size_t)i * size));
+            w[r] = v_weights(type, p[r] + (size_t)i * size);
+        }
+        SKF_UNROLL
+        for (uint32_t j = 0; j < count * rows; j++)
+            acc[j] = v_fma(w[j % rows], v_load(x[j / rows] + i), acc[j]);
+    }
+    if (i < a->n) {
+        SKF_UNROLL
+        for (uint32_t r = 0; r < rows; r++)
+            w[r] = v_weights_part(type, p[r] + (size_t)i * size, a->n - i);
+        SKF_UNROLL
+        for (uint32_t j = 0; j < count * rows; j++)
+            acc[j] = v_fma(w[j % rows], v_load_part(x[j / rows] + i, a->n - i), acc[j]);
+    }
+    SKF_UNROLL
+    for (uint32_t j = 0; j < count * rows; j++)
+        y[(t + j / rows) * ldy + j % rows] = v_sum(acc[j]);
+}
+/* `rows` rows against every token. */
+SKF_INLINE void float_row_tiles(enum skf_type type, const uint8_t *const *p, uint32_t rows, uint64_t row_bytes, const struct skf_acts *a,
+                                float *y, size_t ldy)
+{
+    uint32_t t = 0;
+    const uint64_t ahead = SKF_MAX(rows * row_bytes, SKF_FAHEAD);
+    if (rows > 1 && a->m == 1) { /* decoding: what memory gives is what counts */
+        float_tile(type, p, rows, ahead, a, 0, 1, y, ldy);
+        return;
+    }
+    for (; t + SKF_FTILE <= a->m; t += SKF_FTILE)
+        for (uint32_t r = 0; r < rows; r += SKF_FTILE_ROWS)
+            float_tile(type, p + r, SKF_MIN(rows, SKF_FTILE_ROWS), 0, a, t, SKF_FTILE, y + r, ldy);
+    for (; t < a->m; t++)
+        float_tile(type, p, rows, 0, a, t, 1, y, ldy);
 }
 SKF_INLINE void float_rows(enum skf_type type, const struct skf_weight *w, const struct skf_acts *a, uint32_t row0,
                            uint32_t row1, float *y, size_t ldy)
 {
-    uint32_t seg = skf_weight_seg(w, row0);
-    for (uint32_t r = row0; r < row1; r++) {
-        const uint8_t *p;
-        skf_row_group(w, r, 1, 1, &seg, &p);
-        uint32_t t = 0;
-        for (; t + SKF_FTOKENS <= a->m; t += SKF_FTOKENS)
-            float_row(type, p, a, t, SKF_FTOKENS, y + r, ldy);
-        for (; t < a->m; t++)
-            float_row(type, p, a, t, 1, y + r, ldy);
+    uint32_t seg = skf_weight_seg(w, row0), r = row0;
+    const uint8_t *p[SKF_FTILE];
+    for (; r + SKF_FTILE <= row1; r += SKF_FTILE) {
+        skf_row_group(w, r, SKF_FTILE, SKF_FTILE, &seg, p);
+        float_row_tiles(type, p, SKF_FTILE, w->row_bytes, a, y + r, ldy);
+    }
+    for (; r < row1; r++) {
+        skf_row_group(w, r, 1, 1, &seg, p);
+        float_row_tiles(type, p, 1, w->row_bytes, a, y + r, ldy);
     }
 }
 static void float_matmul(const struct skf_weight *w, const struct skf_acts *a, uint32_t row0, uint32_t row1, float *y,
