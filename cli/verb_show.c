@@ -4,7 +4,7 @@
 #include "cli/show.h"
 #include "model/folder.h"
 
-enum { WIDE = 96 };
+enum { WIDE = 96, PLAN_TOKENS = 65536 };
 
 /* A string on one line and not for ever: control characters must not reach the terminal. */
 static void print_tame(const char *s)
@@ -129,14 +129,17 @@ static enum skf_err show(const char *path, bool with_root, skf_json **o, struct 
 
 int skf_verb_show(int argc, char **argv)
 {
-    bool is_json = false, with_root = false;
+    bool is_json = false, with_root = false, is_plan = false;
+    uint64_t tokens = 1;
     const char *file = NULL;
     const struct skf_opt opts[] = {
         {.name = "--root", .help = "hash the file and show the root of its chunks", .flag = &with_root},
+        {.name = "--plan", .help = "the operators of a model's forward pass and where their buffers lie", .flag = &is_plan},
+        {.name = "--tokens", .value = "N", .help = "of the plan: tokens computed at once (1)", .number = &tokens},
         {.name = "--json", .help = "one JSON object", .flag = &is_json},
     };
     const struct skf_usage u = {.verb = "show",
-                                .args = "FILE [--root] [--json]",
+                                .args = "FILE [--root] [--plan] [--json]",
                                 .about = "Says what a GGUF, a safetensors file, a .skd, a .manifest or any file is.",
                                 .opts = opts,
                                 .n_opts = SKF_COUNT(opts),
@@ -148,12 +151,17 @@ int skf_verb_show(int argc, char **argv)
     skf_json *o = NULL;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
-    enum skf_err e = show(file, with_root, &o, &why);
+    if (tokens < 1 || tokens > PLAN_TOKENS)
+        return skf_cli_usage("show", "--tokens is 1 to 65536");
+    enum skf_err e = is_plan ? skf_show_plan(file, (uint32_t)tokens, &o, &why) : show(file, with_root, &o, &why);
     if (e != SKF_OK)
         return skf_cli_fail(e, &why);
     if (is_json)
         return skf_cli_print_json(o);
-    print_text(o);
+    if (is_plan)
+        skf_show_plan_text(o);
+    else
+        print_text(o);
     skf_json_free(o);
     return skf_cli_flush(SKF_EXIT_OK);
 }

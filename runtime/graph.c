@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "runtime/attend_priv.h"
+#include "runtime/plan_priv.h"
 
 #define GROUP 16u          /* rows that a kernel likes to have together; tasks are cut at multiples */
 
@@ -17,7 +18,8 @@ struct skf_graph {
     const struct skf_ops *ops;
     struct skf_pool *pool;
     uint32_t max_batch, context;
-    float *x, *h, *q, *k, *v, *gate, *up, *out; /* [max_batch][...]; x: the stream; h: what a product takes; out: what it adds */
+    uint8_t *arena; /* what the plan lays out: the buffers below, and those of acts */
+    float *x, *h, *heads, *q, *k, *v, *gate, *up, *out; /* [max_batch][...]; x: the stream; h: normed, for a product; out: what it adds */
     struct skf_attend *attend;
     struct turns {
         float *cs;     /* [context][n_rot]: cosine and sine of each pair, or all cosines and all sines; the first n positions are there */
@@ -48,37 +50,32 @@ static float *floats(uint64_t a, uint64_t b)
 
 static size_t turns_of(const struct skf_llama *l) { return l->arch->global_every ? 2 : 1; }
 
-static bool has_buffers(struct skf_graph *g)
+static bool has_buffers(struct skf_graph *g, const struct skf_plan *p)
 {
     const struct skf_llama *l = g->l;
-    const uint64_t m = g->max_batch, q = (uint64_t)l->n_head * l->head_dim, kv = (uint64_t)l->n_kv * l->head_dim;
-    const uint64_t widest = SKF_MAX(SKF_MAX(l->n_embd, l->n_ff), q), blocks = (widest / SKF_QBLOCK + 1) * m;
-    g->x = floats(m, l->n_embd);
-    g->h = floats(m, SKF_MAX(q, l->n_embd));
-    g->out = floats(m, l->n_embd);
-    g->q = floats(m, q);
-    g->k = floats(m, kv);
-    g->v = floats(m, kv);
-    g->gate = floats(m, l->n_ff);
-    g->up = floats(m, l->n_ff);
+    float **const at[SKF_PLAN_BUFS] = {[SKF_PLAN_X] = &g->x,         [SKF_PLAN_NORMED] = &g->h,  [SKF_PLAN_Q] = &g->q,
+                                       [SKF_PLAN_K] = &g->k,         [SKF_PLAN_V] = &g->v,       [SKF_PLAN_HEADS] = &g->heads,
+                                       [SKF_PLAN_OUT] = &g->out,     [SKF_PLAN_GATE] = &g->gate, [SKF_PLAN_UP] = &g->up};
+    g->arena = skf_aligned(64, p->bytes);
+    for (uint32_t i = 0; g->arena && i < SKF_PLAN_BUFS; i++)
+        if (at[i])
+            *at[i] = (float *)(void *)(g->arena + p->buf[i].at);
+    if (g->arena)
+        skf_plan_acts(p, l, g->arena, &g->acts);
     for (size_t i = 0; i < turns_of(l); i++) {
         g->turns[i].cs = floats(g->context, l->n_rot);
         g->turns[i].freqs = skf_calloc(l->n_rot / 2, sizeof *g->turns[i].freqs);
         if (!g->turns[i].cs || !g->turns[i].freqs)
             return false;
     }
-    g->acts.q = skf_aligned(64, blocks * SKF_QBLOCK);
-    g->acts.d = floats(blocks, 1);
-    g->acts.s = floats(blocks, 1);
-    g->acts.sum = skf_aligned(64, blocks * sizeof *g->acts.sum);
-    g->acts.low = skf_aligned(64, blocks * sizeof *g->acts.low);
-    return g->x && g->h && g->out && g->q && g->k && g->v && g->gate && g->up && g->acts.q &&
-           g->acts.d && g->acts.s && g->acts.sum && g->acts.low;
+    return g->arena != NULL;
 }
 
 enum skf_err skf_graph_open(const struct skf_llama *l, const struct skf_ops *ops, struct skf_pool *pool, uint32_t max_batch,
                             uint32_t context, struct skf_graph **out, struct skf_why *why)
 {
+    struct skf_plan plan;
+    SKF_TRY(skf_plan_make(l, max_batch, &plan, why));
     struct skf_graph *g = skf_calloc(1, sizeof *g);
     if (!g)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a graph");
@@ -87,7 +84,7 @@ enum skf_err skf_graph_open(const struct skf_llama *l, const struct skf_ops *ops
     g->pool = pool;
     g->max_batch = max_batch;
     g->context = context;
-    if (!has_buffers(g)) {
+    if (!has_buffers(g, &plan)) {
         skf_graph_close(g);
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for a graph over %u tokens", max_batch);
     }
@@ -109,8 +106,7 @@ void skf_graph_close(struct skf_graph *g)
 {
     if (!g)
         return;
-    void *const all[] = {g->x, g->h, g->out,     g->q,      g->k,      g->v,      g->gate,     g->up,
-                         g->turns[0].cs, g->turns[0].freqs, g->turns[1].cs, g->turns[1].freqs, g->acts.q, g->acts.d, g->acts.s, g->acts.sum, g->acts.low};
+    void *const all[] = {g->arena, g->turns[0].cs, g->turns[0].freqs, g->turns[1].cs, g->turns[1].freqs};
     for (size_t i = 0; i < SKF_COUNT(all); i++)
         skf_free(all[i]);
     skf_attend_close(g->attend);
@@ -242,8 +238,8 @@ static void layer(struct skf_graph *g)
     const struct skf_llama_layer *y = &g->l->layers[g->layer];
     multiply(g, g->x, y->attn_norm, g->m, (struct product[]){{&y->q, g->q}, {&y->k, g->k}, {&y->v, g->v}}, 3);
     skf_pool_run(g->pool, g->m, store_token, g);
-    skf_attend(g->attend, g->items, g->m, g->layer, g->q, g->h);
-    multiply(g, g->h, NULL, g->m, (struct product[]){{&y->o, g->out}}, 1);
+    skf_attend(g->attend, g->items, g->m, g->layer, g->q, g->heads);
+    multiply(g, g->heads, NULL, g->m, (struct product[]){{&y->o, g->out}}, 1);
     add(g, y->attn_post);
     multiply(g, g->x, y->ffn_norm, g->m, (struct product[]){{&y->gate, g->gate}, {&y->up, g->up}}, 2);
     skf_pool_run(g->pool, g->m, gate_token, g);

@@ -117,8 +117,8 @@ check("assistant" in run("show", at("a.manifest")).stdout, "a manifest as text")
 
 
 # ---- refusals
-def refused(what, words, path):
-    for options in ((), ("--json",)):
+def refused(what, words, path, *more):
+    for options in (more, (*more, "--json")):
         r = run("show", path, *options)
         good = r.returncode == 1 and len(r.stderr.splitlines()) == 1 and r.stdout == "" and all(x in r.stderr for x in words)
         check(good, what + " " + " ".join(options), f"exit {r.returncode}", r.stderr)
@@ -142,5 +142,18 @@ refused("a delta with a changed byte", ["flip.skd"], write("flip.skd", delta[:90
 refused("a manifest that is none", ["x.manifest"], write("x.manifest", b"\xff" * 50))
 refused("a manifest whose chunks are not its root's", ["wrong.manifest", "root"], write("wrong.manifest", manifest(bytes(32))))
 refused("a file that is not there", ["absent", "No such file"], at("absent"))
+
+# ---- the plan of a forward pass
+one, many = show(path, "--plan"), show(path, "--plan", "--tokens", "68")
+names = [o["operator"] for o in one.get("operators", [])]
+check(names[:3] == ["embed", "attn_norm", "attn_q, attn_k, attn_v"] and names[-1] == "output" and one.get("layers") == 30, "the plan's operators", one.get("error"))
+sizes = {b["name"]: b["bytes"] for b in many.get("buffers", [])}
+check(sizes.get("x") == 68 * 576 * 4 and sizes.get("gate") == 68 * 1536 * 4 and sum(sizes.values()) == many["bytes_apart"]
+      and many["bytes"] == max(b["offset"] + b["bytes"] for b in many["buffers"]) < many["bytes_apart"], "its buffers", many.get("error"))
+text = run("show", path, "--plan")
+check(text.returncode == 0 and f"{one['bytes']} bytes in all, {one['bytes_apart']} if each" in text.stdout and "rope, store" in text.stdout, "the plan as text")
+refused("the plan of a delta", ["d.skd", "only GGUF"], at("d.skd"), "--plan")
+refused("the plan of a GGUF that is no model", ["types.gguf"], at("types.gguf"), "--plan")
+check(run("show", path, "--plan", "--tokens", "0").returncode == 2 and run("show", path, "--tokens", "65537").returncode == 2, "tokens out of range")
 check(run("show").returncode == 2 and run("show", old, new).returncode == 2, "wrong usage")
 done()
