@@ -233,6 +233,11 @@ bench: all ## benchmarks against peers; results go to bench/results/ (make bench
 	$(Q)$(PYTHON) bench/run.py --build $(BUILD)
 bench-%: all
 	$(Q)$(PYTHON) bench/run.py --build $(BUILD) $*
+.PHONY: check-transformers
+check-transformers: all unit-bins ## every architecture's logits against transformers alive (installs torch: some 3 GB, in build/)
+	$(Q)test -x $(BUILD)/transformers/bin/python || $(PYTHON) -m venv $(BUILD)/transformers
+	$(Q)$(BUILD)/transformers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements-transformers.txt
+	$(Q)$(BUILD)/transformers/bin/python tools/check_transformers.py --build $(BUILD)
 .PHONY: valgrind
 valgrind: unit-bins ## unit tests of store and delta under valgrind
 	$(Q)$(PYTHON) tests/run.py --build $(BUILD) --unit --match unit/store,unit/delta,fault/store_full,fault/delta --wrap 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' --slow 20

@@ -44,4 +44,7 @@ static inline float skf_exp_ref(float x)
     return skf_bits_float(skf_float_bits(p) + (skf_float_bits(t) << 23));
 }
 
+/* cap * tanh(x / cap); turn = 2 / cap */
+static inline float skf_cap_ref(float x, float cap, float turn) { return cap * (1.0f - 2.0f / (skf_exp_ref(x * turn) + 1.0f)); }
+
 #endif

@@ -17,7 +17,7 @@
  *    come (Milakov and Gimelshein 2018, Dao et al. 2022), and apart for each span of 256 positions.  Within a span a row keeps the
  *    largest score M (first -FLT_MAX), 16 sums l and head_dim sums o, all first 0; of a page only the positions count that the row sees:
  *        s[t] = scale * the sum of q[i] * k[t][i] over i in order, one accumulator, fma (Q8_0: in runs of 32 elements, each from 0
- *               over the codes; then acc = fma(d, run, acc), first 0)
+ *               over the codes; then acc = fma(d, run, acc), first 0), capped as soft_cap does where the head has a cap
  *        m = the largest of M and s[t], c = exp(M - m), p[t] = exp(s[t] - m), 0 where the row sees nothing
  *        l[j] = l[j] * c + (p[j] + p[16 + j]);  o[i] = o[i] * c, then over t in order o[i] = fma(p[t], v[t][i], o[i]) (Q8_0:
  *               fma(p[t] * d, code, o[i]));  M = m
@@ -87,7 +87,7 @@ struct skf_kv_head {
     size_t at;            /* where this head's keys begin in each */
     enum skf_kv_type type;
     uint32_t head_dim;
-    float scale;
+    float scale, cap; /* cap 0: none */
 };
 /* One query, and what it sees: positions first .. end - 1. */
 struct skf_attn_row {
@@ -115,6 +115,8 @@ struct skf_ops {
     /* g = g / (1 + exp(-z)) * u, z = g * fma(g * g, SKF_GELU_B, 1) * SKF_GELU_A: GELU by its tanh formula (Hendrycks and Gimpel 2016) */
     void (*gelu_mul)(float *g, const float *u, uint32_t n);
     void (*add)(float *x, const float *y, uint32_t n);      /* x += y */
+    /* x = cap * tanh(x / cap), by 1 - 2 / (exp(x * (2 / cap)) + 1) (Gemma Team 2024) */
+    void (*soft_cap)(float *x, uint32_t n, float cap);
     void (*to_f16)(const float *x, uint16_t *h, uint32_t n);
     /* What n <= SKF_ATTN_ROWS rows give over the positions of one span; a row that sees none of it has its part left alone. Rows that see the
      * same should follow one another. tile: room for 2 * SKF_KV_PAGE * head_dim floats. */

@@ -96,7 +96,8 @@ static void make_rows(const struct skf_attend *a, const struct part_of *x, float
 static struct skf_kv_head head_of(const struct skf_attend *a, const struct part_of *x)
 {
     const struct skf_kv *kv = a->items[x->b->t].kv;
-    return (struct skf_kv_head){kv->data, skf_kv_at(kv->pool, a->layer, x->kv), skf_kv_type(kv->pool), a->l->head_dim, a->l->attn_scale};
+    return (struct skf_kv_head){kv->data, skf_kv_at(kv->pool, a->layer, x->kv), skf_kv_type(kv->pool), a->l->head_dim, a->l->attn_scale,
+                                a->l->attn_cap};
 }
 
 static bool has_span(const struct skf_attn_row *r, uint32_t span)

@@ -24,6 +24,7 @@ struct skf_graph {
     struct turns {
         float *cs;     /* [context][n_rot]: cosine and sine of each pair, or all cosines and all sines; the first n positions are there */
         double *freqs; /* [n_rot / 2] */
+        double scale;  /* of cosines and sines */
         uint32_t n;
     } turns[2];        /* of l->ropes; the second only where a layer has a window */
     struct skf_acts acts;
@@ -48,7 +49,7 @@ static float *floats(uint64_t a, uint64_t b)
     return skf_aligned(64, (n + 16) * sizeof(float));
 }
 
-static size_t turns_of(const struct skf_llama *l) { return l->arch->global_every ? 2 : 1; }
+static size_t turns_of(const struct skf_llama *l) { return l->n_ropes; }
 
 static bool has_buffers(struct skf_graph *g, const struct skf_plan *p)
 {
@@ -94,9 +95,8 @@ enum skf_err skf_graph_open(const struct skf_llama *l, const struct skf_ops *ops
         return err;
     }
     for (size_t k = 0; k < turns_of(l); k++) {
-        const struct skf_rope *r = &l->ropes[k];
-        for (uint32_t i = 0; i < l->n_rot / 2; i++)
-            g->turns[k].freqs[i] = pow(r->base, -2.0 * i / l->n_rot) / (r->factors ? (double)r->factors[i] : 1.0) / r->divide;
+        skf_rope_freqs(&l->ropes[k], l->n_rot, context, g->turns[k].freqs);
+        g->turns[k].scale = l->ropes[k].scale;
     }
     *out = g;
     return SKF_OK;
@@ -183,27 +183,47 @@ static void multiply(struct skf_graph *g, const float *in, const float *norm, ui
     skf_pool_run(g->pool, g->n_tasks, multiply_rows, g);
 }
 
+static void turn_heads(const struct skf_graph *g, const struct skf_llama_layer *y, uint32_t pos, float *q, float *k)
+{
+    const struct skf_llama *l = g->l;
+    if (!y->rope)
+        return;
+    const float *turn = g->turns[y->rope - l->ropes].cs + (size_t)pos * l->n_rot;
+    void (*rope)(float *, uint32_t, uint32_t, uint32_t, const float *) = l->arch->turns_halves ? g->ops->rope_halves : g->ops->rope;
+    rope(q, l->n_head, l->head_dim, l->n_rot, turn);
+    rope(k, l->n_kv, l->head_dim, l->n_rot, turn);
+}
+
+/* A token's queries, keys and values get their biases. */
+static void add_biases(const struct skf_graph *g, const struct skf_llama_layer *y, float *q, float *k, float *v)
+{
+    const struct skf_llama *l = g->l;
+    if (!y->q_bias)
+        return;
+    g->ops->add(q, y->q_bias, l->n_head * l->head_dim);
+    g->ops->add(k, y->k_bias, l->n_kv * l->head_dim);
+    g->ops->add(v, y->v_bias, l->n_kv * l->head_dim);
+}
+
 static void norm_heads(const struct skf_graph *g, float *x, uint32_t heads, const float *norm)
 {
     for (uint32_t h = 0; norm && h < heads; h++, x += g->l->head_dim)
         g->ops->rms_norm(x, norm, g->l->head_dim, g->l->eps, x);
 }
 
-/* Norms and turns a token's queries and keys and stores its keys and values. */
+/* Biases, norms and turns a token's queries and keys and stores its keys and values. */
 static void store_token(void *ctx, unsigned worker, uint32_t t)
 {
     struct skf_graph *g = ctx;
     const struct skf_llama *l = g->l;
     const struct skf_item *it = &g->items[t];
     const struct skf_llama_layer *y = &l->layers[g->layer];
-    const float *turn = g->turns[y->rope - l->ropes].cs + (size_t)it->pos * l->n_rot;
     float *q = g->q + (size_t)t * l->n_head * l->head_dim;
     float *k = g->k + (size_t)t * l->n_kv * l->head_dim, *v = g->v + (size_t)t * l->n_kv * l->head_dim;
+    add_biases(g, y, q, k, v);
     norm_heads(g, q, l->n_head, y->q_norm);
     norm_heads(g, k, l->n_kv, y->k_norm);
-    void (*rope)(float *, uint32_t, uint32_t, uint32_t, const float *) = l->arch->turns_halves ? g->ops->rope_halves : g->ops->rope;
-    rope(q, l->n_head, l->head_dim, l->n_rot, turn);
-    rope(k, l->n_kv, l->head_dim, l->n_rot, turn);
+    turn_heads(g, y, it->pos, q, k);
     for (uint32_t h = 0; h < l->n_kv; h++) {
         uint8_t *to = it->kv->data[it->pos / SKF_KV_PAGE] + skf_kv_at(it->kv->pool, g->layer, h);
         skf_kv_put(g->ops, skf_kv_type(it->kv->pool), to, it->pos % SKF_KV_PAGE, l->head_dim, k + (size_t)h * l->head_dim, v + (size_t)h * l->head_dim);
@@ -258,8 +278,8 @@ static void turns_up_to(const struct skf_graph *g, struct turns *t, uint32_t pos
         for (uint32_t i = 0; i < n / 2; i++) {
             double angle = t->n * t->freqs[i];
             float *cs = t->cs + (size_t)t->n * n;
-            cs[is_halves ? i : 2 * i] = (float)cos(angle);
-            cs[is_halves ? n / 2 + i : 2 * i + 1] = (float)sin(angle);
+            cs[is_halves ? i : 2 * i] = (float)(t->scale * cos(angle));
+            cs[is_halves ? n / 2 + i : 2 * i + 1] = (float)(t->scale * sin(angle));
         }
 }
 
@@ -289,5 +309,7 @@ enum skf_err skf_graph_run(struct skf_graph *g, const struct skf_item *items, ui
     g->want = want;
     multiply(g, g->x, l->norm, n_want, (struct product[]){{&l->output, logits}}, 1);
     g->want = NULL;
+    for (uint32_t i = 0; logits && l->logit_cap > 0 && i < n_want; i++)
+        g->ops->soft_cap(logits + (size_t)i * l->n_vocab, l->n_vocab, l->logit_cap);
     return SKF_OK;
 }

@@ -9,19 +9,13 @@ struct watch {
     void *ctx;
 };
 
-/* The tensor's name in the file; "" for a matrix that is none of the model's. */
+/* The tensor's name in the file; "" for a matrix that is none of the model's, or a part of one that was named with its first. */
 static void name_of(struct skf_llama *l, const struct skf_weight *w, char name[64])
 {
     name[0] = 0;
-    if (w == &l->output) {
-        /* One that is tied was copied from the embedding, so it lists the same rows. */
-        (void)snprintf(name, 64, "%s.weight", w->seg == l->embd.seg ? "token_embd" : "output");
-        return;
-    }
-    static const char *const stems[] = {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
-    for (uint32_t k = 0; k < 7 * l->n_layers; k++)
+    for (uint32_t k = 0; k < skf_llama_matrices(l); k++)
         if (skf_llama_matrix(l, k) == w)
-            (void)snprintf(name, 64, "blk.%u.%s.weight", k / 7, stems[k % 7]);
+            skf_llama_matrix_name(l, k, name);
 }
 
 static bool is_followed(void *ctx, const struct skf_weight *w, const float *x, uint32_t m, uint32_t n)

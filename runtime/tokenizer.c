@@ -56,7 +56,11 @@ static enum skf_err encode_plain(const struct skf_tokenizer *tk, struct skf_bpe 
         return encode_words(tk, b, p, n, ids, n_ids);
     while (n > 0) {
         size_t len = skf_pre_piece(tk->pre, p, n);
-        SKF_TRY(skf_bpe_piece(b, &tk->merges, tk->byte_id, p, len, ids, n_ids));
+        int32_t whole = tk->is_whole_first ? *skf_token_place(&tk->words, tk, p, len) : -1;
+        if (whole >= 0)
+            ids[(*n_ids)++] = whole;
+        else
+            SKF_TRY(skf_bpe_piece(b, &tk->merges, tk->byte_id, p, len, ids, n_ids));
         p += len;
         n -= len;
     }

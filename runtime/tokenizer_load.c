@@ -224,7 +224,7 @@ static enum skf_err load_special_ids(const struct skf_gguf *g, struct skf_tokeni
                 tk->tokens[i].is_stop = true;
     if (tk->is_by_score && tk->bos < 0 && tk->n > 2 && tk->tokens[1].type == SKF_TOKEN_CONTROL) /* SentencePiece's own places */
         tk->bos = 1;
-    tk->is_bos_added = tk->is_by_score && tk->bos >= 0; /* unless the file says otherwise */
+    tk->is_bos_added = (tk->is_by_score || tk->is_whole_first) && tk->bos >= 0; /* unless the file says otherwise */
     (void)is_gguf_bool(g, "tokenizer.ggml.add_bos_token", &tk->is_bos_added);
     if (tk->is_bos_added && tk->bos < 0)
         return skf_fail(why, SKF_ERR_FORMAT, "tokenizer.ggml.add_bos_token is set, but no tokenizer.ggml.bos_token_id");
@@ -275,12 +275,9 @@ static enum skf_err load_kind(const struct skf_gguf *g, struct skf_tokenizer *tk
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "tokenizer \"%.*s\" is not known to this build", (int)SKF_MIN(s.n, 64u), s.p);
     if (!is_gguf_str(g, "tokenizer.ggml.pre", &s))
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "the file names no pre-tokenizer (tokenizer.ggml.pre)");
-    if (s.n == 6 && memcmp(s.p, "smollm", 6) == 0)
-        tk->pre = SKF_PRE_SMOLLM;
-    else if (s.n == 5 && memcmp(s.p, "gpt-2", 5) == 0)
-        tk->pre = SKF_PRE_GPT2;
-    else
+    if (!is_pre_known(s.p, s.n, &tk->pre))
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "pre-tokenizer \"%.*s\" is not known to this build", (int)SKF_MIN(s.n, 64u), s.p);
+    tk->is_whole_first = tk->pre == SKF_PRE_LLAMA3;
     return SKF_OK;
 }
 
@@ -304,6 +301,10 @@ enum skf_err skf_tokenizer_load(const struct skf_gguf *g, struct skf_tokenizer *
         SKF_GO(e, skf_tokenizer_words(g, tk, why));
     } else {
         SKF_GO(e, load_merges(g, tk, &s, &x, why));
+        if (tk->is_whole_first) {
+            tk->words = x;
+            x.ids = NULL;
+        }
     }
     SKF_GO(e, load_special_ids(g, tk, why));
     SKF_GO(e, load_specials(tk, why));

@@ -37,8 +37,9 @@ struct index { /* hash table of token ids by their bytes; -1: empty */
 struct skf_tokenizer {
     enum skf_pre pre;
     bool is_by_score;       /* SentencePiece: words and ranks instead of merges */
+    bool is_whole_first;    /* a piece that is a token is not merged */
     bool is_space_prefixed; /* a text, and what follows a special token, begins with a space */
-    struct index words;
+    struct index words; /* ids NULL unless one of these two */
     uint32_t *ranks, longest; /* [n], by falling score; bytes of the longest word */
     uint32_t n, n_special;
     struct token *tokens;

@@ -7,13 +7,15 @@
  * It works on bytes; the characters by which the file spells them are undone at load.
  *
  * Pre-tokenizers: gpt-2 (the expression of the GPT-2 release), smollm (each number character a piece of its own, then gpt-2
- * on what lies between).  SentencePiece has none: a run of text between special tokens is one piece.  There a space is spelt
+ * on what lies between), llama-bpe and its kin, qwen2 (pretokenize.c).  With llama-bpe a piece that is a token as a whole is that token, however
+ * its merges would go (tiktoken's way).  Text is not normalized first.  SentencePiece has none: a run of text between special tokens is one piece.  There a space is spelt
  * U+2581, which is undone at load, and what no token spells becomes tokens of bytes.
  */
 #ifndef SKF_RUNTIME_TOKENIZER_PRIV_H
 #define SKF_RUNTIME_TOKENIZER_PRIV_H
 
 #include "model/gguf.h"
+#include "model/runs.h"
 
 #define SKF_TOKENS_MAX (1u << 20) /* a vocabulary of more is refused */
 #define SKF_MERGES_MAX (1u << 22)
@@ -42,7 +44,6 @@ const char *skf_tokenizer_bos(const struct skf_tokenizer *tk);
 const char *skf_tokenizer_eos(const struct skf_tokenizer *tk);
 
 /* ---- its parts ---------------------------------------------------------------------------------------------------------------- */
-enum skf_pre { SKF_PRE_GPT2, SKF_PRE_SMOLLM };
 /* Bytes of the next piece of the n > 0 at p. */
 size_t skf_pre_piece(enum skf_pre pre, const char *p, size_t n);
 

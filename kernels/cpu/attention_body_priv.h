@@ -33,7 +33,7 @@ struct group {
     const struct skf_attn_row *rows;
     float (*l)[16];
     uint32_t lo, hi, head_dim;
-    float scale;
+    float scale, cap;
     struct skf_kv_parts p;
     float s[ROWS][SKF_KV_PAGE]; /* scores, then weights */
 };
@@ -87,6 +87,9 @@ SKF_INLINE void scores(enum form form, struct group *g, uint32_t n, uint32_t hea
         v_store(g->s[r], v_mul(acc[r][0], v_set(g->scale)));
         v_store(g->s[r] + 16, v_mul(acc[r][1], v_set(g->scale)));
     }
+    for (uint32_t r = 0; g->cap > 0.0f && r < n; r++)
+        for (uint32_t h = 0; h < 2; h++)
+            v_store(g->s[r] + 16 * h, v_cap(v_load(g->s[r] + 16 * h), g->cap, 2.0f / g->cap));
 }
 
 /* Places that the row does not see get x. */
@@ -256,7 +259,7 @@ static void make_tile(enum skf_kv_type type, struct skf_kv_parts *p, uint32_t he
 
 static void one_page(const struct skf_kv_head *kv, const struct skf_attn_row *rows, uint32_t n, uint32_t page, float *tile, float (*l)[16])
 {
-    struct group g = {.head_dim = kv->head_dim, .scale = kv->scale, .p = skf_kv_parts(kv->type, kv->page[page] + kv->at, kv->head_dim)};
+    struct group g = {.head_dim = kv->head_dim, .scale = kv->scale, .cap = kv->cap, .p = skf_kv_parts(kv->type, kv->page[page] + kv->at, kv->head_dim)};
     bool is_tiled = n >= TILE_ROWS;
     enum form form = kv->type == SKF_KV_F16 ? (is_tiled ? FORM_TILE : FORM_F16) : is_tiled ? FORM_TILE_Q8 : FORM_Q8;
     if (is_tiled)

@@ -196,6 +196,16 @@ static void float_add(float *x, const float *y, uint32_t n)
         x[i] = x[i] + y[i];
 }
 
+static void float_soft_cap(float *x, uint32_t n, float cap)
+{
+    const float turn = 2.0f / cap;
+    uint32_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        v_store(x + i, v_cap(v_load(x + i), cap, turn));
+    for (; i < n; i++)
+        x[i] = skf_cap_ref(x[i], cap, turn);
+}
+
 static void float_to_f16(const float *x, uint16_t *h, uint32_t n)
 {
     uint32_t i = 0;
@@ -235,6 +245,7 @@ static float float_sum_exp(const float *x, uint32_t n, float max)
      .silu_mul = float_silu_mul,                                                                                       \
      .gelu_mul = float_gelu_mul,                                                                                       \
      .add = float_add,                                                                                                 \
+     .soft_cap = float_soft_cap,                                                                                       \
      .to_f16 = float_to_f16,                                                                                           \
      .attention = (attention_),                                                                                        \
      .sum_exp = float_sum_exp}

@@ -220,5 +220,10 @@ static inline v16 v_exp(v16 x)
     p = v_add(v_fma(p, v_mul(r, r), r), v_set(1.0f));
     return v_scale(p, t);
 }
+static inline v16 v_cap(v16 x, float cap, float turn) /* as skf_cap_ref */
+{
+    v16 e = v_add(v_exp(v_mul(x, v_set(turn))), v_set(1.0f));
+    return v_mul(v_set(cap), v_sub(v_set(1.0f), v_div(v_set(2.0f), e)));
+}
 
 #endif

@@ -5,7 +5,7 @@
 
 static float half_at(const uint8_t *p, size_t i) { return skf_f16_to_f32(skf_load16(p + 2 * i)); }
 
-static float score(const struct skf_kv_head *kv, const struct skf_kv_parts *p, const float *q, uint32_t t)
+static float uncapped(const struct skf_kv_head *kv, const struct skf_kv_parts *p, const float *q, uint32_t t)
 {
     float acc = 0.0f;
     if (kv->type == SKF_KV_F16) {
@@ -20,6 +20,12 @@ static float score(const struct skf_kv_head *kv, const struct skf_kv_parts *p, c
         acc = fmaf(half_at(p->dk, (size_t)b * SKF_KV_PAGE + t), run, acc);
     }
     return acc * kv->scale;
+}
+
+static float score(const struct skf_kv_head *kv, const struct skf_kv_parts *p, const float *q, uint32_t t)
+{
+    float s = uncapped(kv, p, q, t);
+    return kv->cap > 0.0f ? skf_cap_ref(s, kv->cap, 2.0f / kv->cap) : s;
 }
 
 static void add_value(const struct skf_kv_head *kv, const struct skf_kv_parts *p, uint32_t t, float weight, float *o)

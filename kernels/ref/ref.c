@@ -226,6 +226,12 @@ static void ref_to_f16(const float *x, uint16_t *h, uint32_t n)
         h[i] = skf_f32_to_f16(x[i]);
 }
 
+static void ref_soft_cap(float *x, uint32_t n, float cap)
+{
+    for (uint32_t i = 0; i < n; i++)
+        x[i] = skf_cap_ref(x[i], cap, 2.0f / cap);
+}
+
 static float ref_sum_exp(const float *x, uint32_t n, float max)
 {
     float lane[16] = {0};
@@ -243,6 +249,7 @@ const struct skf_ops skf_ops_ref = {.isa = SKF_ISA_REF,
                                     .silu_mul = ref_silu_mul,
                                     .gelu_mul = ref_gelu_mul,
                                     .add = ref_add,
+                                    .soft_cap = ref_soft_cap,
                                     .to_f16 = ref_to_f16,
                                     .attention = skf_attention_ref,
                                     .sum_exp = ref_sum_exp};

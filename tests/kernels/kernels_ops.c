@@ -253,7 +253,7 @@ static void test_elementwise_is_the_same_everywhere(void **state)
 {
     enum { MOST = 200 };
     for (uint32_t n = 1; n <= MOST; n += n < 70 ? 1 : 13) {
-        float x[MOST], w[MOST], out[4][6][MOST], norm[4], sums[4];
+        float x[MOST], w[MOST], out[4][7][MOST], norm[4], sums[4];
         uint16_t h[4][MOST];
         memset(out, 0, sizeof out);
         memset(h, 0, sizeof h);
@@ -274,6 +274,8 @@ static void test_elementwise_is_the_same_everywhere(void **state)
             tables[k]->rope_halves(out[k][4], 1, n, n & ~1u, w);
             memcpy(out[k][5], x, n * sizeof *x);
             tables[k]->gelu_mul(out[k][5], w, n);
+            memcpy(out[k][6], x, n * sizeof *x);
+            tables[k]->soft_cap(out[k][6], n, 30.0f);
             sums[k] = tables[k]->sum_exp(x, n, 8.0f);
             norm[k] = sums[k];
             assert_memory_equal(out[k], out[0], sizeof out[0]);
@@ -289,6 +291,7 @@ static void test_elementwise_is_the_same_everywhere(void **state)
             assert_true(fabs(out[0][1][i] - g) <= 1e-6 * fabs(g) + 1e-30);
             double v = x[i], gelu = 0.5 * v * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))) * w[i];
             assert_true(fabs(out[0][5][i] - gelu) <= 1e-5 * fabs(gelu) + 1e-6 * fabs((double)w[i]));
+            assert_true(fabs(out[0][6][i] - 30 * tanh(v / 30)) <= 1e-5);
             e += exp(fmin(x[i] - 8.0, 88.0));
         }
         assert_true(fabs(sums[0] - e) <= 1e-5 * e);
@@ -313,9 +316,9 @@ static float stands_for(enum skf_kv_type type, const float *x, uint32_t hd, uint
         most = fmaxf(most, fabsf(x[j]));
     return skf_f16_to_f32(skf_f32_to_f16(most / 127.0f)) * rintf(x[i] * (127.0f / most));
 }
-static void keep(struct kept *x, enum skf_kv_type type, uint32_t hd)
+static void keep(struct kept *x, enum skf_kv_type type, uint32_t hd, float cap)
 {
-    x->kv = (struct skf_kv_head){x->page, KV_AT, type, hd, 0.25f};
+    x->kv = (struct skf_kv_head){x->page, KV_AT, type, hd, 0.25f, cap};
     for (size_t i = 0; i < KV_PAGES; i++) {
         size_t n = KV_AT + skf_kv_head_bytes(type, hd);
         x->page[i] = skf_aligned(64, n);
@@ -343,6 +346,7 @@ static void in_double(const struct kept *x, const struct skf_attn_row *r, double
         s[t] = 0;
         for (uint32_t i = 0; i < hd; i++)
             s[t] += (double)r->q[i] * x->k[t][i] * x->kv.scale;
+        s[t] = x->kv.cap > 0 ? x->kv.cap * tanh(s[t] / x->kv.cap) : s[t];
         max = fmax(max, s[t]);
     }
     memset(want, 0, hd * sizeof *want);
@@ -383,7 +387,7 @@ static void attend(const struct skf_ops *ops, const struct kept *x, struct skf_a
 /* The reference against the formula; every table against it, alone and in any company. */
 static void test_attention(void **state)
 {
-    static const uint32_t dims[] = {2, 16, 20, 32, 64, 80, 96, 128, 256};
+    static const uint32_t dims[] = {2, 16, 20, 32, 48, 64, 80, 96, 128, 256};
     static float q[ROWS_MOST][HEAD_MOST], one[ROWS_MOST * HEAD_MOST], out[ROWS_MOST * HEAD_MOST];
     static struct kept x;
     for (size_t k = 0; k < 2 * SKF_COUNT(dims); k++) {
@@ -392,7 +396,7 @@ static void test_attention(void **state)
         struct skf_attn_row rows[ROWS_MOST];
         if (type == SKF_KV_Q8_0 && hd % 32)
             continue;
-        keep(&x, type, hd);
+        keep(&x, type, hd, hd % 3 ? 0.0f : 2.0f);
         for (uint32_t r = 0; r < ROWS_MOST; r++) { /* tokens of three heads, one behind the other; some see a window, some next to nothing */
             uint32_t end = r < 30 ? 240 + r / 3 : 1 + next() % POSITIONS;
             fill(q[r], hd);

@@ -497,7 +497,7 @@ static void test_refusals_name_what_is_wrong(void **state)
     } cases[] = {
         {{.arch = "mamba"}, SKF_ERR_UNSUPPORTED, "architecture \"mamba\""},
         {{.pre = "deepseek"}, SKF_ERR_UNSUPPORTED, "pre-tokenizer \"deepseek\""},
-        {{.scaling = "yarn"}, SKF_ERR_UNSUPPORTED, "\"yarn\""},
+        {{.scaling = "dynamic"}, SKF_ERR_UNSUPPORTED, "\"dynamic\""},
         {{.type = SKF_T_IQ4_NL}, SKF_ERR_UNSUPPORTED, "type iq4_nl"},
         {{.drop = "blk.1.ffn_up.weight"}, SKF_ERR_FORMAT, "tensor blk.1.ffn_up.weight is missing"},
         {{.drop = "output_norm.weight"}, SKF_ERR_FORMAT, "tensor output_norm.weight is missing"},

@@ -232,7 +232,7 @@ static void test_tokenizer_refuses(void **state)
         enum skf_err err;
         const char *names;
     } cases[] = {
-        {{.pre = "llama-bpe"}, SKF_ERR_UNSUPPORTED, "\"llama-bpe\""},
+        {{.pre = "deepseek-llm"}, SKF_ERR_UNSUPPORTED, "\"deepseek-llm\""},
         {{.merge = "nospace"}, SKF_ERR_FORMAT, "entry 5 is no pair"},
         {{.merge = "h \xe6\x97\xa5"}, SKF_ERR_FORMAT, "entry 5 is no pair"},
         {{.merge = "q u"}, SKF_ERR_FORMAT, "entry 5 names a token that is not there"},
