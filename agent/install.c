@@ -202,6 +202,8 @@ static enum skf_err find_source(const struct skf_install *in, struct verified *v
     const struct skf_skd_info *info = skf_skd_info(v->skd);
     struct skf_merkle empty;
     uint8_t none[SKF_DIGEST];
+    if (info->also_size)
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: takes from a second version; boxes apply deltas of one", in->assign.delta);
     skf_merkle_init(&empty);
     skf_merkle_root(&empty, none);
     if (info->source_size == 0 && memcmp(info->source_root, none, SKF_DIGEST) == 0)

@@ -15,6 +15,24 @@ struct skf_source skf_source_of(const void *p, uint64_t n)
     return (struct skf_source){n, span_of_memory, (void *)(uintptr_t)p, NULL};
 }
 
+static enum skf_err span_of_both(void *ctx, uint64_t off, const uint8_t **p, uint64_t *len)
+{
+    const struct skf_source *s = ((const struct skf_source_pair *)ctx)->of;
+    if (off >= s->size) {
+        off -= s->size;
+        s++;
+    }
+    SKF_TRY(s->span(s->ctx, off, p, len));
+    if (*len > s->size - off)
+        *len = s->size - off;
+    return SKF_OK;
+}
+
+struct skf_source skf_source_both(const struct skf_source_pair *pair)
+{
+    return (struct skf_source){pair->of[0].size + pair->of[1].size, span_of_both, (void *)(uintptr_t)pair, NULL};
+}
+
 enum skf_err skf_source_read(const struct skf_source *s, uint64_t off, void *to, uint64_t n)
 {
     if (off > s->size || n > s->size - off)

@@ -21,6 +21,12 @@ struct skf_source {
 
 /* The source is a view of p; p must outlive it. */
 struct skf_source skf_source_of(const void *p, uint64_t n);
+/* Two sources, one behind the other, whose sizes together are no more than 64 bits hold. The pair, and what is behind its sources, must outlive
+ * what comes back, which gives no memory back. */
+struct skf_source_pair {
+    struct skf_source of[2];
+};
+struct skf_source skf_source_both(const struct skf_source_pair *pair);
 /* Copies exactly n bytes from `off`; SKF_ERR_FORMAT when the range is not inside the source (nothing is copied). */
 SKF_MUST enum skf_err skf_source_read(const struct skf_source *s, uint64_t off, void *to, uint64_t n);
 /* Points *p at n contiguous bytes: in place where they are, otherwise copied into `scratch` (at least n bytes). */

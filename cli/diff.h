@@ -5,7 +5,8 @@
 #include "base/json.h"
 #include "delta/delta.h"
 
-/* Sets what every verb tells that makes or applies a delta: "bytes", "source_root", "result_root", "seconds", "chunks". NULL: SKF_ERR_NOMEM. */
+/* Sets what every verb tells that makes or applies a delta: "bytes", "source_root", "result_root", "also_root" where there is one, "seconds",
+ * "chunks". NULL: SKF_ERR_NOMEM. */
 SKF_MUST enum skf_err skf_delta_json(const struct skf_delta_stats *s, skf_json *to);
 
 /* --explain: `sort` is NULL or "file", "sent", "bytes", "bits", "name". */

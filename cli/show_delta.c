@@ -39,6 +39,10 @@ static enum skf_err put_skd(skf_json *o, const char *path, uint64_t size, const 
     SKF_TRY(skf_json_set(o, "codec", skf_json_int(info->codec)));
     SKF_TRY(skf_show_digest(o, "source_root", info->source_root));
     SKF_TRY(skf_json_set(o, "source_size", skf_json_int((int64_t)info->source_size)));
+    if (info->also_size) {
+        SKF_TRY(skf_show_digest(o, "also_root", info->also_root));
+        SKF_TRY(skf_json_set(o, "also_size", skf_json_int((int64_t)info->also_size)));
+    }
     SKF_TRY(skf_show_digest(o, "result_root", info->result_root));
     SKF_TRY(skf_json_set(o, "result_size", skf_json_int((int64_t)info->result_size)));
     SKF_TRY(skf_json_set(o, "index_size", skf_json_int((int64_t)info->index_size)));

@@ -12,13 +12,13 @@
 #include "model/folder.h"
 
 struct want {
-    const char *out, *adapter, *sort;
+    const char *out, *adapter, *also, *sort;
     uint64_t jobs, level, share;
     bool is_plan, is_explained, is_json;
 };
 struct diff { /* one, on its way */
     const struct want *w;
-    struct skf_model *old, *neu;
+    struct skf_model *old, *neu, *also;
     struct skf_adapter *adapter;
     struct skf_explain *explain;
     struct skf_delta_stats stats;
@@ -121,7 +121,10 @@ static enum skf_err run(struct diff *d, const char *old_path, const char *new_pa
     SKF_TRY(open_side(new_path, &d->neu, why));
     if (w->adapter)
         SKF_TRY(skf_adapter_open(w->adapter, d->old, old_path, &d->adapter, why));
+    if (w->also)
+        SKF_TRY(open_side(w->also, &d->also, why));
     opts.adapter = d->adapter;
+    opts.also = d->also;
     SKF_TRY(choose_path(d, &path, why));
     double begun = skf_cpu_seconds();
     enum skf_err e = skf_delta_build(d->old, d->neu, path, &opts, &d->stats, why);
@@ -150,7 +153,21 @@ static int diff(const char *old_path, const char *new_path, const struct want *w
     skf_adapter_close(d.adapter);
     skf_model_close(d.old);
     skf_model_close(d.neu);
+    skf_model_close(d.also);
     return status;
+}
+
+/* The delta must not go over what it is made of. */
+static const char *wrong_out(const struct want *w, const char *const files[2])
+{
+    const char *const made_of[] = {files[0], files[1], w->adapter, w->also};
+    for (size_t i = 0; i < SKF_COUNT(made_of); i++) {
+        if (made_of[i] && is_cli_same_file(w->out, made_of[i]))
+            return "the delta would overwrite what it is made of";
+        if (made_of[i] && is_cli_inside(w->out, made_of[i]))
+            return "the delta stands in the folder that it is made of; write it beside";
+    }
+    return NULL;
 }
 
 /* What is wrong with the options taken together; NULL when nothing is. */
@@ -166,12 +183,9 @@ static const char *wrong_with(const struct want *w, const char *const files[2])
         return "--share: 1 to 100";
     if (w->level > 19 || w->jobs > 1024)
         return w->level > 19 ? "--level: 1 to 19" : "--jobs: at most 1024";
-    if (!w->out)
-        return NULL;
-    if (is_cli_same_file(w->out, files[0]) || is_cli_same_file(w->out, files[1]) || (w->adapter && is_cli_same_file(w->out, w->adapter)))
-        return "the delta would overwrite what it is made of";
-    return is_cli_inside(w->out, files[0]) || is_cli_inside(w->out, files[1]) ? "the delta stands in the folder that it is made of; write it beside"
-                                                                             : NULL;
+    if (w->also && (w->adapter || w->is_plan))
+        return w->adapter ? "--also and --adapter are two ways; a delta goes one of them" : "--plan tells of one version; leave --also out";
+    return w->out ? wrong_out(w, files) : NULL;
 }
 
 int skf_verb_diff(int argc, char **argv)
@@ -181,6 +195,7 @@ int skf_verb_diff(int argc, char **argv)
     const struct skf_opt opts[] = {
         {.name = "--output", .letter = 'o', .value = "FILE.skd", .help = "where the delta goes", .text = &w.out},
         {.name = "--adapter", .value = "LORA.gguf", .help = "NEW is OLD with this adapter merged, where it is", .text = &w.adapter},
+        {.name = "--also", .value = "OTHER", .help = "another version that receivers have: what is nearer to it is made of it", .text = &w.also},
         {.name = "--jobs", .letter = 'j', .value = "N", .help = "threads (one a processor)", .number = &w.jobs},
         {.name = "--share", .value = "PERCENT", .help = "of each processor's time, at most (100)", .number = &w.share},
         {.name = "--level", .value = "N", .help = "zstd level, 1 to 19 (19 for bytes that are no tensors)", .number = &w.level,

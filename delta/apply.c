@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "delta/apply_priv.h"
 #include "delta/skd_priv.h"
+#include "model/folder.h"
 
 #define APPLY_JOBS 8 /* threads at most */
 /* Beyond the maps applying takes at most 8 MiB: what a process has before it begins, the tables, and what each thread takes beside the
@@ -18,22 +19,33 @@
 #define AHEAD 8 /* chunks whose part of the source is asked for before they are made */
 
 /* ---- what is applied -------------------------------------------------------------------------------------------------------- */
+struct rooted { /* a source whose root is asked for */
+    struct apply *a;
+    const struct skf_source *source;
+    const char *path;
+    uint8_t *root;
+};
+
 static enum skf_err read_root(void *ctx, struct skf_why *why)
 {
-    struct apply *a = ctx;
+    struct rooted *r = ctx;
+    struct apply *a = r->a;
     struct skf_model *m;
-    SKF_TRY(skf_model_open_source(&a->source, a->old_path, &m, why));
+    SKF_TRY(skf_model_open_source(r->source, r->path, &m, why));
     const struct skf_progress quiet = {.cancel = a->progress->cancel, .share = a->progress->share};
     struct skf_cut cut = {0};
     enum skf_err e = skf_cut_make(m, a->jobs, &quiet, &cut, why);
     if (e == SKF_OK)
-        memcpy(a->root, cut.root, SKF_DIGEST);
+        memcpy(r->root, cut.root, SKF_DIGEST);
     skf_cut_free(&cut);
     skf_model_close(m);
     return e;
 }
 
-bool has_apply_root(struct apply *a) { return skf_map_guard(read_root, a, NULL) == SKF_OK; }
+bool has_apply_root(struct apply *a)
+{
+    return skf_map_guard(read_root, &(struct rooted){a, &a->own, a->old_path, a->root}, NULL) == SKF_OK;
+}
 
 static enum skf_err another_base(const struct apply *a, const char *what, struct skf_why *why)
 {
@@ -43,15 +55,42 @@ static enum skf_err another_base(const struct apply *a, const char *what, struct
                     a->skd_path, wants, (unsigned long long)a->info->source_size, a->old_path, what);
 }
 
+static enum skf_err not_also(const struct apply *a, const char *what, struct skf_why *why)
+{
+    char wants[SKF_HEX];
+    skf_hex(a->info->also_root, SKF_DIGEST, wants);
+    return skf_fail(why, SKF_ERR_BASE, "%s: takes from %.12s (%llu bytes) too, %s %s", a->skd_path, wants,
+                    (unsigned long long)a->info->also_size, a->also_path, what);
+}
+
+/* The source is the right one: false where the other version is not, which is said. */
+static bool is_also_right(struct apply *a, enum skf_err *e, struct skf_why *why)
+{
+    char text[SKF_HEX + 16] = "is broken", hex[SKF_HEX];
+    uint8_t root[SKF_DIGEST];
+    if (!a->info->also_size)
+        return true;
+    if (skf_map_guard(read_root, &(struct rooted){a, &a->both.of[1], a->also_path, root}, NULL) == SKF_OK) {
+        if (memcmp(root, a->info->also_root, SKF_DIGEST) == 0)
+            return true;
+        skf_hex(root, SKF_DIGEST, hex);
+        (void)snprintf(text, sizeof text, "is %.12s", hex);
+    }
+    *e = not_also(a, text, why);
+    return false;
+}
+
 enum skf_err apply_name_failure(struct apply *a, struct skf_why *why)
 {
     char text[SKF_HEX + 16] = "is broken", hex[SKF_HEX];
     if (is_cancelled(a->progress))
         return skf_fail(why, SKF_ERR_CANCELLED, "cancelled");
     if (has_apply_root(a)) {
+        enum skf_err e;
         if (memcmp(a->root, a->info->source_root, SKF_DIGEST) == 0)
-            return skf_fail(why, SKF_ERR_DIGEST, "%s: does not make the result it promises, though %s is its base",
-                            a->skd_path, a->old_path);
+            return !is_also_right(a, &e, why) ? e
+                                              : skf_fail(why, SKF_ERR_DIGEST, "%s: does not make the result it promises, though %s is its base",
+                                                         a->skd_path, a->old_path);
         skf_hex(a->root, SKF_DIGEST, hex);
         (void)snprintf(text, sizeof text, "is %.12s", hex);
     }
@@ -125,12 +164,37 @@ enum skf_err apply_open(struct apply *a, struct skf_why *why)
 enum skf_err apply_open_source(struct apply *a, struct skf_why *why)
 {
     SKF_TRY(skf_map_open(a->old_path, &a->old, why));
-    a->source = skf_map_source(&a->old);
+    a->own = skf_map_source(&a->old);
     if (a->old.size == a->info->source_size)
-        return SKF_OK;
+        return apply_join(a, why);
     char text[64];
     (void)snprintf(text, sizeof text, "has %llu bytes", (unsigned long long)a->old.size);
     return another_base(a, text, why);
+}
+
+enum skf_err apply_join(struct apply *a, struct skf_why *why)
+{
+    char text[64], wants[SKF_HEX];
+    a->source = a->own;
+    if (!a->info->also_size)
+        return SKF_OK;
+    skf_hex(a->info->also_root, SKF_DIGEST, wants);
+    if (!a->also_path)
+        return skf_fail(why, SKF_ERR_ARG, "%s: takes from another version too, %.12s (%llu bytes): name it with --also", a->skd_path, wants,
+                        (unsigned long long)a->info->also_size);
+    a->both.of[0] = a->own;
+    if (is_folder(a->also_path)) {
+        SKF_TRY(skf_folder_open(a->also_path, &a->also_folder, why));
+        a->both.of[1] = *skf_folder_source(a->also_folder);
+    } else {
+        SKF_TRY(skf_map_open(a->also_path, &a->also, why));
+        a->both.of[1] = skf_map_source(&a->also);
+    }
+    (void)snprintf(text, sizeof text, "has %llu bytes", (unsigned long long)a->both.of[1].size);
+    if (a->both.of[1].size != a->info->also_size)
+        return not_also(a, text, why);
+    a->source = skf_source_both(&a->both);
+    return SKF_OK;
 }
 
 void apply_close(struct apply *a)
@@ -142,6 +206,8 @@ void apply_close(struct apply *a)
     }
     skf_free(a->workers);
     skf_skd_free(a->skd);
+    skf_folder_close(a->also_folder);
+    skf_map_close(&a->also);
     skf_map_close(&a->old);
     skf_map_close(&a->file);
     skf_map_close(&a->written);
@@ -153,6 +219,8 @@ void apply_stats(const struct apply *a, uint64_t begun_ns, struct skf_delta_stat
     stats->chunks = a->info->n_chunks;
     memcpy(stats->source_root, a->info->source_root, SKF_DIGEST);
     memcpy(stats->result_root, a->info->result_root, SKF_DIGEST);
+    stats->has_also = a->info->also_size > 0;
+    memcpy(stats->also_root, a->info->also_root, SKF_DIGEST);
     for (uint64_t i = 0; i < a->info->n_chunks; i++) {
         struct skf_skd_chunk c;
         skf_skd_chunk(a->skd, i, &c);
@@ -208,7 +276,10 @@ static void ask_ahead(const struct apply *a, uint64_t i)
     if (i + AHEAD >= a->info->n_chunks)
         return;
     skf_skd_chunk(a->skd, i + AHEAD, &c);
-    skf_map_soon(&a->old, c.source_offset, c.source_length);
+    if (c.source_offset < a->info->source_size)
+        skf_map_soon(&a->old, c.source_offset, c.source_length);
+    else
+        skf_map_soon(&a->also, c.source_offset - a->info->source_size, c.source_length);
 }
 
 enum skf_err apply_make(struct apply *a, unsigned worker, uint64_t i, struct skf_why *why)
@@ -354,6 +425,7 @@ static enum skf_err finish_step(void *ctx, unsigned worker, uint64_t i, struct s
     struct making m = {.a = a, .w = &a->workers[i]};
     SKF_TRY(guarded(a, check_rest, &m, why));
     skf_map_done(&a->old, (unsigned)i, a->jobs);
+    skf_map_done(&a->also, (unsigned)i, a->jobs);
     skf_map_done(&a->written, (unsigned)i, a->jobs);
     return SKF_OK;
 }
@@ -447,6 +519,7 @@ enum skf_err skf_delta_apply(const char *old_path, const char *skd_path, const c
     struct apply a = {.old_path = old_path,
                       .skd_path = skd_path,
                       .out_path = out_path,
+                      .also_path = opts->also_path,
                       .jobs = opts->jobs ? opts->jobs : skf_cpu_count(),
                       .progress = &opts->progress};
     *stats = (struct skf_delta_stats){0};

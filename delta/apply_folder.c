@@ -38,8 +38,8 @@ static enum skf_err open_source(struct foldered *f, struct skf_why *why)
     if (!is_folder(f->a.old_path))
         return apply_open_source(&f->a, why);
     SKF_TRY(skf_folder_open(f->a.old_path, &f->old, why));
-    f->a.source = *skf_folder_source(f->old);
-    return f->a.source.size == f->a.info->source_size ? SKF_OK : apply_name_failure(&f->a, why);
+    f->a.own = *skf_folder_source(f->old);
+    return f->a.own.size == f->a.info->source_size ? apply_join(&f->a, why) : apply_name_failure(&f->a, why);
 }
 
 /* Bytes of the result that begin at `at`, as many as a worker's room holds: of the identity those of the source. */
@@ -248,7 +248,7 @@ enum skf_err skf_delta_apply_folder(const char *old_path, const char *skd_path, 
         return skf_fail(why, n < PATH_MOST ? SKF_ERR_NOMEM : SKF_ERR_LIMIT, "%.96s: %s", out_path, n < PATH_MOST ? "out of memory" : "too long");
     memcpy(f->out, out_path, n);
     f->lock = -1;
-    f->a = (struct apply){.old_path = old_path, .skd_path = skd_path, .out_path = f->out,
+    f->a = (struct apply){.old_path = old_path, .skd_path = skd_path, .out_path = f->out, .also_path = opts->also_path,
                           .jobs = opts->jobs ? opts->jobs : skf_cpu_count(), .progress = &opts->progress};
     enum skf_err e = apply_all(f, why);
     if (e == SKF_OK)

@@ -166,7 +166,7 @@ static bool is_result(struct place *p)
     struct apply *a = &p->a;
     if (a->old.size != a->info->result_size)
         return false;
-    a->source = skf_map_source(&a->old);
+    a->own = a->source = skf_map_source(&a->old);
     return has_apply_root(a) && memcmp(a->root, a->info->result_root, SKF_DIGEST) == 0;
 }
 
@@ -276,7 +276,7 @@ static enum skf_err is_brought_anew(struct place *p, bool *is_anew, struct skf_w
 {
     struct apply *a = &p->a;
     SKF_TRY(skf_map_open(p->path, &a->old, why));
-    a->source = skf_map_source(&a->old);
+    a->own = a->source = skf_map_source(&a->old);
     *is_anew = has_apply_root(a) && ((a->old.size == a->info->source_size && !memcmp(a->root, a->info->source_root, SKF_DIGEST)) ||
                                      (a->old.size == a->info->result_size && !memcmp(a->root, a->info->result_root, SKF_DIGEST)));
     skf_map_close(&a->old);
@@ -352,6 +352,8 @@ static enum skf_err apply_in_place(struct place *p, struct skf_why *why)
     if (n < 0 || (size_t)n >= sizeof p->journal_path)
         return skf_fail(why, SKF_ERR_LIMIT, "%s: path too long", a->old_path);
     SKF_TRY(apply_open(a, why));
+    if (a->info->also_size)
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "%s: takes from another version too, and is not applied in place; write the result to another file", a->skd_path);
     SKF_TRY(skf_rw_open(p->path, false, &p->file, why));
     skf_draft_sweep_of(p->journal_path, NULL);
     a->total = 2 * a->info->result_size;

@@ -18,9 +18,11 @@ struct apply_worker {
     uint8_t zeros_digest[SKF_DIGEST];
 };
 struct apply {
-    const char *old_path, *skd_path, *out_path;
-    struct skf_map old, file;
-    struct skf_source source;
+    const char *old_path, *skd_path, *out_path, *also_path; /* also_path: NULL for none */
+    struct skf_map old, file, also;
+    struct skf_source own, source; /* OLD; and what chunks read: OLD, and behind it what else the delta takes from */
+    struct skf_source_pair both;
+    struct skf_folder *also_folder; /* where that is a folder */
     struct skf_skd *skd;
     const struct skf_skd_info *info;
     struct skf_draft *draft;
@@ -38,8 +40,10 @@ struct apply {
 
 /* Maps and checks the delta, as far as it can be without its chunks, and takes the threads' memory. */
 SKF_MUST enum skf_err apply_open(struct apply *a, struct skf_why *why);
-/* Maps the source, which must have its size. */
+/* Maps the source, which must have its size, and joins. */
 SKF_MUST enum skf_err apply_open_source(struct apply *a, struct skf_why *why);
+/* Makes `source` of `own`, and of the other version that the delta takes from, if any. */
+SKF_MUST enum skf_err apply_join(struct apply *a, struct skf_why *why);
 void apply_close(struct apply *a);
 /* Makes chunk i in the worker's `out`, with its right digest. A file cut short under us is an error. */
 SKF_MUST enum skf_err apply_make(struct apply *a, unsigned worker, uint64_t i, struct skf_why *why);

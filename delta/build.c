@@ -120,7 +120,7 @@ static void begin_progress(struct build *b, const struct skf_progress *whole)
 
 static void begin_coding(struct build *b)
 {
-    b->before = (b->old_cut.size + b->neu_cut.size) / HASH_STEP;
+    b->before = (b->old_cut.size + b->also_cut.size + b->neu_cut.size) / HASH_STEP;
     b->step = 1;
     b->all = b->before;
     for (uint64_t i = 0; i < b->neu_cut.n; i++)
@@ -130,18 +130,44 @@ static void begin_coding(struct build *b)
 
 /* ---- the plan -------------------------------------------------------------------------------------------------------------------- */
 
+struct had { /* chunks that are there already */
+    const struct skf_cut *cut;
+    struct skf_by_digest by;
+    uint64_t at, likely; /* where the cut's bytes begin in the source */
+};
+
+/* Makes r a copy of a chunk with c's bytes, if there is one. Both go on side by side: of chunks that are alike the one in the same place is the
+ * best to copy. */
+static bool is_copied(struct had *h, const struct skf_chunk *c, struct skd_out_chunk *r)
+{
+    uint64_t from = skf_by_digest_find(&h->by, c, h->likely);
+    if (from != UINT64_MAX) {
+        r->coding = SKF_CODE_COPY;
+        r->source_offset = h->at + h->cut->chunks[from].offset;
+        r->source_length = c->length;
+        h->likely = from + 1;
+    } else if (h->likely < h->cut->n && h->cut->chunks[h->likely].length == c->length) {
+        h->likely++;
+    }
+    return from != UINT64_MAX;
+}
+
 /* Each chunk's record as far as it is known before coding: place, digest, copies; and the tensor it lies in. */
 static enum skf_err place_chunks(struct build *b, struct skf_why *why, bool *needs_anchors)
 {
-    uint64_t n = b->neu_cut.n, likely = 0;
+    uint64_t n = b->neu_cut.n;
     size_t t = 0;
-    struct skf_by_digest have;
+    struct had have[2] = {{.cut = &b->old_cut}, {.cut = &b->also_cut, .at = b->old_cut.size}};
     b->chunks = skf_calloc(n, sizeof *b->chunks);
     b->spooled = skf_calloc(n, sizeof *b->spooled);
     b->tensor_of = skf_calloc(n, sizeof *b->tensor_of);
     b->alone = skf_calloc(n, sizeof *b->alone);
-    if (!b->chunks || !b->spooled || !b->tensor_of || !b->alone || skf_by_digest_make(&b->old_cut, &have) != SKF_OK)
+    if (!b->chunks || !b->spooled || !b->tensor_of || !b->alone || skf_by_digest_make(&b->old_cut, &have[0].by) != SKF_OK)
         return no_memory(why);
+    if (skf_by_digest_make(&b->also_cut, &have[1].by) != SKF_OK) {
+        skf_by_digest_free(&have[0].by);
+        return no_memory(why);
+    }
     *needs_anchors = false;
     for (uint64_t i = 0; i < n; i++) {
         const struct skf_chunk *c = &b->neu_cut.chunks[i];
@@ -153,23 +179,16 @@ static enum skf_err place_chunks(struct build *b, struct skf_why *why, bool *nee
             t++;
         bool is_inside = t < b->n_tensors && b->tensors[t].offset <= c->offset;
         b->tensor_of[i] = is_inside ? (uint32_t)t : SKD_NO_TENSOR;
-        uint64_t from = skf_by_digest_find(&have, c, likely);
-        if (from != UINT64_MAX) {
-            r->coding = SKF_CODE_COPY;
-            r->source_offset = b->old_cut.chunks[from].offset;
-            r->source_length = c->length;
-            likely = from + 1;
+        if (is_copied(&have[0], c, r) || (b->also && is_copied(&have[1], c, r)))
             continue;
-        }
         r->coding = SKF_CODE_RAW;
-        if (likely < b->old_cut.n && b->old_cut.chunks[likely].length == c->length)
-            likely++; /* both go on side by side: of chunks that are alike the one in the same place is the best to copy */
         if (is_inside)
             atomic_fetch_add(&b->sides[t].left, 1);
         *needs_anchors = *needs_anchors || !is_inside || (!b->pairs[t] && !build_cast_of(b, (uint32_t)t));
         b->may_pack += is_inside ? 0 : c->length;
     }
-    skf_by_digest_free(&have);
+    skf_by_digest_free(&have[0].by);
+    skf_by_digest_free(&have[1].by);
     return SKF_OK;
 }
 
@@ -280,6 +299,10 @@ static enum skf_err write_out(struct build *b, const char *out_path, uint64_t *s
     uint8_t *piece = NULL;
     struct skd_out o = {.source_root = b->old_cut.root, .result_root = b->neu_cut.root, .source_size = b->old_cut.size,
                         .result_size = b->neu_cut.size, .chunks = b->chunks};
+    if (is_also_used(b)) {
+        o.also_size = b->also_cut.size;
+        o.also_root = b->also_cut.root;
+    }
     enum skf_err e = SKF_OK;
     if (b->chunks) { /* otherwise the identity */
         o.n_chunks = b->neu_cut.n;
@@ -327,6 +350,8 @@ static void tell(const struct build *b, const struct skf_delta_opts *opts, struc
     stats->side_bytes = b->side_bytes;
     memcpy(stats->source_root, b->old_cut.root, SKF_DIGEST);
     memcpy(stats->result_root, b->neu_cut.root, SKF_DIGEST);
+    stats->has_also = is_also_used(b);
+    memcpy(stats->also_root, b->also_cut.root, SKF_DIGEST);
     for (uint64_t i = 0; i < b->neu_cut.n; i++) {
         const struct skf_chunk *c = &b->neu_cut.chunks[i];
         struct skf_skd_chunk k = {.result_offset = c->offset, .result_length = c->length, .source_offset = c->offset,
@@ -361,12 +386,14 @@ static enum skf_err build_all(struct build *b, const char *out_path, struct skf_
     bool needs_anchors = false;
     SKF_TRY(skf_cut_make(b->old, b->jobs, b->progress, &b->old_cut, why));
     b->before = b->old_cut.size / HASH_STEP;
+    SKF_TRY(build_cut_also(b, why));
     SKF_TRY(skf_cut_make(b->neu, b->jobs, b->progress, &b->neu_cut, why));
     if (memcmp(b->old_cut.root, b->neu_cut.root, SKF_DIGEST) == 0)
         return write_out(b, out_path, &stats->bytes, why);
     b->jobs = SKF_MIN(b->jobs, BUILD_JOBS);
     b->tensors = skf_model_tensors(b->neu, &b->n_tensors);
     SKF_TRY(skf_pairs_make(b->old, b->neu, &b->pairs, why));
+    SKF_TRY(build_pair_also(b, why));
     b->sides = skf_calloc(b->n_tensors, sizeof *b->sides);
     b->adapted = skf_calloc(b->n_tensors, 1);
     if (!b->sides || !b->adapted)
@@ -397,7 +424,11 @@ enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model
                       .spool = {.fd = -1},
                       .jobs = opts->jobs ? opts->jobs : skf_cpu_count(),
                       .level = opts->level,
-                      .adapter = opts->adapter};
+                      .adapter = opts->adapter,
+                      .also = opts->also};
+    if (b.also && b.adapter)
+        return skf_fail(why, SKF_ERR_ARG, "an adapter and another version are two ways; a delta goes one of them");
+    build_join(&b);
     begin_progress(&b, &opts->progress);
     init_lock(&b.adapter_lock);
     for (unsigned i = 0; i < BUILD_HEAVY; i++)
@@ -421,6 +452,8 @@ enum skf_err skf_delta_build(const struct skf_model *old, const struct skf_model
         skf_free(b.sides[i].p);
     skf_free(b.sides);
     skf_free(b.adapted);
+    skf_free(b.also_tensors);
+    skf_cut_free(&b.also_cut);
     skf_cut_free(&b.old_cut);
     skf_cut_free(&b.neu_cut);
     for (unsigned i = 0; i < BUILD_HEAVY; i++)

@@ -68,9 +68,14 @@ struct candidate { /* a way to code a chunk; its payload is in the worker's `bes
 };
 struct build {
     const struct skf_model *old, *neu;
-    const struct skf_source *old_source, *neu_source;
+    const struct skf_model *also;      /* another version that receivers have; NULL for none */
+    const struct skf_source *old_source, *neu_source; /* old_source: with `also` behind it */
+    struct skf_source_pair both;
+    struct skf_source joined;
+    struct skf_cut also_cut;
+    struct skf_tensor *also_tensors; /* its tensors at their places in old_source */
     struct skf_cut old_cut, neu_cut;
-    const struct skf_tensor **pairs; /* for each tensor of neu: that of old it is coded against, or NULL */
+    const struct skf_tensor **pairs; /* for each tensor of neu: that of old (or of `also`) it is coded against, or NULL */
     const struct skf_tensor *tensors;
     size_t n_tensors;
     struct build_side *sides; /* one for each tensor */
@@ -127,6 +132,14 @@ SKF_MUST enum skf_err build_take_mixed(struct build_worker *w, struct skf_region
 
 /* What the source has under tensor t's name, of another type that its own can be made of; NULL when it has a counterpart, or there is none. */
 const struct skf_tensor *build_cast_of(const struct build *b, uint32_t t);
+
+/* also.c: what another version that receivers have is good for. Puts it behind the source; forgets it where it is the same; */
+void build_join(struct build *b);
+SKF_MUST enum skf_err build_cut_also(struct build *b, struct skf_why *why);
+/* gives tensors the counterparts there that they are nearer to; */
+SKF_MUST enum skf_err build_pair_also(struct build *b, struct skf_why *why);
+/* and whether anything is made of it. */
+bool is_also_used(const struct build *b);
 
 /* Chooses and makes the coding of chunk i (its record, spooled payload and digests). */
 SKF_MUST enum skf_err build_chunk(struct build *b, unsigned worker, uint64_t i, struct skf_why *why);

@@ -28,6 +28,8 @@ static enum skf_err read_link(const char *path, struct link *l, struct skf_why *
         e = skf_fail(why, SKF_ERR_FORMAT, "damaged delta: cut short in its index");
     if (e == SKF_OK)
         e = skf_skd_parse(m.data, index, &skd, why);
+    if (e == SKF_OK && skf_skd_info(skd)->also_size)
+        e = skf_fail(why, SKF_ERR_UNSUPPORTED, "takes from another version too, and is no link of a chain");
     if (e == SKF_OK) {
         memcpy(l->source_root, skf_skd_info(skd)->source_root, SKF_DIGEST);
         memcpy(l->result_root, skf_skd_info(skd)->result_root, SKF_DIGEST);

@@ -33,6 +33,10 @@ struct skf_delta_opts {
     unsigned jobs; /* 0: one a processor */
     int level;     /* zstd level; 0 for our default */
     const struct skf_adapter *adapter; /* building only: opened beside the source; NULL for none */
+    /* Another version that receivers have: tensors and chunks that are nearer to it are made of it. Building: NULL for none; not with an
+     * adapter (SKF_ERR_ARG). A delta that is no smaller for it does without. Applying: its path, which a delta that does not ask for it leaves unread. */
+    const struct skf_model *also;
+    const char *also_path;
     struct skf_progress progress; /* and the share of the processors' time that may be taken */
     bool is_kept; /* applying only: what was done when it ends early (cancelled, killed, disk full) stays beside the output, and the next
                    * call with the same delta and output goes on with it */
@@ -47,6 +51,8 @@ struct skf_delta_stats {
     uint8_t source_root[SKF_DIGEST], result_root[SKF_DIGEST];
     uint64_t coding_bytes[SKF_CODE_COUNT], coding_chunks[SKF_CODE_COUNT]; /* payload bytes and chunks a coding */
     uint64_t side_bytes; /* payload bytes of sides */
+    bool has_also;       /* it takes from another version too, whose root this is */
+    uint8_t also_root[SKF_DIGEST];
 };
 
 /* Writes the delta that makes `neu` of `old` (whole or not at all); with out_path NULL only the statistics are found. Memory
@@ -69,12 +75,12 @@ bool is_delta_of_folder(const char *old_path, const char *out_path);
 /* The same in the source's own place, for which a journal beside it (PATH.skiff-journal) takes a part of its size. Every chunk is made
  * once before the first byte is changed. Whatever ends it early, killed and powered off at any instant included: either the source is as
  * it was, or the file is neither version, and the same call goes on (with any other delta: SKF_ERR_STATE). A file that is the result
- * already is fine. SKF_ERR_FULL, and nothing changed, when the disk cannot hold the journal, growth, or chunks that change places. */
+ * already is fine. SKF_ERR_UNSUPPORTED for a delta that takes from another version too. SKF_ERR_FULL, and nothing changed, when the disk cannot hold the journal, growth, or chunks that change places. */
 SKF_MUST enum skf_err skf_delta_apply_in_place(const char *path, const char *skd_path, const struct skf_delta_opts *opts,
                                                struct skf_delta_stats *stats, struct skf_why *why);
 
 /* Writes the delta from `base` to what the n deltas of a chain make of it, in their order (whole or not at all); its result has the
- * last one's root. Beside out_path lie, while it works, two of the versions between at most (OUTPUT.N.part). SKF_ERR_BASE for deltas
+ * last one's root; SKF_ERR_UNSUPPORTED for one that takes from another version too. Beside out_path lie, while it works, two of the versions between at most (OUTPUT.N.part). SKF_ERR_BASE for deltas
  * that do not join. */
 SKF_MUST enum skf_err skf_delta_compose(const char *base_path, const char *const *skd, size_t n, const char *out_path,
                                         const struct skf_delta_opts *opts, struct skf_delta_stats *stats,
@@ -102,6 +108,8 @@ struct skf_skd; /* a parsed, checked index; immutable but for its sides' payload
 struct skf_skd_info {
     uint8_t source_root[SKF_DIGEST], result_root[SKF_DIGEST];
     uint64_t source_size, result_size;
+    uint64_t also_size; /* 0: one source is all; otherwise what chunks read is the source and, behind it, another version of this size and root */
+    uint8_t also_root[SKF_DIGEST];
     uint64_t index_size;   /* head and index: the first payload byte stands here */
     uint64_t payload_size; /* all payloads; index_size + payload_size is the file's size */
     uint64_t n_chunks;     /* of the table; 0 for the identity (equal roots), whose result is the source as it stands */

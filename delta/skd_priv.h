@@ -7,12 +7,12 @@
  *        6   2  codec version, 2: which codings may stand in the table and what their payloads look like
  *        8   8  index size: head, directory and table together
  *       16   8  payload size: all payloads together; index size + payload size is the file's size
- *       24   8  0
+ *       24   8  size of another version that stands behind the source; 0: there is none
  *       32  32  source root
  *       64  32  result root
  *       96  32  SHA-256 of the index without these 32 bytes
  *   index    varints (LEB128, shortest form; "signed": zigzag)
- *        source size, result size, tensors, chunks
+ *        source size, result size, tensors, chunks; with another version its root
  *        directory: a record for each tensor that a chunk refers to, in order of its place in the result
  *        table: a record for each chunk of the result's cut, in order
  *   payloads of the sides in order of the directory, then those of the chunks in order of the table, nothing between them
@@ -79,6 +79,7 @@ struct skd_chunk {
 _Static_assert(sizeof(struct skd_chunk) == 48, "a table of chunks is what grows with a model in a receiver's memory");
 struct skf_skd {
     struct skf_skd_info info;
+    uint64_t source_all; /* bytes that chunks may read: of the source, and of the other version behind it */
     const uint8_t *index;
     uint8_t *copy; /* what index points at, or NULL when that is the caller's */
     struct skf_buf names, ranges; /* ranges: struct skd_range */
@@ -144,6 +145,8 @@ struct skd_out {
     uint64_t n_tensors;
     const struct skd_out_chunk *chunks;
     uint64_t n_chunks;
+    const uint8_t *also_root;
+    uint64_t also_size; /* 0: no other version */
 };
 /* Appends head and index to `b` (empty, limit SKF_SKD_INDEX_MAX). SKF_ERR_LIMIT when it would not fit. */
 SKF_MUST enum skf_err skd_write_index(const struct skd_out *o, struct skf_buf *b);

@@ -33,7 +33,7 @@ enum skf_err skf_skd_index_size(const uint8_t head[SKF_SKD_HEAD], uint64_t *size
     if (codec != SKD_CODEC) /* 1 was never released */
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "delta codec version %u; this skiff reads %d", codec, SKD_CODEC);
     uint64_t n = skf_le64(head + 8), payload = skf_le64(head + 16), all;
-    if (n < SKF_SKD_HEAD + 4 || !is_add_ok(n, payload, &all) || skf_le64(head + 24) != 0)
+    if (n < SKF_SKD_HEAD + 4 || !is_add_ok(n, payload, &all))
         return damaged(why, "its head contradicts itself");
     if (n > SKF_SKD_INDEX_MAX)
         return skf_fail(why, SKF_ERR_LIMIT, "delta index of %llu bytes; the most is %u", (unsigned long long)n,
@@ -109,7 +109,7 @@ static enum skf_err get_tensor(struct skf_skd *s, struct skf_reader *r, const st
         return SKF_ERR_FORMAT;
     t->source_offset = t->offset + shift + (before ? before->source_offset - before->offset : 0);
     t->source_bytes = t->bytes + growth;
-    if (!is_add_ok(t->source_offset, t->source_bytes, &at) || at > s->info.source_size)
+    if (!is_add_ok(t->source_offset, t->source_bytes, &at) || at > s->source_all)
         return SKF_ERR_FORMAT;
     if (t->side == SKF_NO_SIDE || s->sides[t->side].coding != SKF_CODE_PACK)
         return SKF_OK;
@@ -169,7 +169,7 @@ static enum skf_err get_ranges(struct skf_skd *s, struct skf_reader *r, struct s
         SKF_TRY(skf_get_svarint(r, &d));
         SKF_TRY(skf_get_varint(r, &n));
         struct skd_range g = {end + d, (uint32_t)n};
-        if (n == 0 || n > SKD_PATCH_MAX - all || n > s->info.source_size || g.at > s->info.source_size - n)
+        if (n == 0 || n > SKD_PATCH_MAX - all || n > s->source_all || g.at > s->source_all - n)
             return SKF_ERR_FORMAT;
         SKF_TRY(skf_buf_put(&s->ranges, &g, sizeof g));
         if (i == 0)
@@ -196,7 +196,7 @@ static enum skf_err get_source(struct skf_skd *s, struct skf_reader *r, struct p
     c->source_offset = d + (c->coding == SKF_CODE_COPY ? at->copied : c->result_offset);
     if (c->coding == SKF_CODE_PATCH)
         SKF_TRY(skf_get_varint(r, &n));
-    if (n == 0 || n > SKD_PATCH_MAX || n > s->info.source_size || c->source_offset > s->info.source_size - n)
+    if (n == 0 || n > SKD_PATCH_MAX || n > s->source_all || c->source_offset > s->source_all - n)
         return SKF_ERR_FORMAT;
     c->source_length = (uint32_t)n;
     if (c->coding == SKF_CODE_COPY)
@@ -240,6 +240,13 @@ static enum skf_err get_counts(struct skf_skd *s, struct skf_reader *r, struct s
     if (skf_get_varint(r, &f->source_size) || skf_get_varint(r, &f->result_size) || skf_get_varint(r, &s->n_tensors) ||
         skf_get_varint(r, &f->n_chunks))
         return damaged(why, "its index ends early");
+    const uint8_t *root;
+    if (f->also_size && skf_get_bytes(r, SKF_DIGEST, &root))
+        return damaged(why, "its index ends early");
+    if (f->also_size)
+        memcpy(f->also_root, root, SKF_DIGEST);
+    if (!is_add_ok(f->source_size, f->also_size, &s->source_all))
+        return damaged(why, "its sources are larger than anything");
     size_t left = skf_reader_left(r);
     if (f->n_chunks > left / SKD_CHUNK_MIN || s->n_tensors > left / SKD_TENSOR_MIN || s->n_tensors > f->n_chunks)
         return damaged(why, "it claims more tensors or chunks than its index holds");
@@ -260,7 +267,7 @@ static enum skf_err check_whole(const struct skf_skd *s, const struct place *end
     if (end->payload - f->index_size != f->payload_size)
         return damaged(why, "its payloads do not come to their size");
     if (memcmp(f->source_root, f->result_root, SKF_DIGEST) == 0)
-        return f->n_chunks == 0 && f->source_size == f->result_size ? SKF_OK
+        return f->n_chunks == 0 && f->source_size == f->result_size && !f->also_size ? SKF_OK
                                                                     : damaged(why, "an identity that changes something");
     skf_merkle_root(m, root);
     if (end->result != f->result_size || memcmp(root, f->result_root, SKF_DIGEST) != 0)
@@ -312,6 +319,7 @@ static enum skf_err parse(const uint8_t *p, uint64_t n, bool is_copied, struct s
     s->info.codec = skf_le16(p + 6);
     s->info.index_size = n;
     s->info.payload_size = skf_le64(p + 16);
+    s->info.also_size = skf_le64(p + 24);
     memcpy(s->info.source_root, p + 32, SKF_DIGEST);
     memcpy(s->info.result_root, p + 64, SKF_DIGEST);
     s->index = is_copied ? s->copy : p;

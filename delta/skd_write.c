@@ -92,10 +92,13 @@ enum skf_err skd_write_index(const struct skd_out *o, struct skf_buf *b)
     SKF_TRY(skf_put_varint(b, o->result_size));
     SKF_TRY(skf_put_varint(b, o->n_tensors));
     SKF_TRY(skf_put_varint(b, o->n_chunks));
+    if (o->also_size)
+        SKF_TRY(skf_buf_put(b, o->also_root, SKF_DIGEST));
     SKF_TRY(put_tensors(o, b));
     SKF_TRY(put_chunks(o, b));
     skf_put_le64(b->data + 8, b->len);
     skf_put_le64(b->data + 16, payload);
+    skf_put_le64(b->data + 24, o->also_size);
     memcpy(b->data + 32, o->source_root, SKF_DIGEST);
     memcpy(b->data + 64, o->result_root, SKF_DIGEST);
     return skd_index_digest(b->data, b->len, b->data + SKD_DIGEST_AT);

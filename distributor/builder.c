@@ -118,7 +118,7 @@ static enum skf_err inspect(const char *path, const struct pair *p, struct skf_r
     SKF_GO(e, skf_skd_parse(m.data, d->index_size, &skd, why));
     const struct skf_skd_info *i = skf_skd_info(skd);
     if (i->index_size + i->payload_size != m.size || memcmp(i->source_root, p->from, SKF_DIGEST) != 0 ||
-        memcmp(i->result_root, p->to, SKF_DIGEST) != 0) {
+        memcmp(i->result_root, p->to, SKF_DIGEST) != 0 || i->also_size) {
         e = skf_fail(why, SKF_ERR_DIGEST, "%s: is not the delta that its name says", path);
         goto out;
     }

@@ -2,7 +2,7 @@
 """An independent decoder of `.skd` deltas: slow, small, and made after docs/formats.md, so that the format is what the page says
 and not what one program does.
 
-usage: python -m skiff.skd OLD FILE.skd NEW
+usage: python -m skiff.skd OLD FILE.skd NEW [ALSO]
 """
 import hashlib
 import os
@@ -43,14 +43,18 @@ class Delta:
         self.piece = None, b""  # the last one that was unpacked, by its place
         if len(data) < HEAD or bytes(data[:4]) != b"SKD\x1a":
             raise FormatError("not a .skd")
-        container, codec, index, payloads, zero = struct.unpack_from("<HHQQQ", data, 4)
-        if (container, codec, zero) != (1, 2, 0) or index < HEAD or index + payloads != len(data):
+        container, codec, index, payloads, also = struct.unpack_from("<HHQQQ", data, 4)
+        if (container, codec) != (1, 2) or index < HEAD or index + payloads != len(data):
             raise FormatError("another version, or cut short")
         self.source_root, self.result_root = bytes(data[32:64]), bytes(data[64:96])
         if sha(bytes(data[:96]) + bytes(data[128:index])) != bytes(data[96:128]):
             raise FormatError("the index has not its digest")
         r = Reader(self.data[HEAD:index])
         self.source_size, self.result_size, n_tensors, n_chunks = (r.varint() for _ in range(4))
+        self.also_size, self.also_root = also, bytes(r.take(32)) if also else b""
+        self.all_sizes = self.source_size + also  # what chunks read: the source, and the other version behind it
+        if self.all_sizes >= 1 << 64 or (also and self.source_root == self.result_root):
+            raise FormatError("sources that cannot be")
         self.tensors = self._directory(r, n_tensors)
         self.chunks = self._table(r, n_chunks)
         if r.left():
@@ -71,7 +75,7 @@ class Delta:
             t["side"] = r.varint()
             if t["side"]:
                 t["side_coding"], t["side_digest"] = r.u8(), bytes(r.take(32))
-            if end > self.result_size or t["side"] > SIDE_MAX or not 0 <= t["source_offset"] <= self.source_size - t["source_bytes"]:
+            if end > self.result_size or t["side"] > SIDE_MAX or not 0 <= t["source_offset"] <= self.all_sizes - t["source_bytes"]:
                 raise FormatError("a tensor lies outside")
             if t["side"] and t["side_coding"] == PACK and (name or t["source_bytes"] or not 1 <= t["bytes"] <= PACK_MAX):
                 raise FormatError("a packed piece that is none")
@@ -107,7 +111,7 @@ class Delta:
         for _ in range(r.varint() if c["coding"] == MIXED else 1):
             ranges.append((end + r.svarint(), r.varint()))
             end = sum(ranges[-1])
-            if ranges[-1][0] < 0 or ranges[-1][1] < 1 or end > self.source_size:
+            if ranges[-1][0] < 0 or ranges[-1][1] < 1 or end > self.all_sizes:
                 raise FormatError("a range outside of the source")
         if len(ranges) > 16 or sum(n for _, n in ranges) > PATCH_MAX:
             raise FormatError("too much of the source")
@@ -127,7 +131,7 @@ class Delta:
         return p
 
     def decode(self, chunk, old):
-        """The bytes of one chunk of the result, made from `old`, the whole source."""
+        """The bytes of one chunk of the result, made from `old`, the whole source and the other version behind it."""
         p = self.payload(chunk, chunk["payload"], chunk["payload_digest"])
         out = self._made(chunk, p, old)
         if len(out) != chunk["length"] or sha(out) != chunk["digest"]:
@@ -160,21 +164,25 @@ class Delta:
         return how.decode(t["type"], t["row_bytes"], p, bytes(old[at:at + c["length"]]), side)
 
 
-def apply(old, delta):
-    """The result of a delta (bytes) on `old`."""
+def apply(old, delta, also=b""):
+    """The result of a delta (bytes) on `old`, and on `also` where it takes from another version too."""
     d = Delta(delta)
-    if len(old) != d.source_size:
+    if len(old) != d.source_size or (d.also_size and len(also) != d.also_size):
         raise FormatError("the delta is for another base")
     if d.source_root == d.result_root:
         return bytes(old)
-    return b"".join(d.decode(c, old) for c in d.chunks)
+    both = old + also if d.also_size else old
+    return b"".join(d.decode(c, both) for c in d.chunks)
 
 
 def main():
-    if len(sys.argv) != 4:
+    if len(sys.argv) not in (4, 5):
         sys.exit(__doc__.strip())
-    with open(sys.argv[1], "rb") as f, open(sys.argv[2], "rb") as g:
-        out = apply(f.read(), g.read())
+    given = []
+    for path in sys.argv[1:3] + sys.argv[4:]:
+        with open(path, "rb") as f:
+            given.append(f.read())
+    out = apply(*given)
     with open(sys.argv[3] + ".part", "wb") as f:
         f.write(out)
     os.rename(sys.argv[3] + ".part", sys.argv[3])

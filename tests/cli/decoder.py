@@ -186,6 +186,12 @@ def keep_all():
             with open(at(path), "wb") as f:
                 f.write(data)
         keep(name, at("old"), at("new"))
+    for path, data in (("old", text[:5000]), ("new", text[4000:5000] + text[7000:9000] + b"more"), ("also", text[6000:11_000])):
+        with open(at(path), "wb") as f:
+            f.write(data)
+    keep("also", at("old"), at("new"), "--also", at("also"))
+    with open(os.path.join(KEEP, "also.also"), "wb") as f:
+        f.write(read(at("also")))
 
 
 KEEP = os.environ.get("SKF_KEEP")
@@ -193,9 +199,10 @@ if KEEP:
     keep_all()
 for path in sorted(glob.glob(os.path.join(ROOT, "tests", "vectors", "skd", "*.skd"))):
     old, name = path[:-3] + "old", os.path.basename(path)[:-4]
-    s = subprocess.run([SKIFF, "apply", old, path, "-o", at("made")], capture_output=True, text=True, timeout=120 * SLOW)
+    also = [p for p in (path[:-3] + "also",) if os.path.exists(p)]
+    s = subprocess.run([SKIFF, "apply", old, path, "-o", at("made"), *(["--also", *also] if also else [])], capture_output=True, text=True, timeout=120 * SLOW)
     try:
-        mine = skd.apply(read(old), read(path))
+        mine = skd.apply(read(old), read(path), *map(read, also))
     except Exception as e:
         mine = repr(e)
     check(s.returncode == 0 and mine == read(at("made")), f"{name}, as it was written", s.stderr, mine if isinstance(mine, str) else None)

@@ -175,7 +175,7 @@ static enum skf_err by_hand(enum skf_coding coding, uint32_t length, const uint8
     skf_merkle_init(&m);
     skf_merkle_add(&m, c.result_digest, length);
     skf_merkle_root(&m, result_root);
-    struct skd_out o = {source_root, result_root, any.source.size, length, tensor, tensor ? 1 : 0, &c, 1};
+    struct skd_out o = {source_root, result_root, any.source.size, length, tensor, tensor ? 1 : 0, &c, 1, NULL, 0};
     assert_int_equal(skd_write_index(&o, &b), SKF_OK);
     fix_ok(skf_skd_parse(b.data, b.len, &skd, why));
     fix_ok(skf_delta_scratch_new(&s));

@@ -206,7 +206,7 @@ static void fresh(enum skf_coding coding)
         chunk.payload_length = 0;
     if (coding == SKF_CODE_RAW)
         chunk.payload_length = 1000;
-    out = (struct skd_out){source_root, result_root, 2500, 2000, &tensor, 1, NULL, 2};
+    out = (struct skd_out){source_root, result_root, 2500, 2000, &tensor, 1, NULL, 2, NULL, 0};
     memset(source_root, 1, sizeof source_root);
 }
 
@@ -277,6 +277,46 @@ static void test_directory_lies(void **unused)
     REFUSED(SKF_CODE_INT, tensor.source_offset = UINT64_MAX);
     REFUSED(SKF_CODE_INT, (tensor.name = "a\0b", tensor.name_len = 3));
     REFUSED(SKF_CODE_INT, chunk.result_length = 999);        /* half a word */
+}
+
+/* Another version behind the source: places count through both and no further. */
+static void test_another_version(void **unused)
+{
+    static const uint8_t root[SKF_DIGEST] = {7};
+    const struct {
+        enum skf_coding coding;
+        uint64_t *place, last; /* the last place that is one */
+    } cases[] = {{SKF_CODE_COPY, &chunk.source_offset, 2500}, {SKF_CODE_PATCH, &chunk.source_offset, 2500}, {SKF_CODE_INT, &tensor.source_offset, 1500}};
+    for (size_t i = 0; i < SKF_COUNT(cases); i++) {
+        fresh(cases[i].coding);
+        out.also_size = 1000;
+        out.also_root = root;
+        *cases[i].place = cases[i].last;
+        assert_int_equal(verdict(), SKF_OK);
+        ++*cases[i].place;
+        assert_int_equal(verdict(), SKF_ERR_FORMAT);
+        *cases[i].place = cases[i].last;
+        out.also_size = 999;
+        assert_int_equal(verdict(), SKF_ERR_FORMAT);
+        out.also_size = UINT64_MAX - 2499; /* with the source one byte too many for a number */
+        assert_int_equal(verdict(), SKF_ERR_FORMAT);
+        out.also_size = UINT64_MAX - 2500;
+        assert_int_equal(verdict(), SKF_OK);
+    }
+    struct skf_buf b = SKF_BUF_INIT(1 << 20);
+    out = (struct skd_out){source_root, source_root, 500, 500, NULL, 0, NULL, 0, root, 10};
+    assert_int_equal(skd_write_index(&out, &b), SKF_OK);
+    fix_err(SKF_ERR_FORMAT, parse(b.data, b.len, why)); /* an identity has one source */
+    skf_put_le64(b.data + 24, 0);
+    seal(b.data, b.len);
+    fix_err(SKF_ERR_FORMAT, parse(b.data, b.len, why)); /* a root of nothing */
+    for (size_t n = b.len - SKF_DIGEST; n < b.len; n++) {
+        skf_put_le64(b.data + 24, 10);
+        skf_put_le64(b.data + 8, n);
+        seal(b.data, n);
+        fix_err(SKF_ERR_FORMAT, parse(b.data, n, why)); /* a root cut short */
+    }
+    skf_buf_free(&b);
 }
 
 /* A piece that chunks are packed in: no name, no source, of bounded size, and its chunks wholly inside. */
@@ -392,7 +432,7 @@ static void test_counts_lie(void **unused)
 static void test_identity_lies(void **unused)
 {
     struct skf_buf b = SKF_BUF_INIT(1 << 20);
-    struct skd_out o = {source_root, source_root, 500, 500, NULL, 0, NULL, 0};
+    struct skd_out o = {source_root, source_root, 500, 500, NULL, 0, NULL, 0, NULL, 0};
     assert_int_equal(skd_write_index(&o, &b), SKF_OK);
     assert_true(b.len < 4096);
     fix_ok(parse(b.data, b.len, why));
@@ -403,7 +443,7 @@ static void test_identity_lies(void **unused)
     skf_buf_clear(&b);
     fresh(SKF_CODE_RAW);
     struct skd_out_chunk two[2] = {chunk, chunk};
-    o = (struct skd_out){source_root, source_root, 2000, 2000, NULL, 0, two, 2};
+    o = (struct skd_out){source_root, source_root, 2000, 2000, NULL, 0, two, 2, NULL, 0};
     assert_int_equal(skd_write_index(&o, &b), SKF_OK);
     fix_err(SKF_ERR_FORMAT, parse(b.data, b.len, why));
     skf_buf_free(&b);
@@ -488,6 +528,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_receiver),       cmocka_unit_test(test_decode_refusals),
         cmocka_unit_test(test_head_lies),      cmocka_unit_test(test_table_lies),
+        cmocka_unit_test(test_another_version),
         cmocka_unit_test(test_directory_lies), cmocka_unit_test(test_counts_lie),
         cmocka_unit_test(test_identity_lies),  cmocka_unit_test(test_sealed_noise),
         cmocka_unit_test(test_broken_promise), cmocka_unit_test(test_pieces), cmocka_unit_test(test_sides),
