@@ -23,12 +23,13 @@ enum { CONTROL_MS = 5000, STOP_MS = 5000, RETRY_MAX_MS = 10000 };
 static const char version[] = "local"; /* a file has no version */
 
 struct serve {
-    const char *model, *listen, *unix_path, *cert, *key, *cache_type;
+    const char *model, *listen, *unix_path, *cert, *key;
+    const char *cache_type, *warm, *cache_file;
     char name[129], dir[96], control[128], socket[128], listening[128];
     struct {
         const char *name;
         char value[24]; /* "": not given */
-    } passed[4];        /* options of the worker's */
+    } passed[5];        /* options of the worker's */
     struct skf_child gateway, worker;
     int signal_fd, control_fd;
     unsigned worker_bad;     /* deaths in a row */
@@ -120,17 +121,19 @@ static enum skf_err start_gateway(struct serve *s, struct skf_why *why)
 
 static enum skf_err start_worker(struct serve *s, struct skf_why *why)
 {
-    const char *args[20] = {"--socket", s->socket, "--file", s->model, "--name", s->name, "--version", version, "--parent-death"};
+    const char *args[32] = {"--socket", s->socket, "--file", s->model, "--name", s->name, "--version", version, "--parent-death"};
     size_t n = 9;
     for (size_t i = 0; i < SKF_COUNT(s->passed); i++)
         if (s->passed[i].value[0]) {
             args[n++] = s->passed[i].name;
             args[n++] = s->passed[i].value;
         }
-    if (s->cache_type) {
-        args[n++] = "--cache-type";
-        args[n++] = s->cache_type;
-    }
+    const char *const texts[][2] = {{"--cache-type", s->cache_type}, {"--warm", s->warm}, {"--cache-file", s->cache_file}};
+    for (size_t i = 0; i < SKF_COUNT(texts); i++)
+        if (texts[i][1]) {
+            args[n++] = texts[i][0];
+            args[n++] = texts[i][1];
+        }
     s->worker_begun = skf_now_ns();
     return skf_child_start(&s->worker, args, why);
 }
@@ -265,7 +268,7 @@ static enum skf_err prepare(struct serve *s, struct skf_why *why)
 int skf_verb_serve(int argc, char **argv)
 {
     struct serve s = {.listen = "127.0.0.1:8080", .gateway = SKF_CHILD("skiff-gateway"), .worker = SKF_CHILD("skiff-worker"),
-                      .signal_fd = -1, .control_fd = -1, .passed = {{.name = "--threads"}, {.name = "--context"}, {.name = "--slots"}, {.name = "--cache"}}};
+                      .signal_fd = -1, .control_fd = -1, .passed = {{.name = "--threads"}, {.name = "--context"}, {.name = "--slots"}, {.name = "--cache"}, {.name = "--cache-spill"}}};
     uint64_t numbers[SKF_COUNT(s.passed)] = {0};
     const struct skf_opt opts[] = {
         {.name = "--model", .letter = 'm', .value = "MODEL", .help = "a GGUF file", .text = &s.model},
@@ -277,6 +280,9 @@ int skf_verb_serve(int argc, char **argv)
         {.name = "--context", .value = "N", .help = "tokens a conversation may have", .number = &numbers[1]},
         {.name = "--slots", .value = "N", .help = "conversations that are computed at once (4); others wait", .number = &numbers[2]},
         {.name = "--cache", .value = "MIB", .help = "keys and values kept for prompts that begin alike (64)", .number = &numbers[3]},
+        {.name = "--cache-spill", .value = "MIB", .help = "and in a file, where memory does not hold them (none)", .number = &numbers[4]},
+        {.name = "--warm", .value = "TEXT", .help = "a system prompt (@FILE: of a file) that is computed before anybody asks", .text = &s.warm},
+        {.name = "--cache-file", .value = "FILE", .help = "where what is warm is kept for the next start", .text = &s.cache_file},
         {.name = "--cache-type", .value = "T", .help = "keys and values as f16 (if not given) or q8_0", .text = &s.cache_type},
     };
     const struct skf_usage u = {.verb = "serve", .args = "-m MODEL", .opts = opts, .n_opts = SKF_COUNT(opts),
@@ -288,6 +294,7 @@ int skf_verb_serve(int argc, char **argv)
     const char *wrong = !s.model ? "-m MODEL is missing" : numbers[0] > 1024 ? "--threads: at most 1024" :
                         numbers[1] > 1u << 20 ? "--context: at most 1,048,576" : numbers[2] > 64 ? "--slots: at most 64" :
                         numbers[3] > 1u << 20 ? "--cache: at most 1,048,576" :
+                        numbers[4] > 1u << 20 ? "--cache-spill: at most 1,048,576" : s.cache_file && !s.warm ? "--cache-file keeps what --warm names" :
                         s.cache_type && strcmp(s.cache_type, "f16") != 0 && strcmp(s.cache_type, "q8_0") != 0 ? "--cache-type takes f16 or q8_0" :
                         !s.cert != !s.key ? "--tls-cert and --tls-key are given together" : NULL;
     if (wrong)

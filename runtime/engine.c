@@ -3,6 +3,8 @@
 #include "runtime/lanes_priv.h"
 
 #include "base/alloc.h"
+#include "base/buf.h"
+#include "base/digest.h"
 
 #define CONTEXT_MOST 4096u /* unless a caller asks for more */
 #define CACHE_BYTES  ((uint64_t)64 << 20)
@@ -140,7 +142,7 @@ void skf_engine_cache(const struct skf_engine *e, struct skf_engine_cache *c)
 {
     struct skf_pages_stats s;
     skf_pages_stats(e->pages, &s);
-    *c = (struct skf_engine_cache){s.bytes, s.kept_bytes, s.pinned_bytes, s.aside_bytes, s.asked, s.shared + s.copied, s.evicted,
+    *c = (struct skf_engine_cache){s.bytes, s.kept_bytes, s.pinned, s.pinned_bytes, s.aside_bytes, s.asked, s.shared + s.copied, s.evicted,
                                     s.from_aside, s.spilled, s.read_back};
 }
 
@@ -160,3 +162,29 @@ enum skf_err skf_engine_tokenize(const struct skf_engine *e, const char *text, s
 const char *skf_engine_token(const struct skf_engine *e, int32_t id, size_t *n) { return skf_tokenizer_text(e->tk, id, n); }
 
 bool is_engine_stop(const struct skf_engine *e, int32_t id) { return is_tokenizer_stop(e->tk, id); }
+
+/* What keys and values are computed with: they count only for the same. */
+static void cache_key(const struct skf_engine *e, const uint8_t model[SKF_DIGEST], uint8_t key[SKF_DIGEST])
+{
+    const struct skf_llama *l = e->llama;
+    uint8_t all[SKF_DIGEST + 6 * 4];
+    const uint32_t sizes[6] = {SKF_ARITHMETIC, SKF_KV_PAGE, skf_kv_type(e->pages), l->n_layers, l->n_kv, l->head_dim};
+    memcpy(all, model, SKF_DIGEST);
+    for (size_t i = 0; i < SKF_COUNT(sizes); i++)
+        skf_put_le32(all + SKF_DIGEST + 4 * i, sizes[i]);
+    skf_sha256(all, sizeof all, key);
+}
+
+enum skf_err skf_engine_cache_save(struct skf_engine *e, const char *path, const uint8_t model[SKF_DIGEST], struct skf_why *why)
+{
+    uint8_t key[SKF_DIGEST];
+    cache_key(e, model, key);
+    return skf_pages_save(e->pages, path, key, why);
+}
+
+enum skf_err skf_engine_cache_load(struct skf_engine *e, const char *path, const uint8_t model[SKF_DIGEST], uint32_t *pages, struct skf_why *why)
+{
+    uint8_t key[SKF_DIGEST];
+    cache_key(e, model, key);
+    return skf_pages_load(e->pages, path, key, pages, why);
+}

@@ -64,11 +64,18 @@ SKF_MUST enum skf_err skf_engine_lay_out(const struct skf_model *m, const struct
                                          unsigned threads, uint64_t *bytes, struct skf_why *why);
 struct skf_engine_cache {
     uint64_t bytes, kept_bytes;        /* of keys and values; of those kept for prompts to come, and not pinned */
+    uint32_t pinned;                   /* pages that stay in any case */
     uint64_t pinned_bytes;             /* of those that stay in any case */
     uint64_t aside_bytes;              /* of those put aside in a file, also while they are on their way there */
     uint64_t prompt_tokens, cached_tokens, evictions; /* since opening; evictions: pages that are gone from memory and file */
     uint64_t aside_tokens, spills, reads; /* of cached_tokens, those of pages that had been put aside; pages put aside; brought back */
 };
+/* What is pinned, to a file that outlives the engine, and back, to be had by prompts to come and by skf_engine_warm, which pins it anew.
+ * `model`: what names the model's bytes; the file counts only for the same, for the same arithmetic and for the same type of keys and values. Not
+ * while stepping; loading before any request. Errors as of skf_pages_load (runtime/kv_priv.h); *pages were read all the same. */
+SKF_MUST enum skf_err skf_engine_cache_save(struct skf_engine *e, const char *path, const uint8_t model[SKF_DIGEST], struct skf_why *why);
+SKF_MUST enum skf_err skf_engine_cache_load(struct skf_engine *e, const char *path, const uint8_t model[SKF_DIGEST], uint32_t *pages,
+                                            struct skf_why *why);
 /* From the stepping thread. */
 void skf_engine_cache(const struct skf_engine *e, struct skf_engine_cache *c);
 const char *skf_engine_cache_type(const struct skf_engine *e); /* f16, q8_0 */

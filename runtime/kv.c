@@ -1,39 +1,10 @@
 /* Keys and values in pages (kv_priv.h). */
-#include "runtime/kv_priv.h"
 
 #include "base/alloc.h"
 #include "base/digest.h"
+#include "runtime/kv_page_priv.h"
 #include "runtime/kv_spill_priv.h"
 #include "runtime/llama_priv.h"
-
-struct skf_page {
-    uint8_t *data;                     /* NULL: put aside */
-    struct skf_page *parent;           /* that of the positions before; NULL: the first */
-    struct skf_page *children, *sibling; /* listed pages behind this one */
-    struct skf_page *in_bucket;        /* the next listed page of its hash */
-    struct skf_page *older, *newer;    /* in the line of pages that no sequence holds, in memory or not */
-    uint64_t hash;
-    uint32_t refs, n;                  /* sequences that hold it; tokens that are there */
-    uint32_t slot;                     /* where it was put aside */
-    bool is_listed, is_pinned, is_aside; /* is_aside: data is NULL */
-    int32_t token[SKF_KV_PAGE];
-};
-struct line {
-    struct skf_page *oldest, *newest;
-};
-struct skf_pages {
-    const struct skf_llama *l;
-    uint32_t most_pages;               /* of a sequence */
-    enum skf_kv_type type;
-    size_t head_bytes, page_bytes;
-    uint64_t keep, most, seed;
-    struct skf_page *first;            /* listed pages of first positions: siblings */
-    struct skf_page **bucket;
-    uint32_t n_buckets, n_listed;
-    struct line kept, aside;           /* pages that no sequence holds: in memory, in the file */
-    struct skf_spill *spill;           /* NULL: what memory does not keep is gone */
-    struct skf_pages_stats stats;
-};
 
 #define BUCKETS 64u
 
@@ -99,7 +70,7 @@ static void free_page(struct skf_pages *p, struct skf_page *g)
 }
 
 /* ---- the index ----------------------------------------------------------------------------------------------------------------------- */
-static uint64_t hash_of(const struct skf_pages *p, const struct skf_page *parent, const int32_t *token)
+uint64_t skf_page_hash(const struct skf_pages *p, const struct skf_page *parent, const int32_t *token)
 {
     uint64_t h = p->seed ^ (parent ? parent->hash : 0);
     for (uint32_t i = 0; i < SKF_KV_PAGE; i++) {
@@ -109,7 +80,7 @@ static uint64_t hash_of(const struct skf_pages *p, const struct skf_page *parent
     return h ^ h >> 32;
 }
 
-static struct skf_page *find(const struct skf_pages *p, const struct skf_page *parent, const int32_t *token, uint64_t hash)
+struct skf_page *skf_page_find(const struct skf_pages *p, const struct skf_page *parent, const int32_t *token, uint64_t hash)
 {
     struct skf_page *g = p->bucket[hash % p->n_buckets];
     while (g && !(g->hash == hash && g->parent == parent && memcmp(g->token, token, sizeof g->token) == 0))
@@ -138,7 +109,7 @@ static void spread_out(struct skf_pages *p)
 static struct skf_page **family(struct skf_pages *p, struct skf_page *parent) { return parent ? &parent->children : &p->first; }
 
 /* A page that is not full is only found among its siblings. */
-static void list(struct skf_pages *p, struct skf_page *g, uint64_t hash)
+void skf_page_list(struct skf_pages *p, struct skf_page *g, uint64_t hash)
 {
     struct skf_page **siblings = family(p, g->parent);
     g->is_listed = true;
@@ -252,7 +223,7 @@ static void evict(struct skf_pages *p)
 }
 
 /* Room for one page more, where the pool has a bound, and the page. NULL: no memory. */
-static uint8_t *new_data(struct skf_pages *p)
+uint8_t *skf_page_data(struct skf_pages *p)
 {
     while (p->most && p->kept.oldest && p->stats.bytes + p->page_bytes > p->most)
         evict(p);
@@ -273,7 +244,7 @@ static bool is_back(struct skf_pages *p, struct skf_page *g)
         return true;
     g->refs++; /* so that it does not go for its own room */
     take_from(&p->aside, g);
-    uint8_t *data = new_data(p);
+    uint8_t *data = skf_page_data(p);
     enum skf_err e = data ? skf_spill_get(p->spill, g->slot, data) : SKF_ERR_NOMEM;
     g->refs--;
     if (e == SKF_OK) {
@@ -307,7 +278,7 @@ static void make_room(struct skf_pages *p)
         evict(p);
 }
 
-static void let_go(struct skf_pages *p, struct skf_page *g)
+void skf_page_let_go(struct skf_pages *p, struct skf_page *g)
 {
     if (--g->refs > 0)
         return;
@@ -352,7 +323,7 @@ static enum skf_err new_page(struct skf_kv *kv, struct skf_why *why)
     struct skf_pages *p = kv->pool;
     struct skf_page *g = kv->n < p->most_pages ? skf_calloc(1, sizeof *g) : NULL;
     if (g)
-        g->data = new_data(p);
+        g->data = skf_page_data(p);
     if (!g || !g->data) {
         skf_free(g);
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for the keys and values of %u more positions", SKF_KV_PAGE);
@@ -416,7 +387,7 @@ enum skf_err skf_kv_begin(struct skf_pages *p, const int32_t *ids, uint32_t n, u
     most = SKF_MIN(most, n);
     while (*n_there + SKF_KV_PAGE <= most) {
         struct skf_page *parent = kv->n ? kv->page[kv->n - 1] : NULL;
-        struct skf_page *g = find(p, parent, ids + *n_there, hash_of(p, parent, ids + *n_there));
+        struct skf_page *g = skf_page_find(p, parent, ids + *n_there, skf_page_hash(p, parent, ids + *n_there));
         bool was_aside = g && g->is_aside;
         if (!g || !is_back(p, g))
             break;
@@ -439,7 +410,7 @@ enum skf_err skf_kv_begin(struct skf_pages *p, const int32_t *ids, uint32_t n, u
         *n_there += len;
         p->stats.copied += len;
     }
-    let_go(p, held);
+    skf_page_let_go(p, held);
     if (e != SKF_OK)
         skf_kv_end(kv, 0);
     return e;
@@ -472,16 +443,16 @@ void skf_kv_done(struct skf_kv *kv, uint32_t n)
         struct skf_page *g = kv->page[kv->listed];
         g->parent = kv->listed ? kv->page[kv->listed - 1] : NULL;
         g->n = SKF_KV_PAGE;
-        uint64_t hash = hash_of(p, g->parent, g->token);
-        struct skf_page *other = find(p, g->parent, g->token, hash);
+        uint64_t hash = skf_page_hash(p, g->parent, g->token);
+        struct skf_page *other = skf_page_find(p, g->parent, g->token, hash);
         if (!other) {
-            list(p, g, hash);
+            skf_page_list(p, g, hash);
             continue;
         }
         if (other->is_aside) /* what was computed anew takes its place */
             lend(p, other, g);
         hold(p, other); /* another sequence computed the same meanwhile */
-        let_go(p, g);
+        skf_page_let_go(p, g);
         kv->page[kv->listed] = other;
         kv->data[kv->listed] = other->data;
     }
@@ -502,7 +473,7 @@ static struct skf_page *leave_part(struct skf_kv *kv, uint32_t n)
     if (other && len == left && is_back(p, other))
         return other;
     g->n = left;
-    list(p, g, 0);
+    skf_page_list(p, g, 0);
     return g;
 }
 
@@ -513,6 +484,7 @@ static void pin(struct skf_pages *p, struct skf_page *g)
     if (g->refs == 0)
         take_out(p, g);
     g->is_pinned = true;
+    p->stats.pinned++;
     p->stats.pinned_bytes += p->page_bytes;
 }
 
@@ -543,7 +515,7 @@ void skf_kv_end(struct skf_kv *kv, uint32_t n)
         skf_kv_done(kv, n);
         (void)leave_part(kv, n);
         while (kv->n > 0) /* the last first: it is to go first */
-            let_go(kv->pool, kv->page[--kv->n]);
+            skf_page_let_go(kv->pool, kv->page[--kv->n]);
     }
     skf_free(kv->page);
     skf_free(kv->data);

@@ -13,6 +13,7 @@
 #ifndef SKF_RUNTIME_KV_PRIV_H
 #define SKF_RUNTIME_KV_PRIV_H
 
+#include "base/digest.h"
 #include "base/util.h"
 #include "kernels/kernels.h"
 
@@ -27,9 +28,16 @@ SKF_MUST enum skf_err skf_pages_open(const struct skf_llama *l, uint32_t context
 /* What memory does not keep goes to a file of at most so many bytes in folder `dir`, and comes back from there (kv_spill_priv.h). Once, before
  * any sequence. */
 SKF_MUST enum skf_err skf_pages_spill(struct skf_pages *p, const char *dir, uint64_t bytes, struct skf_why *why);
+/* Pinned pages to a file, durably, and from there (kv_file.c): to be had like any that are kept, until they are pinned anew. `key`: what they were
+ * computed with. *n: pages that were read and are good, also when a later one was not. SKF_ERR_NOT_FOUND: no file; SKF_ERR_BASE: of another
+ * key; SKF_ERR_REFUSED: others could have written it; SKF_ERR_FORMAT, SKF_ERR_DIGEST, SKF_ERR_LIMIT: it is broken, or holds more than is kept. Before
+ * any sequence. */
+SKF_MUST enum skf_err skf_pages_save(struct skf_pages *p, const char *path, const uint8_t key[SKF_DIGEST], struct skf_why *why);
+SKF_MUST enum skf_err skf_pages_load(struct skf_pages *p, const char *path, const uint8_t key[SKF_DIGEST], uint32_t *n, struct skf_why *why);
 void skf_pages_close(struct skf_pages *p); /* NULL is fine; its sequences must have ended */
 
 struct skf_pages_stats {
+    uint32_t pinned;               /* pages */
     uint64_t bytes, kept_bytes, pinned_bytes; /* of all pages; of those that no sequence holds and that may go; of those that never go */
     uint64_t aside_bytes, leaving_bytes; /* of pages put aside; of those that still stand in memory, beside `bytes`, until they are written */
     uint64_t asked, shared, copied;      /* tokens of prompts; of those taken from listed pages, copied from one */

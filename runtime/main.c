@@ -19,6 +19,8 @@ static const char help[] =
     "  --slots N        generations at once (4)\n"
     "  --cache-spill M  MiB of a file without a name where they go that memory does not keep, and come back from (none)\n"
     "  --cache-folder D the folder of that file (/var/tmp)\n"
+    "  --warm TEXT      a system prompt (@FILE: the text of a file) that is computed before anybody asks, and stays; up to 16 of them\n"
+    "  --cache-file F   what is warm is read from this file, and written there for the next start, if it is of another model or not there\n"
     "  --cache-type T   keys and values as f16, or as q8_0: half the memory, nearly the same answers (f16)\n"
     "  --cache MIB      keys and values kept for prompts that begin alike (64)\n"
     "  --kv-memory MIB  keys and values may take so much, kept ones included; requests wait until they fit (what all slots and --cache can take)\n"
@@ -72,13 +74,20 @@ static bool is_gather(const char *s, struct skf_engine_opts *o)
     return true;
 }
 
-/* Do the options go together? 0 or the exit status. */
-static int check(const struct skf_worker_opts *o)
+/* 0 when the options go together, otherwise the exit status. */
+static int check(struct skf_worker_opts *o, const char *type)
 {
+    if (!o->engine.spill_dir)
+        o->engine.spill_dir = "/var/tmp";
+    o->engine.is_cache_q8 = strcmp(type, "q8_0") == 0;
+    if (!o->engine.is_cache_q8 && strcmp(type, "f16") != 0)
+        return usage("--cache-type is f16 or q8_0");
     if (o->is_laying_out && (o->socket || o->file || !o->store))
         return usage("--lay-out takes --store, --model and --version");
     if (!o->is_laying_out && (!o->socket || !o->file == !o->store))
         return usage("--socket and one of --file and --store are needed");
+    if (o->cache_file && !o->n_warm)
+        return usage("--cache-file keeps what --warm names");
     if (o->store && (!o->model || !o->version))
         return usage("--store needs --model and --version");
     return 0;
@@ -87,7 +96,7 @@ static int check(const struct skf_worker_opts *o)
 /* 0 when the options are good, otherwise the exit status. */
 static int parse(int argc, char **argv, struct skf_worker_opts *o)
 {
-    const char *repack = "auto", *gather = "5,20", *type = "f16";
+    const char *repack = "auto", *gather = "5,20", *type = "f16", *warm = NULL;
     unsigned cache = 0, memory = 0, spill = 0;
     const struct {
         const char *name;
@@ -99,7 +108,8 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
                 {"--threads", NULL, &o->engine.threads}, {"--context", NULL, &o->engine.context},
                 {"--slots", NULL, &o->engine.slots}, {"--repack", &repack, NULL},
                 {"--cache", NULL, &cache}, {"--cache-type", &type, NULL},
-                {"--cache-spill", NULL, &spill}, {"--cache-folder", &o->engine.spill_dir, NULL}, {"--kv-memory", NULL, &memory},
+                {"--cache-spill", NULL, &spill}, {"--cache-folder", &o->engine.spill_dir, NULL}, {"--cache-file", &o->cache_file, NULL},
+                {"--warm", &warm, NULL}, {"--kv-memory", NULL, &memory},
                 {"--queue", NULL, &o->engine.waiting}, {"--queue-tokens", NULL, &o->engine.waiting_tokens},
                 {"--gap", NULL, &o->engine.gap}, {"--portion", NULL, &o->engine.portion}, {"--gather", &gather, NULL}};
     for (int i = 1; i < argc; i++) {
@@ -118,24 +128,23 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
             return usage("unknown option");
         if (++i == argc)
             return usage("an option lacks its value");
-        if (opts[k].text)
+        if (opts[k].text == &warm && o->n_warm == SKF_WARM_MOST)
+            return usage("--warm is given 16 times at most");
+        if (opts[k].text == &warm)
+            o->warm[o->n_warm++] = argv[i];
+        else if (opts[k].text)
             *opts[k].text = argv[i];
         else if (!is_number(argv[i], opts[k].number))
             return usage("a number is expected");
     }
     o->engine.cache = (uint64_t)cache << 20;
     o->engine.memory = (uint64_t)memory << 20;
+    o->engine.spill = (uint64_t)spill << 20;
     if (!is_gather(gather, &o->engine))
         return usage("--gather is two numbers of ms from 0 to 1000, as 5,20");
-    o->engine.spill = (uint64_t)spill << 20;
-    if (!o->engine.spill_dir)
-        o->engine.spill_dir = "/var/tmp";
-    o->engine.is_cache_q8 = strcmp(type, "q8_0") == 0;
-    if (!o->engine.is_cache_q8 && strcmp(type, "f16") != 0)
-        return usage("--cache-type is f16 or q8_0");
     if (!is_repack(repack, &o->engine.repack))
         return usage("--repack is auto, on, off or shared");
-    return check(o);
+    return check(o, type);
 }
 
 int main(int argc, char **argv)

@@ -8,6 +8,7 @@
 #include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -199,6 +200,33 @@ static enum skf_err lay_out(const struct skf_worker_opts *o, struct skf_why *why
     return e;
 }
 
+/* What names the model's bytes: a version's root, or which file it is and since when. */
+static enum skf_err name_bytes(const struct skf_worker_opts *o, const struct weights *x, uint8_t name[SKF_DIGEST], struct skf_why *why)
+{
+    struct stat st;
+    char text[256];
+    if (x->view) {
+        memcpy(name, skf_view_version(x->view)->root, SKF_DIGEST);
+        return SKF_OK;
+    }
+    if (stat(o->file, &st))
+        return skf_fail_errno(why, errno, "%s", o->file);
+    int n = snprintf(text, sizeof text, "file %llu %llu %llu %lld.%09ld %lld.%09ld", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino,
+                     (unsigned long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (long long)st.st_ctim.tv_sec,
+                     st.st_ctim.tv_nsec);
+    skf_sha256(text, (size_t)n, name);
+    return SKF_OK;
+}
+
+static enum skf_err warm(struct worker *w, const struct skf_worker_opts *o, const struct weights *x, struct skf_why *why)
+{
+    uint8_t name[SKF_DIGEST];
+    if (o->n_warm == 0)
+        return SKF_OK;
+    SKF_TRY(name_bytes(o, x, name, why));
+    return skf_worker_begin_warm(w, o, name, why);
+}
+
 enum skf_err skf_worker_run(const struct skf_worker_opts *o, struct skf_why *why)
 {
     struct weights x = {0};
@@ -221,6 +249,9 @@ enum skf_err skf_worker_run(const struct skf_worker_opts *o, struct skf_why *why
         e = o->file ? skf_fail_prefix(why, e, "%.200s", o->file) : skf_fail_prefix(why, e, "%.100s %.100s", o->model, o->version);
         goto out;
     }
+    e = warm(w, o, &x, why);
+    if (e != SKF_OK)
+        goto out;
     e = serve(w, o, why);
     stop_acceptor(w);
     if (e == SKF_OK)

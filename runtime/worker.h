@@ -11,12 +11,16 @@
 
 #include "runtime/engine.h"
 
+#define SKF_WARM_MOST 16
 struct skf_worker_opts {
     const char *socket;
     const char *file;                       /* a model file; or else */
     const char *store, *model, *version;    /* a version in a store; model and version may also name a file for the hello */
     const char *name;                       /* said in the hello; NULL for the model's, or the file's name without .gguf */
     struct skf_engine_opts engine;
+    const char *warm[SKF_WARM_MOST];        /* system prompts that conversations to come begin with, or @ and a file that has one */
+    size_t n_warm;
+    const char *cache_file;                 /* where what is warm outlives the worker; NULL: nowhere */
     bool parent_death;                      /* end when the parent ends */
     bool is_laying_out;                     /* serve nobody: keep the version's matrices as they are laid out (skf_engine_lay_out) */
 };

@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "base/buf.h"
+#include "base/digest.h"
 #include "proto/local.pb-c.h"
 #include "runtime/worker.h"
 
@@ -84,6 +85,10 @@ bool is_worker_gen_taken(struct worker_conn *c, struct worker_gen *gen);
 void skf_worker_gen_note(struct worker_conn *c, const struct worker_gen *gen, uint64_t id, uint64_t handle);
 void skf_worker_gen_free_(struct worker *w, struct worker_gen *gen);
 void skf_worker_cancel_all(struct worker *w);
+
+/* worker_begin.c: what is warm before anybody asks, from o->warm and o->cache_file. `model` names the model's bytes. What cannot be had costs
+ * time later, not answers: it is logged. SKF_ERR_NOT_FOUND and the like for a text that cannot be read. */
+SKF_MUST enum skf_err skf_worker_begin_warm(struct worker *w, const struct skf_worker_opts *o, const uint8_t model[SKF_DIGEST], struct skf_why *why);
 
 /* worker_warm.c */
 void skf_worker_warm(struct worker_conn *c, const Skiff__V1__Warm *m);

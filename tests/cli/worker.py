@@ -15,7 +15,7 @@ BUILD, TMP, SLOW = os.environ["SKF_BUILD"], os.environ["SKF_TMP"], float(os.envi
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WORKER = os.path.join(BUILD, "skiff-worker")
 TRIES = 200  # the tiny model ends 250 tokens in 2 ms: what must meet a generation under way is tried until it does
-MODEL, SOCKET = os.path.join(TMP, "tiny.gguf"), os.path.join(TMP, "w.sock")
+MODEL, COPY, SOCKET = os.path.join(TMP, "tiny.gguf"), os.path.join(TMP, "copy.gguf"), os.path.join(TMP, "w.sock")
 
 
 def local_proto():
@@ -100,10 +100,10 @@ class Peer:
                 return m and m.warmed
 
 
-def start(*args):
+def start(*args, **more):
     if os.path.exists(SOCKET):
         os.unlink(SOCKET)
-    p = subprocess.Popen([WORKER, "--socket", SOCKET, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([WORKER, "--socket", SOCKET, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
     end = time.time() + 30 * SLOW
     while not os.path.exists(SOCKET) and p.poll() is None and time.time() < end:
         time.sleep(0.02)
@@ -272,6 +272,56 @@ def test_usage():
               f"{' '.join(os.path.basename(a) for a in args) or 'nothing'}: exit {status}", r)
 
 
+def test_what_is_warm_outlives_a_worker(pb):
+    """Read by the next worker, made anew when it is broken, never half written."""
+    kept, prompt = os.path.join(TMP, "warm.kv"), os.path.join(TMP, "system.txt")
+    text = "be low and use few words, as the words of old are"
+    with open(prompt, "w") as f:
+        f.write(text)
+    args = ["--file", MODEL, "--model", "tiny", "--version", "7", "--warm", "@" + prompt, "--warm", "another one", "--cache-file", kept]
+    env = dict(os.environ, SKF_LOG="info")
+
+    def once(what, said, *more):
+        p = start(*args, *more, env=env)
+        peer = Peer(pb)
+        cache = peer.read().hello.cache
+        peer.generate(1, messages=[("system", text), ("user", "the")], max_tokens=6)
+        _, answer, _, f = peer.until_finished(1)
+        p.terminate()
+        err = p.communicate()[1]
+        check(said in err and cache.pinned_bytes > 0 and f.cached_tokens > 40, what, err, cache, f)
+        return answer
+
+    answer = once("computed at the first start", " 0 were read")
+    whole = open(kept, "rb").read()
+    pages = struct.unpack_from("<I", whole, 44)[0]
+    same = once("read at the next", f"{pages} pages of keys and values are warm, {pages} were read")
+    check(same == answer and open(kept, "rb").read() == whole and os.stat(kept).st_mode & 0o777 == 0o600, "with the same answer, and left as it is")
+    tiny_model.write(COPY, seed=4)
+    once("another model's is made anew", "another model's, or of another type; it is made anew", "--file", COPY)
+    once("and this one's again", "it is made anew")
+    with open(kept, "r+b") as f:
+        f.seek(5000)
+        f.write(b"xx")
+    check(once("a broken one is made anew", "does not have its digest; it is made anew") == answer, "with the same answer")
+    for _ in range(6):
+        if os.path.exists(kept):
+            os.unlink(kept)
+        p = subprocess.Popen([WORKER, "--socket", SOCKET, *args], stderr=subprocess.DEVNULL)
+        while not any(name.startswith("warm.kv") for name in os.listdir(TMP)) and p.poll() is None:
+            pass
+        p.kill()
+        p.wait()
+        if not os.path.exists(kept):
+            break
+    check(once("a worker that is killed while it writes leaves nothing that stands in the way", "pages of keys and values are warm") == answer
+          and [n for n in os.listdir(TMP) if n.startswith("warm.kv")] == ["warm.kv"], "and nothing beside it", os.listdir(TMP))
+    r = subprocess.run([WORKER, "--socket", SOCKET, "--file", MODEL, "--warm", "@" + kept + ".no"], capture_output=True, text=True)
+    check(r.returncode == 1 and r.stderr.splitlines()[-1].endswith("warm.kv.no: No such file or directory"), "a text that is not there", r.stderr)
+    r = subprocess.run([WORKER, "--socket", SOCKET, "--file", MODEL, "--cache-file", kept], capture_output=True, text=True)
+    check((r.returncode, r.stderr) == (2, "skiff-worker: --cache-file keeps what --warm names (--help says more)\n"), "no texts", r)
+
+
 def main():
     pb = local_proto()
     tiny_model.write(MODEL, seed=3)
@@ -285,6 +335,7 @@ def main():
     test_quit(pb, peer, p)
     test_signals(pb)
     test_usage()
+    test_what_is_warm_outlives_a_worker(pb)
     done()
 
 

@@ -8,9 +8,12 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
+#include "base/file.h"
 #include "base/util.h"
 #include "runtime/engine.h"
 #include "runtime/kv_priv.h"
@@ -334,6 +337,130 @@ static void test_beginnings(void **state)
     close_tiny(&o);
 }
 
+/* ---- the file of what is pinned ------------------------------------------------------------------------------------------------------- */
+static const uint8_t of_this[SKF_DIGEST] = {1}, of_another[SKF_DIGEST] = {2};
+static char kept_path[256];
+
+static void write_kept(int32_t ids[150])
+{
+    struct opened o;
+    struct answer got;
+    fill(ids, 150, 31);
+    open_tiny(&o, 0, 1);
+    warm(o.e, ids, 150, true, &got);
+    assert_int_equal(got.err, SKF_OK);
+    warm(o.e, ids, 70, true, &got); /* the same, but for a page that is not full */
+    (void)snprintf(kept_path, sizeof kept_path, "/tmp/skiff-kv-%d.kv", getpid());
+    assert_int_equal(skf_engine_cache_save(o.e, kept_path, of_this, NULL), SKF_OK);
+    close_tiny(&o);
+}
+
+/* What another engine reads back is what it would have computed; nothing is read of another model, of another type, by whom others could write. */
+static void test_pinned_pages_outlive_an_engine(void **state)
+{
+    struct opened o;
+    struct answer got, want;
+    struct skf_why why = {{0}};
+    int32_t ids[180];
+    uint32_t n = 0;
+    write_kept(ids);
+    fill(ids + 150, 30, 32);
+    ask_alone(ids, 180, 10, &want);
+    open_tiny(&o, 0, 1);
+    assert_int_equal(skf_engine_cache_load(o.e, kept_path, of_another, &n, &why), SKF_ERR_BASE);
+    assert_int_equal(n, 0);
+    assert_int_equal(chmod(kept_path, 0620), 0);
+    assert_int_equal(skf_engine_cache_load(o.e, kept_path, of_this, &n, &why), SKF_ERR_REFUSED);
+    assert_int_equal(chmod(kept_path, 0600), 0);
+    assert_int_equal(skf_engine_cache_load(o.e, kept_path, of_this, &n, &why), SKF_OK);
+    assert_int_equal(n, 5);
+    ask(o.e, ids, 180, 10, &got);
+    run(o.e);
+    same(&got, &want);
+    assert_int_equal(got.cached, 150);
+    close_tiny(&o);
+    open_tiny(&o, 20000, 1); /* which keeps less */
+    assert_int_equal(skf_engine_cache_load(o.e, kept_path, of_this, &n, &why), SKF_ERR_LIMIT);
+    assert_non_null(strstr(why.text, kept_path));
+    close_tiny(&o);
+    (void)unlink(kept_path);
+}
+
+/* Any byte changed or cut off: an error, and the answers stay what they are. */
+static void test_broken_files_are_refused(void **state)
+{
+    struct answer got, want;
+    int32_t ids[150];
+    uint8_t *all = NULL;
+    size_t len = 0;
+    uint64_t seed = 5;
+    write_kept(ids);
+    ask_alone(ids, 150, 5, &want);
+    assert_int_equal(skf_file_read(kept_path, 1 << 20, &all, &len, NULL), SKF_OK);
+    struct opened o;
+    open_tiny(&o, 0, 1);
+    for (int k = 0; k < 400; k++) {
+        size_t at = k < 300 ? tiny_next(&seed) % (k % 2 ? 4096 : 64 + 5 * 168 + 32) : 4096 + tiny_next(&seed) % (len - 4096);
+        uint32_t n = 0;
+        bool is_cut = k % 3 == 0;
+        uint8_t was = all[at];
+        all[at] ^= (uint8_t)(1u << tiny_next(&seed) % 8);
+        assert_int_equal(skf_file_write(kept_path, all, is_cut ? at : len, 0600, NULL), SKF_OK);
+        enum skf_err e = skf_engine_cache_load(o.e, kept_path, of_this, &n, NULL);
+        assert_true(e == SKF_ERR_FORMAT || e == SKF_ERR_DIGEST || e == SKF_ERR_BASE || e == SKF_ERR_LIMIT);
+        all[at] = was;
+        if (n > 0) { /* those before the broken one are good */
+            close_tiny(&o);
+            open_tiny(&o, 0, 1);
+            assert_int_not_equal(skf_engine_cache_load(o.e, kept_path, of_this, &n, NULL), SKF_OK);
+            ask(o.e, ids, 150, 5, &got);
+            run(o.e);
+            same(&got, &want);
+            close_tiny(&o);
+            open_tiny(&o, 0, 1);
+        }
+    }
+    close_tiny(&o);
+    skf_free(all);
+    (void)unlink(kept_path);
+}
+
+static int fail_step(void *ctx, const char *step, const char *path)
+{
+    unsigned *left = ctx;
+    return *left > 0 && --*left == 0 ? EIO : 0;
+}
+/* A write that fails at any step, or finds no memory, leaves the old file, which can be read. */
+static void test_writing_that_fails(void **state)
+{
+    struct opened o;
+    struct answer got;
+    int32_t ids[150];
+    write_kept(ids);
+    open_tiny(&o, 0, 1);
+    warm(o.e, ids, 40, true, &got);
+    bool is_failed = true;
+    for (unsigned k = 1; k < 60 && is_failed; k++)
+        for (int is_memory = 0; is_memory < 2; is_memory++) {
+            struct opened other;
+            uint32_t n = 0;
+            unsigned left = is_memory ? 0 : k;
+            skf_file_hook(fail_step, &left);
+            skf_alloc_fail_at(is_memory ? k : 0);
+            enum skf_err e = skf_engine_cache_save(o.e, kept_path, of_this, NULL);
+            skf_alloc_fail_at(0);
+            skf_file_hook(NULL, NULL);
+            is_failed = is_memory ? is_failed || e != SKF_OK : e != SKF_OK;
+            open_tiny(&other, 0, 1);
+            assert_int_equal(skf_engine_cache_load(other.e, kept_path, of_this, &n, NULL), SKF_OK);
+            assert_true(n == 2 || n == 5);
+            close_tiny(&other);
+        }
+    assert_false(is_failed);
+    close_tiny(&o);
+    (void)unlink(kept_path);
+}
+
 static void memory_that_runs_out(uint64_t cache, uint64_t spill)
 {
     struct opened o;
@@ -379,6 +506,9 @@ int main(void)
         cmocka_unit_test(test_pinned_prefixes_stay),
         cmocka_unit_test(test_q8_keys_and_values),
         cmocka_unit_test(test_beginnings),
+        cmocka_unit_test(test_pinned_pages_outlive_an_engine),
+        cmocka_unit_test(test_broken_files_are_refused),
+        cmocka_unit_test(test_writing_that_fails),
         cmocka_unit_test(test_memory_that_runs_out),
         cmocka_unit_test(test_and_with_pages_aside),
     };
