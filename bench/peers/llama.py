@@ -25,7 +25,10 @@ def run(command, what, log):
 
 
 def prepare():
-    """{tool: path}, built once (some 15 minutes on two cores); None where it cannot be had. SKF_LLAMA names a folder that has the tools already."""
+    """{tool: path}, built once (some 15 minutes on two cores); None where it cannot be had. SKF_LLAMA names a folder that has the tools already;
+    SKF_LLAMA=none leaves the peer out."""
+    if os.environ.get("SKF_LLAMA") == "none":
+        return None
     folder = os.environ.get("SKF_LLAMA") or os.path.join(environment.SHARED, "peers-llama")
     made = {t: os.path.join(folder, "bin", t) for t in TOOLS}
     if all(map(os.path.exists, made.values())):
