@@ -10,13 +10,13 @@
 #include "base/alloc.h"
 #include "base/file.h"
 #include "delta/delta.h"
+#include "model/runs.h"
 #include "proto/manifest.pb-c.h"
 #include "proto/msg.h"
 #include "trust/tuf.h"
 
 #define MANIFEST_MAX  (64u << 20)
 #define INDEX_MAX     (256u << 20)
-#define RUNTIME_LEVEL 1
 #define SILENCES      5 /* in a row, before a silent centre fails the installation */
 
 struct verified {
@@ -125,13 +125,33 @@ static enum skf_err take_chunks(const Skiff__V1__Manifest *m, struct skf_plan *p
     return SKF_OK;
 }
 
+/* What the worker would refuse once all is here is refused before any of it is. */
+static enum skf_err check_runs(const Skiff__V1__Manifest *m, struct skf_why *why)
+{
+    const char *architecture = m->needs->architecture;
+    if (!is_arch_known(architecture, strlen(architecture), NULL))
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "architecture \"%.64s\" is not known to this agent, which knows %s", architecture,
+                        skf_arch_names());
+    if (m->needs->tokenizer[0] && !is_tokenizer_known(m->needs->tokenizer))
+        return skf_fail(why, SKF_ERR_UNSUPPORTED, "tokenizer \"%.64s\" is not known to this agent", m->needs->tokenizer);
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        const struct skf_type_info *info = skf_type_info(m->tensors[i]->type);
+        if (!is_runs_type(m->tensors[i]->type))
+            return skf_fail(why, SKF_ERR_UNSUPPORTED, "tensor %.100s: this agent's runtime cannot compute with type %s (%u)", m->tensors[i]->name,
+                            info ? info->name : "unknown", m->tensors[i]->type);
+    }
+    return SKF_OK;
+}
+
 static enum skf_err check_needs(const Skiff__V1__Manifest *m, struct skf_why *why)
 {
     if (!m->needs)
         return SKF_OK;
-    if (m->needs->runtime_level > RUNTIME_LEVEL)
+    if (m->needs->runtime_level > SKF_RUNTIME_LEVEL)
         return skf_fail(why, SKF_ERR_UNSUPPORTED, "needs runtime level %u, this box has %u", m->needs->runtime_level,
-                        RUNTIME_LEVEL);
+                        SKF_RUNTIME_LEVEL);
+    if (m->needs->architecture[0])
+        SKF_TRY(check_runs(m, why));
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     uint64_t memory = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : UINT64_MAX;
     if (m->needs->memory_bytes > memory)

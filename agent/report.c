@@ -9,11 +9,11 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "model/runs.h"
 #include "proto/msg.h"
 
 #define VERSIONS_MAX  64
 #define TAGS_MAX      16
-#define RUNTIME_LEVEL 1
 
 struct inventory {
     Skiff__V1__RunningVersion items[VERSIONS_MAX], *list[VERSIONS_MAX];
@@ -93,7 +93,7 @@ enum skf_err skf_report_hello(struct skf_agent *a, uint8_t **p, size_t *n)
     inv.memory_bytes = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
     if (skf_disk_free("store", &disk, NULL) == SKF_OK)
         inv.disk_free = disk;
-    inv.runtime_level = RUNTIME_LEVEL;
+    inv.runtime_level = SKF_RUNTIME_LEVEL;
     inv.n_versions = versions->n;
     inv.versions = versions->list;
     inv.n_tags = SKF_MIN(a->o->n_tags, (size_t)TAGS_MAX);

@@ -141,6 +141,7 @@ static enum skf_err put_manifest(skf_json *o, const char *path, const struct skf
         skf_json *needs = skf_json_obj();
         SKF_TRY(skf_json_set(o, "needs", needs));
         SKF_TRY(skf_json_set(needs, "architecture", skf_json_str(m->needs->architecture)));
+        SKF_TRY(skf_json_set(needs, "tokenizer", skf_json_str(m->needs->tokenizer)));
         SKF_TRY(skf_json_set(needs, "memory_bytes", skf_json_int((int64_t)m->needs->memory_bytes)));
         SKF_TRY(skf_json_set(needs, "runtime_level", skf_json_int(m->needs->runtime_level)));
     }

@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "model/runs.h"
 #include "proto/msg.h"
 
 #define MEMORY_FOR_RUN                                                                                                 \
@@ -17,7 +18,7 @@ struct parts {
     uint8_t *digests;
     uint32_t *lengths;
     uint64_t *dims; /* four a tensor */
-    char architecture[64];
+    char architecture[64], tokenizer[64];
 };
 
 static void free_parts(struct parts *x)
@@ -84,7 +85,9 @@ static void fill_needs(const struct skf_model *m, Skiff__V1__ManifestNeeds *need
         memcpy(x->architecture, s.p, s.n);
         x->architecture[s.n] = 0;
         needs->architecture = x->architecture;
-        needs->runtime_level = 1;
+        if (is_tokenizer_named(g, x->tokenizer))
+            needs->tokenizer = x->tokenizer;
+        needs->runtime_level = skf_runs_level(x->architecture, s.n, x->tokenizer);
         needs->memory_bytes = skf_model_source(m)->size + MEMORY_FOR_RUN;
     }
 }

@@ -63,6 +63,16 @@ bool is_tokenizer_known(const char *name)
     return strncmp(name, "gpt2:", 5) == 0 && is_pre_known(name + 5, strlen(name + 5), NULL);
 }
 
+uint32_t skf_runs_level(const char *architecture, size_t n, const char *tokenizer)
+{
+    enum skf_arch_id id;
+    enum skf_pre pre;
+    bool is_new = is_arch_known(architecture, n, &id) && id != SKF_ARCH_LLAMA && id != SKF_ARCH_GEMMA3;
+    if (strncmp(tokenizer, "gpt2:", 5) == 0 && is_pre_known(tokenizer + 5, strlen(tokenizer + 5), &pre))
+        is_new |= pre != SKF_PRE_GPT2 && pre != SKF_PRE_SMOLLM;
+    return is_new ? 2 : 1;
+}
+
 bool is_runs_type(uint32_t type)
 {
     switch (type) {

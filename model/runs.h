@@ -22,6 +22,13 @@ bool is_pre_known(const char *p, size_t n, enum skf_pre *pre); /* pre may be NUL
 bool is_tokenizer_named(const struct skf_gguf *g, char out[64]);
 bool is_tokenizer_known(const char *name);
 
+/* What a runtime must have learnt, counted: a box says its level, a version the lowest that runs it.
+ *   1  gemma3, llama; the pre-tokenizers gpt-2 and smollm
+ *   2  gemma2, phi3, qwen2, qwen3, smollm3; the other pre-tokenizers */
+#define SKF_RUNTIME_LEVEL 2
+/* Of an architecture (n bytes) and a tokenizer as is_tokenizer_named says it ("" where none was named); 1 for what is not known here. */
+uint32_t skf_runs_level(const char *architecture, size_t n, const char *tokenizer);
+
 /* Types that a matrix can be multiplied from. */
 bool is_runs_type(uint32_t type);
 

@@ -17,8 +17,8 @@ import numpy as np
 from gguf import GGMLQuantizationType as QT, GGUFWriter
 from gguf.quants import quantize
 
-TYPES = {"f32": QT.F32, "f16": QT.F16, "bf16": QT.BF16, "q8_0": QT.Q8_0, "q4_0": QT.Q4_0, "q4_1": QT.Q4_1}
-FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q4_0": 2, "q4_1": 3}
+TYPES = {"f32": QT.F32, "f16": QT.F16, "bf16": QT.BF16, "q8_0": QT.Q8_0, "q4_0": QT.Q4_0, "q4_1": QT.Q4_1, "mxfp4": QT.MXFP4}
+FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7, "q4_0": 2, "q4_1": 3, "mxfp4": 38}
 CHAT = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
         "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -66,7 +66,7 @@ def weights(seed, change=0.0, **dims):
     return out
 
 
-def metadata(w, file_type, embd, layers, heads, kv_heads, ff, context):
+def metadata(w, file_type, embd, layers, heads, kv_heads, ff, context, pre="smollm"):
     w.add_name("tiny")
     w.add_block_count(layers)
     w.add_context_length(context)
@@ -80,7 +80,7 @@ def metadata(w, file_type, embd, layers, heads, kv_heads, ff, context):
     w.add_rope_dimension_count(embd // heads)
     w.add_file_type(file_type)
     w.add_tokenizer_model("gpt2")
-    w.add_tokenizer_pre("smollm")
+    w.add_tokenizer_pre(pre)
     w.add_token_list(vocabulary())
     w.add_token_types([3] * len(SPECIAL) + [1] * (256 + len(MERGES)))
     w.add_token_merges(MERGES)
@@ -93,11 +93,11 @@ def metadata(w, file_type, embd, layers, heads, kv_heads, ff, context):
 
 
 def write(path, type="q4_1", seed=1, change=0.0, alignment=32, embed_type=None, embd=EMBD, layers=LAYERS, heads=HEADS,
-          kv_heads=KV_HEADS, ff=FF, context=CONTEXT):
-    w = GGUFWriter(str(path), "llama")
+          kv_heads=KV_HEADS, ff=FF, context=CONTEXT, arch="llama", pre="smollm"):
+    w = GGUFWriter(str(path), arch)
     if alignment != 32:
         w.add_custom_alignment(alignment)
-    metadata(w, FILE_TYPES[type], embd, layers, heads, kv_heads, ff, context)
+    metadata(w, FILE_TYPES[type], embd, layers, heads, kv_heads, ff, context, pre)
     if embed_type is None:
         embed_type = "q8_0" if type.startswith("q") else type
     for name, x in weights(seed, change, embd=embd, layers=layers, heads=heads, kv_heads=kv_heads, ff=ff).items():

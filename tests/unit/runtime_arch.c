@@ -139,6 +139,11 @@ static void test_one_list_of_names(void **state)
     for (uint32_t t = 0; t < 256; t++)
         if (skf_type_info(t))
             assert_true(is_runs_type(t) == is_ops_type((enum skf_type)t));
+    assert_int_equal(skf_runs_level("llama", 5, "gpt2:smollm"), 1);
+    assert_int_equal(skf_runs_level("gemma3", 6, "llama"), 1);
+    assert_int_equal(skf_runs_level("llama", 5, "gpt2:llama-bpe"), 2);
+    assert_int_equal(skf_runs_level("phi3", 4, ""), 2);
+    assert_int_equal(skf_runs_level("mamba", 5, "t5"), 1); /* refused by name, not by number */
     assert_true(is_tokenizer_known("llama") && is_tokenizer_known("gpt2:qwen2"));
     assert_false(is_tokenizer_known("gpt2") || is_tokenizer_known("gpt2:") || is_tokenizer_known("gpt2:chameleon") || is_tokenizer_known("t5"));
 }
