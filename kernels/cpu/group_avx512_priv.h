@@ -10,6 +10,7 @@
 #include "kernels/cpu/ops_priv.h"
 
 #define SKF_GROUP 16u
+#define SKF_TILE  8u
 typedef __m512i vi;
 typedef __m512 vf;
 

@@ -19,12 +19,18 @@
  * (measured: a third less of what memory can give). */
 #define SKF_AHEAD 16384u
 
+#ifndef SKF_TILE
+#define SKF_TILE 1u /* tokens whose accumulators stay in registers; 8 or 1 */
+#endif
+#define SKF_HALF_TILE ((SKF_TILE + 1) / 2)
+
 struct run_of_rows { /* a run of 32 elements of a group's rows: as block_body_priv.h has them, and the scales */
     vi w[8];
     vf d, min;
     vi step[2]; /* of Q6_K */
 };
 
+SKF_INLINE bool is_k_type(enum skf_type t) { return t == SKF_T_Q4_K || t == SKF_T_Q5_K || t == SKF_T_Q6_K; }
 SKF_INLINE bool has_minimum(enum skf_type t) { return t == SKF_T_Q4_1 || t == SKF_T_Q5_1 || t == SKF_T_Q4_K || t == SKF_T_Q5_K; }
 
 /* Part k of n of the lines of p[bytes]: a burst of many would fill the queue of misses and leave it empty afterwards. p NULL: nothing. */
@@ -111,34 +117,44 @@ SKF_INLINE void q6_k_run(uint32_t j, vf d, const uint8_t *p, struct run_of_rows 
     r->step[1] = g_byte(s, 2 * j % 4 + 1);
 }
 
-/* A run's rows times `count` tokens, run b of the row. */
-SKF_INLINE void run_tokens(enum skf_type type, const struct run_of_rows *r, const struct skf_acts *a, uint32_t b, uint32_t t,
-                           uint32_t count, vf *acc)
+/* A run's rows times one token, `at` its place among the activations. */
+SKF_INLINE vf run_token(enum skf_type type, const struct run_of_rows *r, const struct skf_acts *a, size_t at, vf acc)
 {
-    for (uint32_t j = 0; j < count; j++) {
-        size_t at = (size_t)b * a->m + t + j;
-        const int8_t *q = a->q + at * SKF_QBLOCK;
-        vi dot;
-        if (type == SKF_T_Q8_0)
-            dot = g_dot8(r->w, q, a->sum[at]);
-        else if (type == SKF_T_Q6_K)
-            dot = g_add(g_mul32(r->step[0], g_dot16(r->w, q, -32 * a->low[at])),
-                        g_mul32(r->step[1], g_dot16(r->w + 4, q + 16, -32 * (a->sum[at] - a->low[at]))));
-        else if (type == SKF_T_Q4_0 || type == SKF_T_Q4_1 || type == SKF_T_Q4_K)
-            dot = g_dot4(r->w, q, type == SKF_T_Q4_0 ? -8 * a->sum[at] : 0);
-        else
-            dot = g_dot5(r->w, q, type == SKF_T_Q5_0 ? -16 * a->sum[at] : 0);
-        acc[j] = g_fma(g_mul(r->d, g_set(a->d[at])), g_float(dot), acc[j]);
-        if (has_minimum(type))
-            acc[j] = g_fma(r->min, g_set(a->s[at]), acc[j]);
+    const int8_t *q = a->q + at * SKF_QBLOCK;
+    vi dot;
+    if (type == SKF_T_Q8_0)
+        dot = g_dot8(r->w, q, a->sum[at]);
+    else if (type == SKF_T_Q6_K)
+        dot = g_add(g_mul32(r->step[0], g_dot16(r->w, q, -32 * a->low[at])),
+                    g_mul32(r->step[1], g_dot16(r->w + 4, q + 16, -32 * (a->sum[at] - a->low[at]))));
+    else if (type == SKF_T_Q4_0 || type == SKF_T_Q4_1 || type == SKF_T_Q4_K)
+        dot = g_dot4(r->w, q, type == SKF_T_Q4_0 ? -8 * a->sum[at] : 0);
+    else
+        dot = g_dot5(r->w, q, type == SKF_T_Q5_0 ? -16 * a->sum[at] : 0);
+    acc = g_fma(g_mul(r->d, g_set(a->d[at])), g_float(dot), acc);
+    return has_minimum(type) ? g_fma(r->min, g_set(a->s[at]), acc) : acc;
+}
+
+/* The same of `count` tokens, run b of the row; a tile is so few, known to the compiler, that their accumulators are registers. */
+SKF_INLINE void run_tokens(enum skf_type type, const struct run_of_rows *r, const struct skf_acts *a, uint32_t b, uint32_t t,
+                           uint32_t count, bool is_tile, vf *acc)
+{
+    size_t at = (size_t)b * a->m + t;
+    if (is_tile) {
+        SKF_UNROLL
+        for (uint32_t j = 0; j < count; j++)
+            acc[j] = run_token(type, r, a, at + j, acc[j]);
+        return;
     }
+    for (uint32_t j = 0; j < count; j++)
+        acc[j] = run_token(type, r, a, at + j, acc[j]);
 }
 
 /* n blocks from block b0 on; heads and bodies of this group's rows; ask: where the whole group lies, NULL: it is in the cache. */
 SKF_INLINE void lanes_tokens(enum skf_type type, const uint8_t *head, const uint8_t *body, const uint8_t *ask, uint32_t b0, uint32_t n,
-                              const struct skf_acts *a, uint32_t t, uint32_t count, vf *acc)
+                              const struct skf_acts *a, uint32_t t, uint32_t count, bool is_tile, vf *acc)
 {
-    const bool is_6 = type == SKF_T_Q6_K, is_k = is_6 || type == SKF_T_Q4_K || type == SKF_T_Q5_K;
+    const bool is_6 = type == SKF_T_Q6_K, is_k = is_k_type(type);
     const uint32_t halves = has_minimum(type) ? 2 : 1;
     const uint32_t words = is_6 ? 52 : type == SKF_T_Q4_K ? 35 : type == SKF_T_Q5_K ? 43 : type == SKF_T_Q8_0 ? 8 : type == SKF_T_Q5_0 || type == SKF_T_Q5_1 ? 5 : 4;
     const uint32_t bytes = halves * SKF_LANES_HALF + words * SKF_LANES_WORD;
@@ -148,7 +164,7 @@ SKF_INLINE void lanes_tokens(enum skf_type type, const uint8_t *head, const uint
             ask_ahead(ask, bytes, 0, 1);
             ask = ask ? ask + bytes : NULL;
             simple_run(type, head, body, &r);
-            run_tokens(type, &r, a, b, t, count, acc);
+            run_tokens(type, &r, a, b, t, count, is_tile, acc);
             continue;
         }
         vf d = p_half(head), m = is_6 ? d : p_half(head + SKF_LANES_HALF);
@@ -162,13 +178,13 @@ SKF_INLINE void lanes_tokens(enum skf_type type, const uint8_t *head, const uint
                 q6_k_run(j, d, body, &r);
             else
                 k_run(type, j, d, m, step, min, body, &r);
-            run_tokens(type, &r, a, 8 * b + j, t, count, acc);
+            run_tokens(type, &r, a, 8 * b + j, t, count, is_tile, acc);
         }
         ask = ask ? ask + bytes : NULL;
     }
 }
 
-/* Where the blocks of a group come from: laid out already, or in `piece` some at a time. */
+/* A group: laid out already, or rows that are laid out in `piece` some blocks at a time. */
 #define SKF_PIECE 27648u /* bytes: 8 blocks of Q6_K */
 #define SKF_PARTS (SKF_LANES / SKF_GROUP)
 struct group_of_rows {
@@ -177,25 +193,6 @@ struct group_of_rows {
     const uint8_t *rp[SKF_LANES]; /* then rows */
     uint8_t *piece;
 };
-
-SKF_INLINE void group_product(enum skf_type type, const struct group_of_rows *g, const struct skf_acts *a, uint32_t t, uint32_t count,
-                              vf (*acc)[SKF_TOKENS])
-{
-    const uint32_t blocks = a->n / g->form->block, most = g->heads ? blocks : SKF_PIECE / (SKF_LANES * g->form->bytes);
-    for (uint32_t b = 0; b < blocks; b += most) {
-        const uint32_t n = SKF_MIN(blocks - b, most);
-        const uint8_t *heads = g->heads, *body = g->body;
-        if (!heads) {
-            uint8_t *words = g->piece + (size_t)most * g->form->halves * SKF_LANES_HALF;
-            skf_lanes_blocks(g->form, g->rp, b, n, g->piece, words);
-            heads = g->piece;
-            body = words;
-        }
-        for (uint32_t i = 0; i < SKF_PARTS; i++)
-            lanes_tokens(type, heads + (size_t)i * 2 * SKF_GROUP, body + (size_t)i * 4 * SKF_GROUP, i == 0 && t == 0 ? g->heads : NULL, b, n, a, t,
-                         count, acc[i]);
-    }
-}
 
 /* y is that of the group's first row; only rows from..to - 1 of it are wanted. */
 SKF_INLINE void group_store(float *y, uint32_t lane, uint32_t from, uint32_t to, vf v)
@@ -210,30 +207,66 @@ SKF_INLINE void group_store(float *y, uint32_t lane, uint32_t from, uint32_t to,
         y[i] = all[i - lane];
 }
 
+/* One group that is laid out against a tile of tokens. */
+SKF_INLINE void lanes_tile(enum skf_type type, const struct group_of_rows *g, const struct skf_acts *a, uint32_t t, uint32_t count,
+                           uint32_t from, uint32_t to, float *y, size_t ldy)
+{
+    for (uint32_t lane = 0; lane < SKF_LANES; lane += SKF_GROUP) {
+        vf acc[SKF_TILE];
+        SKF_UNROLL
+        for (uint32_t j = 0; j < count; j++)
+            acc[j] = g_zero();
+        lanes_tokens(type, g->heads + (size_t)2 * lane, g->body + (size_t)4 * lane, lane == 0 && t == 0 ? g->heads : NULL, 0, a->n / g->form->block,
+                     a, t, count, true, acc);
+        SKF_UNROLL
+        for (uint32_t j = 0; j < count; j++)
+            group_store(y + (t + j) * ldy, lane, from, to, acc[j]);
+    }
+}
+
+/* One group against up to SKF_TOKENS tokens: what is taken apart of its rows serves them all. */
+SKF_INLINE void lanes_many(enum skf_type type, const struct group_of_rows *g, const struct skf_acts *a, uint32_t t, uint32_t count,
+                           uint32_t from, uint32_t to, float *y, size_t ldy)
+{
+    const uint32_t blocks = a->n / g->form->block, most = g->heads ? blocks : SKF_PIECE / (SKF_LANES * g->form->bytes);
+    uint8_t *words = g->piece + (size_t)most * g->form->halves * SKF_LANES_HALF;
+    const uint8_t *heads = g->heads ? g->heads : g->piece, *body = g->heads ? g->body : words;
+    vf acc[SKF_PARTS][SKF_TOKENS];
+    for (uint32_t i = 0; i < SKF_PARTS; i++)
+        for (uint32_t j = 0; j < count; j++)
+            acc[i][j] = g_zero();
+    for (uint32_t b = 0; b < blocks; b += most) {
+        const uint32_t n = SKF_MIN(blocks - b, most);
+        if (!g->heads)
+            skf_lanes_blocks(g->form, g->rp, b, n, g->piece, words);
+        for (uint32_t i = 0; i < SKF_PARTS; i++)
+            lanes_tokens(type, heads + (size_t)i * 2 * SKF_GROUP, body + (size_t)i * 4 * SKF_GROUP, i == 0 && t == 0 ? g->heads : NULL, b, n, a, t,
+                         count, false, acc[i]);
+    }
+    for (uint32_t i = 0; i < SKF_PARTS; i++)
+        for (uint32_t j = 0; j < count; j++)
+            group_store(y + (t + j) * ldy, i * SKF_GROUP, from, to, acc[i][j]);
+}
+
 /* One group against every token. */
 SKF_INLINE void lanes_of_group(enum skf_type type, const struct group_of_rows *g, const struct skf_acts *a, uint32_t from, uint32_t to,
                                float *y, size_t ldy)
 {
-    if (a->m == 1 && g->heads) { /* decoding: the accumulator stays in a register */
-        for (uint32_t lane = 0; lane < SKF_LANES; lane += SKF_GROUP) {
-            vf acc = g_zero();
-            lanes_tokens(type, g->heads + (size_t)2 * lane, g->body + (size_t)4 * lane, lane == 0 ? g->heads : NULL, 0, a->n / g->form->block, a,
-                         0, 1, &acc);
-            group_store(y, lane, from, to, acc);
+    uint32_t t = 0;
+    if (g->heads && !is_k_type(type) && SKF_TILE > 1) { /* a K-quant's blocks take more to take apart than a tile gains */
+        for (; t + SKF_TILE <= a->m; t += SKF_TILE)
+            lanes_tile(type, g, a, t, SKF_TILE, from, to, y, ldy);
+        if (t + SKF_HALF_TILE <= a->m) {
+            lanes_tile(type, g, a, t, SKF_HALF_TILE, from, to, y, ldy);
+            t += SKF_HALF_TILE;
         }
+    }
+    if (g->heads && t + 1 == a->m) {
+        lanes_tile(type, g, a, t, 1, from, to, y, ldy);
         return;
     }
-    for (uint32_t t = 0; t < a->m; t += SKF_TOKENS) {
-        vf acc[SKF_PARTS][SKF_TOKENS];
-        uint32_t count = SKF_MIN(a->m - t, SKF_TOKENS);
-        for (uint32_t i = 0; i < SKF_PARTS; i++)
-            for (uint32_t j = 0; j < count; j++)
-                acc[i][j] = g_zero();
-        group_product(type, g, a, t, count, acc);
-        for (uint32_t i = 0; i < SKF_PARTS; i++)
-            for (uint32_t j = 0; j < count; j++)
-                group_store(y + (t + j) * ldy, i * SKF_GROUP, from, to, acc[i][j]);
-    }
+    for (; t < a->m; t += SKF_TOKENS)
+        lanes_many(type, g, a, t, SKF_MIN(a->m - t, SKF_TOKENS), from, to, y, ldy);
 }
 
 SKF_INLINE void lanes_of_rows(enum skf_type type, const struct skf_weight *w, const struct skf_acts *a, uint32_t row0, uint32_t row1,

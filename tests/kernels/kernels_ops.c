@@ -203,7 +203,7 @@ static void one_shape(enum skf_type type, uint32_t rows, uint32_t cols, uint32_t
 
 static void test_matmul_is_the_same_everywhere(void **state)
 {
-    static const uint32_t rows[] = {1, 2, 3, 5, 15, 16, 17, 33, 48}, tokens[] = {1, 2, 3, 4, 5, 8, 64, 65, 70};
+    static const uint32_t rows[] = {1, 2, 3, 5, 15, 16, 17, 33, 48}, tokens[] = {1, 2, 3, 4, 5, 7, 8, 9, 13, 64, 65, 70};
     static const uint32_t blocks[] = {32, 64, 544, 576}, floats[] = {1, 15, 16, 17, 31, 64, 100};
     for (size_t k = 0; k < SKF_COUNT(types); k++)
         for (size_t r = 0; r < SKF_COUNT(rows); r++)
