@@ -10,7 +10,8 @@ bool is_engine_open(const char *verb, struct skf_engine_arg *a, unsigned slots, 
 {
     struct skf_why why = {{0}};
     struct skf_engine_opts o = {.threads = (unsigned)a->threads, .context = (unsigned)a->context, .slots = slots,
-                                .is_cache_q8 = a->cache_type && strcmp(a->cache_type, "q8_0") == 0};
+                                .is_cache_q8 = a->cache_type && strcmp(a->cache_type, "q8_0") == 0,
+                                .speculate = a->speculate ? (int)SKF_MIN(a->speculate, 16u) : -1};
     if (!a->model) {
         *status = skf_cli_usage(verb, "-m MODEL is missing");
         return false;
@@ -38,8 +39,16 @@ bool is_engine_open(const char *verb, struct skf_engine_arg *a, unsigned slots, 
         return false;
     }
     e = skf_engine_open(a->m, &o, &a->e, &why);
-    if (e != SKF_OK)
+    if (e != SKF_OK) {
         *status = skf_engine_arg_fail(a, e, &why);
+        return false;
+    }
+    if (a->adapter)
+        e = skf_engine_adapter_add(a->e, SKF_ENGINE_ADAPTER, a->adapter, &why); /* names the file itself */
+    if (a->adapter && e == SKF_OK)
+        e = skf_engine_evaluate_with(a->e, SKF_ENGINE_ADAPTER, &why);
+    if (e != SKF_OK)
+        *status = skf_cli_fail(e, &why);
     return e == SKF_OK;
 }
 

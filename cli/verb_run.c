@@ -100,6 +100,8 @@ static int print_result(struct run *r)
         {"finish_reason", skf_json_str(r->reason)},
         {"prompt_tokens", skf_json_int(r->finish.prompt_tokens)},
         {"completion_tokens", skf_json_int(r->finish.completion_tokens)},
+        {"drafted_tokens", skf_json_int(r->finish.drafted_tokens)},
+        {"accepted_tokens", skf_json_int(r->finish.accepted_tokens)},
         {"prefill_seconds", skf_json_real((double)r->finish.prefill_ns / 1e9)},
         {"decode_seconds", skf_json_real((double)r->finish.decode_ns / 1e9)},
         {"isa", skf_json_str(skf_engine_isa(r->engine.e))},
@@ -126,7 +128,8 @@ static enum skf_err generate(struct run *r, const int32_t *ids, size_t n)
                              .seed = r->seed,
                              .max_tokens = (unsigned)SKF_MIN(r->n, UINT32_MAX),
                              .stop = r->stops,
-                             .n_stop = r->n_stops};
+                             .n_stop = r->n_stops,
+                             .adapter = r->engine.adapter ? SKF_ENGINE_ADAPTER : NULL};
     const struct skf_gen_events ev = {on_token, on_finish};
     struct skf_progress p = skf_cli_progress("run");
     uint64_t handle;
@@ -163,7 +166,7 @@ static int run(struct run *r)
 
 int skf_verb_run(int argc, char **argv)
 {
-    struct run r = {.n = 256, .top_p = 1, .penalty = 1, .text = SKF_BUF_INIT(64u << 20)};
+    struct run r = {.n = 256, .top_p = 1, .penalty = 1, .engine.speculate = 8, .text = SKF_BUF_INIT(64u << 20)};
     int status = SKF_EXIT_OK;
     const struct skf_opt opts[] = {
         SKF_ENGINE_OPTS(r.engine),
@@ -181,6 +184,8 @@ int skf_verb_run(int argc, char **argv)
          .list_max = SKF_COUNT(r.stops), .list_n = &r.n_stops},
         {.name = "--context", .value = "N", .help = "tokens of prompt and answer (the model's, at most 4096)",
          .number = &r.engine.context},
+        {.name = "--speculate", .value = "N", .help = "most tokens guessed ahead in one step, at most 16 (8; 0: none); changes the time alone",
+         .number = &r.engine.speculate},
         {.name = "--raw", .help = "take the prompt as it is, without the chat template", .flag = &r.is_raw},
         {.name = "--tokenize", .help = "print the prompt's token ids (no template, no BOS) and stop", .flag = &r.is_tokenize},
         {.name = "--json", .help = "one JSON object with token_ids, text, finish_reason", .flag = &r.is_json},
@@ -190,6 +195,8 @@ int skf_verb_run(int argc, char **argv)
                                 .opts = opts, .n_opts = SKF_COUNT(opts)};
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
+    if (r.engine.speculate > 16)
+        return skf_cli_usage("run", "--speculate: at most 16");
     if (!r.prompt == !r.file)
         return skf_cli_usage("run", "give one of -p PROMPT and -f FILE");
     if (r.temperature < 0 || r.top_p < 0 || r.top_p > 1 || r.penalty < 0)

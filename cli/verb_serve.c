@@ -23,13 +23,14 @@ enum { CONTROL_MS = 5000, STOP_MS = 5000, RETRY_MAX_MS = 10000 };
 static const char version[] = "local"; /* a file has no version */
 
 struct serve {
-    const char *model, *listen, *unix_path, *cert, *key;
+    const char *model, *listen, *unix_path, *cert, *key, *adapters[16]; /* adapters: NAME=FILE */
+    size_t n_adapters;
     const char *cache_type, *warm, *cache_file;
     char name[129], dir[96], control[128], socket[128], listening[128];
     struct {
         const char *name;
         char value[24]; /* "": not given */
-    } passed[5];        /* options of the worker's */
+    } passed[6];        /* options of the worker's */
     struct skf_child gateway, worker;
     int signal_fd, control_fd;
     unsigned worker_bad;     /* deaths in a row */
@@ -121,7 +122,8 @@ static enum skf_err start_gateway(struct serve *s, struct skf_why *why)
 
 static enum skf_err start_worker(struct serve *s, struct skf_why *why)
 {
-    const char *args[32] = {"--socket", s->socket, "--file", s->model, "--name", s->name, "--version", version, "--parent-death"};
+    const char *args[16 + 2 * (SKF_COUNT(s->passed) + SKF_COUNT(s->adapters))] = {
+        "--socket", s->socket, "--file", s->model, "--name", s->name, "--version", version, "--parent-death"};
     size_t n = 9;
     for (size_t i = 0; i < SKF_COUNT(s->passed); i++)
         if (s->passed[i].value[0]) {
@@ -134,6 +136,10 @@ static enum skf_err start_worker(struct serve *s, struct skf_why *why)
             args[n++] = texts[i][0];
             args[n++] = texts[i][1];
         }
+    for (size_t i = 0; i < s->n_adapters; i++) {
+        args[n++] = "--adapter";
+        args[n++] = s->adapters[i];
+    }
     s->worker_begun = skf_now_ns();
     return skf_child_start(&s->worker, args, why);
 }
@@ -268,8 +274,10 @@ static enum skf_err prepare(struct serve *s, struct skf_why *why)
 int skf_verb_serve(int argc, char **argv)
 {
     struct serve s = {.listen = "127.0.0.1:8080", .gateway = SKF_CHILD("skiff-gateway"), .worker = SKF_CHILD("skiff-worker"),
-                      .signal_fd = -1, .control_fd = -1, .passed = {{.name = "--threads"}, {.name = "--context"}, {.name = "--slots"}, {.name = "--cache"}, {.name = "--cache-spill"}}};
-    uint64_t numbers[SKF_COUNT(s.passed)] = {0};
+                      .signal_fd = -1, .control_fd = -1,
+                      .passed = {{.name = "--threads"}, {.name = "--context"}, {.name = "--slots"}, {.name = "--cache"}, {.name = "--cache-spill"}, {.name = "--speculate"}}};
+    enum { SPECULATE = 5 }; /* of the numbers, which says something when it is 0 too */
+    uint64_t numbers[SKF_COUNT(s.passed)] = {[SPECULATE] = 8};
     const struct skf_opt opts[] = {
         {.name = "--model", .letter = 'm', .value = "MODEL", .help = "a GGUF file", .text = &s.model},
         {.name = "--listen", .value = "HOST:PORT", .help = "where to serve (127.0.0.1:8080); port 0 for any", .text = &s.listen},
@@ -284,6 +292,9 @@ int skf_verb_serve(int argc, char **argv)
         {.name = "--warm", .value = "TEXT", .help = "a system prompt (@FILE: of a file) that is computed before anybody asks", .text = &s.warm},
         {.name = "--cache-file", .value = "FILE", .help = "where what is warm is kept for the next start", .text = &s.cache_file},
         {.name = "--cache-type", .value = "T", .help = "keys and values as f16 (if not given) or q8_0", .text = &s.cache_type},
+        {.name = "--adapter", .value = "NAME=LORA", .help = "a LoRA adapter in GGUF, for requests to MODEL:NAME; may be repeated", .list = s.adapters,
+         .list_max = SKF_COUNT(s.adapters), .list_n = &s.n_adapters},
+        {.name = "--speculate", .value = "N", .help = "most tokens guessed ahead in one step, at most 16 (8; 0: none)", .number = &numbers[SPECULATE]},
     };
     const struct skf_usage u = {.verb = "serve", .args = "-m MODEL", .opts = opts, .n_opts = SKF_COUNT(opts),
                                 .about = "Serves the model's OpenAI API on this machine until Ctrl-C."};
@@ -300,7 +311,7 @@ int skf_verb_serve(int argc, char **argv)
     if (wrong)
         return skf_cli_usage("serve", wrong);
     for (size_t i = 0; i < SKF_COUNT(s.passed); i++)
-        if (numbers[i])
+        if (numbers[i] || i == SPECULATE)
             (void)snprintf(s.passed[i].value, sizeof s.passed[i].value, "%u", (unsigned)numbers[i]);
     enum skf_err e = prepare(&s, &why);
     if (e == SKF_OK)

@@ -28,12 +28,20 @@ static enum skf_err put_string(struct skf_buf *b, const char *s)
     return skf_buf_u8(b, '"');
 }
 
+/* "model" or "model:adapter": names without quotes and controls but for what put_string minds. */
+static enum skf_err put_name(struct skf_buf *b, const char *model, const char *adapter)
+{
+    char name[GW_NAME + 66];
+    snprintf(name, sizeof name, "%s%s%s", model, adapter[0] ? ":" : "", adapter);
+    return put_string(b, name);
+}
+
 /* {"id":...,"object":...,"created":...,"model":...,"system_fingerprint":...,"choices":[ */
 static enum skf_err put_head(struct skf_buf *b, const struct skf_gw *g, const struct gw_req *r, const char *object)
 {
     SKF_TRY(skf_buf_printf(b, "{\"id\":\"%s-%s-%" PRIu64 "\",\"object\":\"%s\",\"created\":%" PRId64 ",\"model\":",
                            r->ask.is_chat ? "chatcmpl" : "cmpl", g->run_id, r->id, object, r->created));
-    SKF_TRY(put_string(b, r->ask.model));
+    SKF_TRY(put_name(b, r->ask.model, r->ask.adapter));
     SKF_TRY(skf_buf_str(b, ",\"system_fingerprint\":"));
     SKF_TRY(put_string(b, r->version));
     return skf_buf_str(b, ",\"choices\":[");
@@ -42,8 +50,10 @@ static enum skf_err put_head(struct skf_buf *b, const struct skf_gw *g, const st
 static enum skf_err put_usage(struct skf_buf *b, const Skiff__V1__Finished *f)
 {
     return skf_buf_printf(b, ",\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,\"total_tokens\":%" PRIu64
-                             ",\"prompt_tokens_details\":{\"cached_tokens\":%u}}",
-                          f->prompt_tokens, f->completion_tokens, (uint64_t)f->prompt_tokens + f->completion_tokens, f->cached_tokens);
+                             ",\"prompt_tokens_details\":{\"cached_tokens\":%u},\"completion_tokens_details\":{\"accepted_prediction_tokens\":%u,"
+                             "\"rejected_prediction_tokens\":%u}}",
+                          f->prompt_tokens, f->completion_tokens, (uint64_t)f->prompt_tokens + f->completion_tokens, f->cached_tokens,
+                          f->accepted_tokens, f->drafted_tokens - SKF_MIN(f->accepted_tokens, f->drafted_tokens));
 }
 
 static const char *finish_of(const Skiff__V1__Finished *f) { return strcmp(f->reason, "length") == 0 ? "length" : "stop"; }

@@ -41,14 +41,18 @@ static void chat(void *g, struct skf_http_req *r) { generate(g, r, true); }
 static void completions(void *g, struct skf_http_req *r) { generate(g, r, false); }
 
 /* One entry a model: the version that gets its new requests now, or would if its worker were there. */
-static enum skf_err put_model(struct skf_gw *g, skf_json *data, const struct gw_link *l)
+static enum skf_err put_model(struct skf_gw *g, skf_json *data, const struct gw_link *l, const char *adapter)
 {
+    char name[GW_NAME + sizeof l->adapters[0]];
     const struct gw_link *now = skf_gw_pick_(g, l->model);
     skf_json *j = skf_json_obj();
     if (!j)
         return SKF_ERR_NOMEM;
     enum skf_err e;
-    SKF_GO(e, skf_json_set(j, "id", skf_json_str(l->model)));
+    snprintf(name, sizeof name, "%s%s%s", l->model, adapter ? ":" : "", adapter ? adapter : "");
+    SKF_GO(e, skf_json_set(j, "id", skf_json_str(name)));
+    if (adapter)
+        SKF_GO(e, skf_json_set(j, "root", skf_json_str(l->model)));
     SKF_GO(e, skf_json_set(j, "object", skf_json_str("model")));
     SKF_GO(e, skf_json_set(j, "created", skf_json_int(0)));
     SKF_GO(e, skf_json_set(j, "owned_by", skf_json_str("skiff")));
@@ -68,7 +72,7 @@ static bool is_first_of_model_(const struct skf_gw *g, const struct gw_link *l)
     return l->is_routed;
 }
 
-static enum skf_err list_models(struct skf_gw *g, skf_json *data, size_t *ready)
+static enum skf_err list_models(struct skf_gw *g, skf_json *data, bool has_adapters, size_t *ready)
 {
     enum skf_err e = SKF_OK;
     *ready = 0;
@@ -76,8 +80,11 @@ static enum skf_err list_models(struct skf_gw *g, skf_json *data, size_t *ready)
     for (const struct gw_link *l = g->links; e == SKF_OK && l; l = l->next) {
         if (!is_first_of_model_(g, l))
             continue;
-        e = put_model(g, data, l);
-        *ready += skf_gw_pick_(g, l->model) != NULL;
+        const struct gw_link *now = skf_gw_pick_(g, l->model);
+        e = put_model(g, data, l, NULL);
+        for (unsigned i = 0; e == SKF_OK && has_adapters && now && i < now->n_adapters; i++)
+            e = put_model(g, data, l, now->adapters[i]);
+        *ready += now != NULL;
     }
     pthread_mutex_unlock(&g->lock);
     return e;
@@ -87,7 +94,7 @@ static void models(void *ctx, struct skf_http_req *r)
 {
     size_t ready;
     skf_json *j = skf_json_obj(), *data = skf_json_arr();
-    enum skf_err e = j && data ? list_models(ctx, data, &ready) : SKF_ERR_NOMEM;
+    enum skf_err e = j && data ? list_models(ctx, data, true, &ready) : SKF_ERR_NOMEM;
     if (e == SKF_OK)
         e = skf_json_set(j, "object", skf_json_str("list"));
     if (e == SKF_OK)
@@ -106,7 +113,7 @@ static void health(void *ctx, struct skf_http_req *r)
 {
     size_t ready = 0;
     skf_json *j = skf_json_obj(), *data = skf_json_arr();
-    enum skf_err e = j && data ? list_models(ctx, data, &ready) : SKF_ERR_NOMEM;
+    enum skf_err e = j && data ? list_models(ctx, data, false, &ready) : SKF_ERR_NOMEM;
     size_t n = skf_json_len(data);
     bool ok = n && ready == n;
     if (e == SKF_OK)
@@ -185,6 +192,8 @@ static enum skf_err put_metrics(struct skf_buf *b, const struct skf_gw *g)
         {"requests_waiting", "gauge", "Requests that wait for a worker.", g->n_waiting},
         {"prompt_tokens_total", "counter", "Tokens of prompts.", (double)c->prompt_tokens},
         {"prompt_tokens_cached_total", "counter", "Of these, tokens that were not computed anew.", (double)c->cached_tokens},
+        {"tokens_drafted_total", "counter", "Tokens guessed and computed ahead.", (double)c->drafted_tokens},
+        {"tokens_accepted_total", "counter", "Of these, tokens that were said.", (double)c->accepted_tokens},
         {"tokens_total", "counter", "Tokens generated.", (double)c->tokens},
         {"first_token_seconds_sum", "counter", "Time from request to first token, summed.", (double)c->first_ns / 1e9},
         {"first_token_seconds_count", "counter", "First tokens.", (double)c->first_count},

@@ -18,7 +18,7 @@ struct parser {
     Skiff__V1__ChatMessage *messages; /* an array; their texts are in `texts` */
     char **texts;
     size_t n_texts;
-    char *stops[STOPS_MAX];
+    char *stops[STOPS_MAX], *prediction;
 };
 
 static bool refuse(struct parser *p, const char *param, const char *code, const char *fmt, ...) SKF_PRINTF(4, 5);
@@ -168,12 +168,10 @@ static bool is_supported(struct parser *p)
 
 /* ---- messages ---------------------------------------------------------------------------------------------------------- */
 /* The text of a content: a string, or the text parts of an array one behind another. */
-static bool is_content(struct parser *p, size_t i, const skf_json *content, char **out)
+static bool is_content(struct parser *p, const char *param, const skf_json *content, char **out)
 {
-    char param[64];
     struct skf_buf text = SKF_BUF_INIT(SKF_MSG_STRING_MAX);
     const char *s = "";
-    snprintf(param, sizeof param, "messages[%zu].content", i);
     bool ok = true;
     if (is_json_str(content)) {
         *out = skf_strdup(skf_json_cstr(content));
@@ -220,7 +218,8 @@ static bool is_message(struct parser *p, size_t i, const skf_json *m)
     const skf_json *calls = member(m, "tool_calls");
     if (skf_json_len(calls))
         return refuse(p, param, "unsupported_parameter", "messages[%zu].tool_calls is not supported", i);
-    if (!is_content(p, i, member(m, "content"), &p->texts[i]))
+    snprintf(param, sizeof param, "messages[%zu].content", i);
+    if (!is_content(p, param, member(m, "content"), &p->texts[i]))
         return false;
     p->n_texts = i + 1;
     p->messages[i].content = p->texts[i];
@@ -250,6 +249,21 @@ static bool is_messages(struct parser *p)
     return true;
 }
 
+/* What the client expects to be said: it makes the answer come sooner where it is right, and changes nothing of it. */
+static bool is_prediction(struct parser *p)
+{
+    const skf_json *j = member(p->body, "prediction");
+    if (!j)
+        return true;
+    const char *type = skf_json_cstr(skf_json_get(j, "type"));
+    if (!is_json_obj(j) || !type || strcmp(type, "content") != 0)
+        return refuse(p, "prediction", NULL, "prediction must be an object of type content");
+    if (!is_content(p, "prediction.content", skf_json_get(j, "content"), &p->prediction))
+        return false;
+    p->generate.prediction = p->prediction;
+    return true;
+}
+
 static bool is_prompt(struct parser *p)
 {
     const skf_json *j = skf_json_get(p->body, "prompt");
@@ -260,6 +274,18 @@ static bool is_prompt(struct parser *p)
     if (!skf_json_strlen(j))
         return refuse(p, "prompt", NULL, "prompt is empty");
     p->generate.prompt = (char *)(uintptr_t)skf_json_cstr(j);
+    return true;
+}
+
+static bool is_adapter(struct parser *p)
+{
+    const skf_json *j = member(p->body, "adapter");
+    if (j && !is_json_str(j))
+        return refuse(p, "adapter", NULL, "adapter must be a string, not %s", kind_of(j));
+    if (skf_json_strlen(j) >= sizeof p->ask->adapter)
+        return refuse(p, "adapter", NULL, "adapter is longer than %zu bytes", sizeof p->ask->adapter - 1);
+    snprintf(p->ask->adapter, sizeof p->ask->adapter, "%s", j ? skf_json_cstr(j) : "");
+    p->generate.adapter = p->ask->adapter;
     return true;
 }
 
@@ -274,10 +300,14 @@ static bool is_frame(struct parser *p)
     if (skf_json_strlen(model) >= sizeof p->ask->model)
         return refuse(p, "model", NULL, "model is longer than %zu bytes", sizeof p->ask->model - 1);
     snprintf(p->ask->model, sizeof p->ask->model, "%s", model ? skf_json_cstr(model) : "");
+    if (strchr(p->ask->model, ':')) /* what stands behind it may be an adapter: the worker knows what it is called itself */
+        p->generate.model = p->ask->model;
+    if (!is_adapter(p))
+        return false;
     if (options && !is_json_obj(options))
         return refuse(p, "stream_options", NULL, "stream_options must be an object, not %s", kind_of(options));
     if (!is_flag(p, p->body, "stream", &p->ask->stream) || !is_flag(p, options, "include_usage", &p->ask->include_usage) ||
-        !is_sampling(p) || !is_stops(p) || !is_supported(p) || !(p->ask->is_chat ? is_messages(p) : is_prompt(p)))
+        !is_sampling(p) || !is_stops(p) || !is_supported(p) || !is_prediction(p) || !(p->ask->is_chat ? is_messages(p) : is_prompt(p)))
         return false;
     p->generate.is_chat = p->ask->is_chat;
     p->generate.sampling = &p->sampling;
@@ -309,6 +339,7 @@ bool is_gw_ask(const void *body, size_t n, bool is_chat, uint64_t id, struct skf
         skf_free(p.texts[i]);
     for (size_t i = 0; i < p.sampling.n_stop; i++)
         skf_free(p.stops[i]);
+    skf_free(p.prediction);
     skf_free(p.texts);
     skf_free(p.messages);
     skf_free(p.generate.messages);

@@ -9,6 +9,7 @@
 
 struct skf_gw_ask {
     char model[129]; /* "" when the client left it out */
+    char adapter[65]; /* of that model; "" for none, or when it may stand in `model` behind a colon */
     bool is_chat, stream, include_usage;
     uint8_t *frame; /* a packed ToWorker; skf_free */
     size_t frame_len;

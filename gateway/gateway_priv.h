@@ -16,6 +16,7 @@
 #include "proto/local.pb-c.h"
 
 enum {
+    GW_ADAPTERS = 64,            /* that are listed of a worker */
     GW_NAME = 129,               /* bytes of a model's or version's name with its NUL */
     GW_PATH = 108,               /* of a Unix socket's */
     GW_LINKS = 64,               /* workers connected, draining ones included */
@@ -43,6 +44,8 @@ struct gw_link {
     struct gw_link *next;
     struct skf_gw *g;
     char model[GW_NAME], version[GW_NAME], socket[GW_PATH];
+    char adapters[GW_ADAPTERS][65]; /* that its worker has loaded */
+    unsigned n_adapters;
     bool is_routed, is_wanted; /* in the list; or being tried for it */
     size_t order;              /* place in the list */
     bool connected, stop;
@@ -73,7 +76,7 @@ struct gw_req {
 
 struct gw_counts {
     uint64_t requests, ok, client_errors, server_errors, refused, gone, repeated, slow;
-    uint64_t prompt_tokens, cached_tokens, tokens, first_ns, first_count, decode_us, prefill_us;
+    uint64_t prompt_tokens, cached_tokens, drafted_tokens, accepted_tokens, tokens, first_ns, first_count, decode_us, prefill_us;
 };
 
 struct skf_gw {

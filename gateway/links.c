@@ -104,6 +104,15 @@ static enum skf_err read_hello(struct gw_link *l, int fd, struct skf_buf *b)
     return e;
 }
 
+/* A name that could not be asked for is not listed. */
+static void note_adapters_(struct gw_link *l, char **names, size_t n)
+{
+    l->n_adapters = 0;
+    for (size_t i = 0; i < n && l->n_adapters < GW_ADAPTERS; i++)
+        if (names[i][0] && strlen(names[i]) < sizeof l->adapters[0])
+            snprintf(l->adapters[l->n_adapters++], sizeof l->adapters[0], "%s", names[i]);
+}
+
 /* Connects and takes the hello; *fd is -1 afterwards when it fails. */
 static enum skf_err connect_to(struct gw_link *l, int *fd, struct skf_buf *b, struct skf_why *why)
 {
@@ -127,6 +136,11 @@ static enum skf_err connect_to(struct gw_link *l, int *fd, struct skf_buf *b, st
     pthread_mutex_lock(&l->g->lock);
     skf_gw_cache_seen_(l, e == SKF_OK ? m->hello->cache : NULL);
     pthread_mutex_unlock(&l->g->lock);
+    if (e == SKF_OK) {
+        pthread_mutex_lock(&l->g->lock);
+        note_adapters_(l, m->hello->adapters, m->hello->n_adapters);
+        pthread_mutex_unlock(&l->g->lock);
+    }
 out:
     if (m)
         skf_msg_free(&m->base);
@@ -147,6 +161,8 @@ static enum skf_err take_frame(struct gw_link *l, const struct skf_buf *b, struc
     else if (m->kind_case == SKIFF__V1__FROM_WORKER__KIND_FINISHED) {
         skf_gw_cache_seen_(l, m->finished->cache);
         skf_gw_finished_(l, m->finished);
+    } else if (m->kind_case == SKIFF__V1__FROM_WORKER__KIND_ADAPTERS) {
+        note_adapters_(l, m->adapters->names, m->adapters->n_names);
     }
     pthread_mutex_unlock(&l->g->lock);
     skf_msg_free(&m->base);

@@ -83,9 +83,23 @@ static bool is_dispatched_(struct skf_gw *g, struct gw_req *r)
 }
 
 /* ---- from the client --------------------------------------------------------------------------------------------------- */
+/* "base:adapter", where there is no model of the whole name. */
+static void split_model_(struct skf_gw *g, struct skf_gw_ask *ask)
+{
+    char *colon = strrchr(ask->model, ':');
+    if (!colon || ask->adapter[0] || is_gw_model_(g, ask->model) || strlen(colon + 1) >= sizeof ask->adapter)
+        return;
+    *colon = 0;
+    if (is_gw_model_(g, ask->model))
+        snprintf(ask->adapter, sizeof ask->adapter, "%s", colon + 1);
+    else
+        *colon = ':';
+}
+
 /* Whether the gateway can take a request for this model now; fills in the model's name when the client left it out. */
 static bool is_admitted_(struct skf_gw *g, struct skf_gw_ask *ask, struct skf_gw_refusal *no)
 {
+    split_model_(g, ask);
     const char *only = skf_gw_only_model_(g);
     no->type = "server_error";
     if (g->stop || !is_gw_model_(g, NULL)) {
@@ -238,7 +252,7 @@ static void failed_(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finishe
 {
     const char *class = f->error_class, *text = f->error[0] ? f->error : "the model's worker failed";
     bool limit = strcmp(class, skf_err_name(SKF_ERR_LIMIT)) == 0, busy = strcmp(class, skf_err_name(SKF_ERR_BUSY)) == 0;
-    bool theirs = limit || strcmp(class, skf_err_name(SKF_ERR_REFUSED)) == 0 || strcmp(class, skf_err_name(SKF_ERR_ARG)) == 0;
+    bool theirs = limit || strcmp(class, skf_err_name(SKF_ERR_NOT_FOUND)) == 0 || strcmp(class, skf_err_name(SKF_ERR_REFUSED)) == 0 || strcmp(class, skf_err_name(SKF_ERR_ARG)) == 0;
     if (!r->is_begun && strcmp(class, skf_err_name(SKF_ERR_STATE)) == 0) { /* it was told to quit just before */
         r->link->is_leaving = true;
         again_(g, r);
@@ -252,6 +266,8 @@ static void failed_(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finishe
         if (e != SKF_OK)
             skf_http_cut(r->http);
         end_(g, r);
+    } else if (strcmp(class, skf_err_name(SKF_ERR_NOT_FOUND)) == 0) {
+        refuse_(g, r, 404, "invalid_request_error", "model_not_found", text, 0);
     } else if (theirs) {
         refuse_(g, r, 400, "invalid_request_error", limit ? "context_length_exceeded" : NULL, text, 0);
     } else if (busy) {
@@ -270,6 +286,8 @@ void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f)
         return;
     g->counts.prompt_tokens += f->prompt_tokens;
     g->counts.cached_tokens += f->cached_tokens;
+    g->counts.drafted_tokens += f->drafted_tokens;
+    g->counts.accepted_tokens += f->accepted_tokens;
     g->counts.prefill_us += f->prefill_us;
     g->counts.decode_us += f->decode_us;
     if (strcmp(f->reason, "stop") != 0 && strcmp(f->reason, "length") != 0) {

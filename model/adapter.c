@@ -13,6 +13,7 @@ struct skf_adapter {
     char *path;
     const char *base_path; /* for error lines while it is opened */
     double alpha;          /* 0 when it has none: its factors are used as they are */
+    bool is_written;       /* the base's tensors are to be written anew */
 };
 
 static bool is_suffix(const char *name, const char *suffix, size_t *stem)
@@ -80,7 +81,7 @@ static enum skf_err check_pairs(const struct skf_adapter *m, struct skf_why *why
         if (!base)
             return skf_fail(why, SKF_ERR_ARG, "%s: tensor '%.*s' is for a tensor that %s does not have", m->path, shown,
                             t[i].name, m->base_path);
-        if (!is_grid_type(base->type))
+        if (m->is_written && !is_grid_type(base->type))
             return skf_fail(why, SKF_ERR_UNSUPPORTED,
                             "%s: tensor '%s' has type %s; merging writes f32, f16, bf16, q8_0, q5_0, q5_1, q4_0, q4_1", m->base_path,
                             base->name, skf_type_info((uint32_t)base->type)->name);
@@ -88,8 +89,8 @@ static enum skf_err check_pairs(const struct skf_adapter *m, struct skf_why *why
     return n ? SKF_OK : skf_fail(why, SKF_ERR_FORMAT, "%s: holds no tensors", m->path);
 }
 
-enum skf_err skf_adapter_open(const char *path, const struct skf_model *base, const char *base_path,
-                              struct skf_adapter **out, struct skf_why *why)
+static enum skf_err open_adapter(const char *path, const struct skf_model *base, const char *base_path, bool is_written,
+                                 struct skf_adapter **out, struct skf_why *why)
 {
     struct skf_adapter *a = skf_calloc(1, sizeof *a);
     enum skf_err e = SKF_ERR_NOMEM;
@@ -98,6 +99,7 @@ enum skf_err skf_adapter_open(const char *path, const struct skf_model *base, co
         goto out;
     }
     a->base = base;
+    a->is_written = is_written;
     a->base_path = base_path;
     SKF_GO(e, skf_model_open(path, &a->model, why));
     SKF_GO(e, check_kind(a, why));
@@ -108,6 +110,37 @@ enum skf_err skf_adapter_open(const char *path, const struct skf_model *base, co
 out:
     skf_adapter_close(a);
     return e;
+}
+
+enum skf_err skf_adapter_open(const char *path, const struct skf_model *base, const char *base_path,
+                              struct skf_adapter **out, struct skf_why *why)
+{
+    return open_adapter(path, base, base_path, true, out, why);
+}
+
+enum skf_err skf_adapter_open_beside(const char *path, const struct skf_model *base, const char *base_path,
+                                     struct skf_adapter **out, struct skf_why *why)
+{
+    return open_adapter(path, base, base_path, false, out, why);
+}
+
+enum skf_err skf_adapter_digest(const struct skf_adapter *a, uint8_t digest[SKF_DIGEST], struct skf_why *why)
+{
+    const struct skf_source *src = skf_model_source(a->model);
+    struct skf_sha256_ctx *c = skf_sha256_new();
+    enum skf_err e = c ? SKF_OK : SKF_ERR_NOMEM;
+    for (uint64_t at = 0, n = 0; e == SKF_OK && at < src->size; at += n) {
+        const uint8_t *p;
+        e = src->span(src->ctx, at, &p, &n);
+        if (e == SKF_OK)
+            skf_sha256_add(c, p, n = SKF_MIN(n, src->size - at));
+    }
+    if (e != SKF_OK) {
+        skf_sha256_free(c);
+        return skf_fail(why, e, "%s: cannot be read (%s)", a->path, skf_err_name(e));
+    }
+    skf_sha256_final(c, digest);
+    return SKF_OK;
 }
 
 void skf_adapter_close(struct skf_adapter *a)

@@ -7,6 +7,7 @@
 #ifndef SKF_MODEL_ADAPTER_H
 #define SKF_MODEL_ADAPTER_H
 
+#include "base/digest.h"
 #include "model/model.h"
 
 struct skf_adapter; /* immutable once opened; any thread may read it */
@@ -16,7 +17,12 @@ struct skf_adapter; /* immutable once opened; any thread may read it */
  * file. */
 SKF_MUST enum skf_err skf_adapter_open(const char *path, const struct skf_model *base, const char *base_path,
                                        struct skf_adapter **a, struct skf_why *why);
+/* The same for computing beside the base instead of writing: the base's tensors may have any type. */
+SKF_MUST enum skf_err skf_adapter_open_beside(const char *path, const struct skf_model *base, const char *base_path,
+                                              struct skf_adapter **a, struct skf_why *why);
 void skf_adapter_close(struct skf_adapter *a); /* NULL is fine */
+/* SHA-256 of the file. */
+SKF_MUST enum skf_err skf_adapter_digest(const struct skf_adapter *a, uint8_t digest[SKF_DIGEST], struct skf_why *why);
 
 struct skf_low_rank { /* what the adapter does to one tensor */
     const struct skf_tensor *base, *rows, *columns; /* of the base; of the adapter: B [outputs][rank], A [rank][inputs] */

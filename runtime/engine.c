@@ -28,10 +28,11 @@ static enum skf_err open_lock(struct skf_engine *e)
 
 static enum skf_err open_buffers(struct skf_engine *e, struct skf_why *why)
 {
-    e->max_batch = SKF_PORTION + e->n_slots;
+    e->max_want = e->n_slots + (e->max_ahead ? SKF_DRAFTS : 0);
+    e->max_batch = SKF_PORTION + e->max_want;
     SKF_TRY(skf_graph_open(e->llama, e->ops, e->pool, e->max_batch, e->context, &e->graph, why));
     e->slots = skf_calloc(e->n_slots, sizeof *e->slots);
-    e->logits = skf_calloc((size_t)e->n_slots * e->llama->n_vocab, sizeof *e->logits);
+    e->logits = skf_calloc((size_t)e->max_want * e->llama->n_vocab, sizeof *e->logits);
     e->candidates = skf_calloc(e->llama->n_vocab, sizeof *e->candidates);
     e->items = skf_calloc(e->max_batch, sizeof *e->items);
     e->want = skf_calloc(e->max_batch, sizeof *e->want);
@@ -73,6 +74,7 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
     (void)is_gguf_str(g, "tokenizer.chat_template", &e->template);
     e->context = SKF_MIN(o->context ? o->context : CONTEXT_MOST, e->llama->context);
     SKF_TRY(set_opts(e, o, why));
+    e->max_ahead = o->speculate < 0 ? 0 : o->speculate == 0 ? 8 : SKF_MIN((uint32_t)o->speculate, SKF_AHEAD_MOST);
     unsigned threads = o->threads ? o->threads : skf_cpu_count();
     if (e->n_slots > SKF_SLOTS_MAX || threads > 256)
         return skf_fail(why, SKF_ERR_ARG, "at most %u sequences and 256 threads", SKF_SLOTS_MAX);
@@ -99,6 +101,7 @@ enum skf_err skf_engine_open(const struct skf_model *m, const struct skf_engine_
     if (!e)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for an engine");
     e->waiting_end = &e->waiting;
+    e->model = m;
     enum skf_err err = open_all(e, m, o, why);
     if (err == SKF_OK)
         *out = e;
@@ -120,6 +123,7 @@ void skf_engine_close(struct skf_engine *e)
         skf_request_free(e->slots[i].r);
         skf_kv_end(&e->slots[i].kv, 0);
     }
+    skf_engine_adapters_close(e);
     if (e->is_locked) {
         (void)pthread_cond_destroy(&e->changed);
         (void)pthread_mutex_destroy(&e->lock);

@@ -53,6 +53,7 @@ struct skf_engine_opts {
     unsigned portion;  /* prompt tokens of a step at most; 0 for 64, which is also the most */
     int gather_busy_ms, gather_idle_ms; /* 0 for 5 and 20; below 0: never wait */
     const struct skf_engine_kept *kept; /* looked for before anything is laid out in memory, but with SKF_REPACK_OFF; NULL: nowhere */
+    int speculate;     /* tokens guessed ahead for a sequence in one step, at most 16; 0 for 8, below 0 none. Answers are the same to the bit */
 };
 /* `m` must outlive the engine. SKF_ERR_UNSUPPORTED names an unknown architecture, tensor type or tokenizer. */
 SKF_MUST enum skf_err skf_engine_open(const struct skf_model *m, const struct skf_engine_opts *o, struct skf_engine **e,
@@ -91,6 +92,19 @@ struct skf_engine_packed {
 };
 void skf_engine_packed(const struct skf_engine *e, struct skf_engine_packed *p);
 
+/* ---- adapters: low-rank changes of the model, chosen by request (LoRA, Hu et al. 2021) ------------------------------------------------- */
+#define SKF_ADAPTER_NAME 65 /* with its NUL */
+/* Loads a LoRA adapter in GGUF under a name of letters, digits, '-', '_' and '.'; its numbers are copied, as float32. From any thread, also while
+ * others generate. SKF_ERR_EXISTS when the name is taken, SKF_ERR_LIMIT for the 65th, a rank over 256 or more than 512 MiB in all; see
+ * model/adapter.h for what is refused of the file. */
+SKF_MUST enum skf_err skf_engine_adapter_add(struct skf_engine *e, const char *name, const char *path, struct skf_why *why);
+/* Takes it from those to come; what generates with it goes on. SKF_ERR_NOT_FOUND. From any thread. */
+SKF_MUST enum skf_err skf_engine_adapter_remove(struct skf_engine *e, const char *name, struct skf_why *why);
+/* Writes the first `room` names and returns how many there are. From any thread. */
+size_t skf_engine_adapters(struct skf_engine *e, char (*names)[SKF_ADAPTER_NAME], size_t room);
+/* What the calls under "evaluation" compute with from now on: an adapter that is loaded, NULL or "" for the model alone. Not while stepping. */
+SKF_MUST enum skf_err skf_engine_evaluate_with(struct skf_engine *e, const char *name, struct skf_why *why);
+
 /* ---- text ---------------------------------------------------------------------------------------------------------------- */
 /* Text to ids; special tokens are recognised in the text; BOS in front only if the file says so and add_bos. *ids with skf_free. */
 SKF_MUST enum skf_err skf_engine_tokenize(const struct skf_engine *e, const char *text, size_t n, bool add_bos,
@@ -113,6 +127,7 @@ SKF_MUST enum skf_err skf_engine_beginning(const struct skf_engine *e, const str
 
 /* ---- generation ------------------------------------------------------------------------------------------------------------ */
 struct skf_sampling {
+    const char *adapter;      /* the name of one that is loaded; NULL or "": none */
     float temperature;        /* 0: greedy */
     unsigned top_k;           /* 0: off */
     float top_p;              /* 1 (or 0): off */
@@ -121,12 +136,15 @@ struct skf_sampling {
     unsigned max_tokens;      /* 0: what the context holds */
     const char *const *stop;  /* strings that end the text; not part of it */
     size_t n_stop;
+    const int32_t *told;      /* what the answer is likely to be, for guessing ahead; changes nothing of it. Ids that are none are left out */
+    size_t n_told;
 };
 struct skf_finish {
     const char *reason; /* stop, length, cancelled, error; warm */
     enum skf_err err;   /* with reason error */
     const char *text;   /* why, with reason error */
     unsigned prompt_tokens, cached_tokens, completion_tokens; /* cached: of the prompt's, not computed anew */
+    unsigned drafted_tokens, accepted_tokens; /* guessed and computed ahead; of these, said */
     uint64_t prefill_ns, decode_ns;
     /* From submission to a slot; of these, on choosing tokens, and in the event that tells of them; the longest time between two tokens. */
     uint64_t queue_ns, sample_ns, tell_ns, gap_ns;
@@ -144,8 +162,8 @@ struct skf_terms {
 };
 SKF_MUST enum skf_err skf_engine_submit_on(struct skf_engine *e, const int32_t *ids, size_t n, const struct skf_sampling *s, const struct skf_terms *terms,
                                            const struct skf_gen_events *ev, void *ctx, uint64_t *handle, struct skf_why *why);
-/* The same on no terms. Submits a prompt (ids are copied). SKF_ERR_LIMIT when it does not fit the context or the memory, SKF_ERR_BUSY when too
- * many wait already: skf_engine_load says when to try again. */
+/* The same on no terms. Submits a prompt (ids are copied). SKF_ERR_NOT_FOUND names an adapter that is not loaded. SKF_ERR_LIMIT when it does
+ * not fit the context or the memory, SKF_ERR_BUSY when too many wait already: skf_engine_load says when to try again. */
 SKF_MUST enum skf_err skf_engine_submit(struct skf_engine *e, const int32_t *ids, size_t n, const struct skf_sampling *s,
                                         const struct skf_gen_events *ev, void *ctx, uint64_t *handle, struct skf_why *why);
 /* The same for a prompt whose keys and values are wanted alone, for prompts to come that begin so: it ends with the reason "warm" and no token.

@@ -1,6 +1,7 @@
 /*
  * The engine's state, for its files: engine.c (opening, text), queue.c (requests that come, wait, begin and leave), step.c (steps), advance.c
- * (from logits to tokens and text), eval.c (evaluation).
+ * (from logits to tokens and text), ahead.c (several tokens of a sequence in one
+ * step), eval.c (evaluation).
  */
 #ifndef SKF_RUNTIME_ENGINE_PRIV_H
 #define SKF_RUNTIME_ENGINE_PRIV_H
@@ -11,12 +12,14 @@
 #include "runtime/graph_priv.h"
 #include "runtime/pace_priv.h"
 #include "runtime/sampler_priv.h"
+#include "runtime/speculate_priv.h"
 #include "runtime/stream_priv.h"
 #include "runtime/tokenizer_priv.h"
 
 #define SKF_PORTION     64u  /* prompt tokens computed in one step, all sequences together */
 #define SKF_PASSED_MAX  8u   /* times that a request is passed over at most */
 #define SKF_YIELDS_MAX  4u   /* times that one gives back its slot */
+#define SKF_DRAFTS      32u /* tokens computed ahead in one step, all sequences together */
 
 struct skf_request {
     struct skf_request *next;
@@ -38,6 +41,8 @@ struct skf_request {
     uint64_t deadline_ns, memory; /* 0: none; bytes of keys and values at the longest */
     uint64_t submitted_ns, begun_ns, prefilled_ns, told_ns; /* told: the last token */
     uint64_t gap_ns, sample_ns, tell_ns; /* struct skf_finish */
+    struct skf_guess guess;
+    struct skf_lora *lora; /* held; NULL: none */
 };
 struct skf_slot {
     struct skf_request *r; /* NULL: free. Changed by the stepping thread, under the lock */
@@ -45,6 +50,9 @@ struct skf_slot {
 };
 
 struct skf_engine {
+    const struct skf_model *model;
+    struct skf_named_lora *adapters; /* under the lock */
+    struct skf_lora *evaluated;      /* held; NULL: none */
     struct skf_tokenizer *tk;
     struct skf_llama *llama;
     struct skf_pool *pool;
@@ -52,9 +60,10 @@ struct skf_engine {
     struct skf_pages *pages;
     const struct skf_ops *ops;
     struct skf_str template; /* in the model's file; n == 0: none */
-    uint32_t context, n_slots, max_batch;
+    uint32_t context, n_slots, max_batch, max_want, max_ahead; /* max_ahead: guessed for one sequence in a step; 0: none */
+    struct skf_ahead ahead; /* what guesses cost */
     struct skf_slot *slots;
-    float *logits; /* [n_slots][n_vocab] */
+    float *logits; /* [max_want][n_vocab]; what is never asked for is never touched */
     struct skf_candidate *candidates;
     struct skf_item *items; /* [max_batch] */
     uint32_t *want;
@@ -77,6 +86,16 @@ struct skf_engine {
 };
 
 void skf_request_free(struct skf_request *r);
+/* adapters.c: the adapter of that name, held (skf_lora_free lets go); NULL for no name. SKF_ERR_NOT_FOUND. */
+SKF_MUST enum skf_err skf_engine_adapter_hold(struct skf_engine *e, const char *name, struct skf_lora **lora, struct skf_why *why);
+void skf_engine_adapters_close(struct skf_engine *e);
+/* ahead.c. Makes a request ready to be guessed at. */
+SKF_MUST enum skf_err skf_ahead_init(const struct skf_engine *e, struct skf_request *r, const struct skf_sampling *s, struct skf_why *why);
+/* Behind the token that a sequence said last, those that it may say next, as far as that is worth it beside so many sequences that decode, at most *left. */
+void skf_ahead_batch(struct skf_engine *e, struct skf_slot *s, uint32_t sequences, uint32_t *left, uint32_t *m, uint32_t *n_want);
+/* Goes through the logits of one sequence, from want[first] on: after its last token, and after each that was guessed while those come true. Returns how
+ * many there are. */
+uint32_t skf_ahead_advance(struct skf_engine *e, uint32_t first, uint32_t n_want);
 /* queue.c, from the stepping thread. Tells the end of a slot's request and frees both. */
 void skf_engine_finish_slot(struct skf_engine *e, struct skf_slot *s, const char *reason, enum skf_err err, const char *text);
 /* Ends what is cancelled or past its deadline, wherever it is. */

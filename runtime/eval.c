@@ -31,7 +31,7 @@ static enum skf_err run_portion(struct skf_engine *e, struct skf_kv *kv, const i
     struct skf_item items[SKF_PORTION];
     uint32_t want[SKF_PORTION];
     for (uint32_t i = 0; i < m; i++) {
-        items[i] = (struct skf_item){ids[from + i], from + i, kv};
+        items[i] = (struct skf_item){ids[from + i], from + i, kv, e->evaluated};
         want[i] = i;
         SKF_TRY(skf_kv_place(kv, from + i, ids[from + i], why));
     }
@@ -80,7 +80,7 @@ static enum skf_err bench_prefill(struct skf_engine *e, struct skf_kv *kv, uint3
         uint32_t m = SKF_MIN(n - from, SKF_PORTION), last = m - 1;
         for (uint32_t i = 0; i < m; i++) {
             ids[i] = (int32_t)((100 + from + i) % e->llama->n_vocab);
-            items[i] = (struct skf_item){ids[i], from + i, kv};
+            items[i] = (struct skf_item){ids[i], from + i, kv, e->evaluated};
             SKF_TRY(skf_kv_place(kv, from + i, ids[i], why));
         }
         SKF_TRY(skf_graph_run(e->graph, items, m, &last, from + m == n, logits, why));
@@ -97,7 +97,7 @@ static enum skf_err bench_decode(struct skf_engine *e, struct skf_kv *kv, uint32
     uint64_t begun = 0;
     for (uint32_t i = 0; i <= n; i++) { /* the first round is not counted: it finds the caches cold */
         for (uint32_t s = 0; s < streams; s++) {
-            e->items[s] = (struct skf_item){(int32_t)((1000 + i + 37 * s) % e->llama->n_vocab), i, &kv[s]};
+            e->items[s] = (struct skf_item){(int32_t)((1000 + i + 37 * s) % e->llama->n_vocab), i, &kv[s], e->evaluated};
             SKF_TRY(skf_kv_place(&kv[s], i, e->items[s].token, why));
             e->want[s] = s;
         }

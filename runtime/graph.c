@@ -21,6 +21,8 @@ struct skf_graph {
     uint8_t *arena; /* what the plan lays out: the buffers below, and those of acts */
     float *x, *h, *heads, *q, *k, *v, *gate, *up, *out; /* [max_batch][...]; x: the stream; h: normed, for a product; out: what it adds */
     struct skf_attend *attend;
+    float *low;                           /* [max_batch][3][SKF_LORA_RANK]: what adapters give of a token for each product */
+    bool has_lora;                        /* some item has an adapter */
     struct turns {
         float *cs;     /* [context][n_rot]: cosine and sine of each pair, or all cosines and all sines; the first n positions are there */
         double *freqs; /* [n_rot / 2] */
@@ -63,13 +65,14 @@ static bool has_buffers(struct skf_graph *g, const struct skf_plan *p)
             *at[i] = (float *)(void *)(g->arena + p->buf[i].at);
     if (g->arena)
         skf_plan_acts(p, l, g->arena, &g->acts);
+    g->low = floats((uint64_t)g->max_batch * SKF_COUNT(g->products), SKF_LORA_RANK); /* memory only where there are adapters */
     for (size_t i = 0; i < turns_of(l); i++) {
         g->turns[i].cs = floats(g->context, l->n_rot);
         g->turns[i].freqs = skf_calloc(l->n_rot / 2, sizeof *g->turns[i].freqs);
         if (!g->turns[i].cs || !g->turns[i].freqs)
             return false;
     }
-    return g->arena != NULL;
+    return g->arena && g->low;
 }
 
 enum skf_err skf_graph_open(const struct skf_llama *l, const struct skf_ops *ops, struct skf_pool *pool, uint32_t max_batch,
@@ -106,7 +109,7 @@ void skf_graph_close(struct skf_graph *g)
 {
     if (!g)
         return;
-    void *const all[] = {g->arena, g->turns[0].cs, g->turns[0].freqs, g->turns[1].cs, g->turns[1].freqs};
+    void *const all[] = {g->arena, g->low, g->turns[0].cs, g->turns[0].freqs, g->turns[1].cs, g->turns[1].freqs};
     for (size_t i = 0; i < SKF_COUNT(all); i++)
         skf_free(all[i]);
     skf_attend_close(g->attend);
@@ -114,6 +117,17 @@ void skf_graph_close(struct skf_graph *g)
 }
 
 /* ---- regions: what the threads do together ------------------------------------------------------------------------------------------- */
+/* What the adapter of a token of the products under way changes of one of them, and where what it gives of the token stands; NULL: nothing. */
+static const struct skf_lora_pair *pair_of(const struct skf_graph *g, uint32_t t, uint32_t product, float **u)
+{
+    const struct skf_lora *lora = g->items[g->want ? g->want[t] : t].lora;
+    if (!lora)
+        return NULL;
+    const struct skf_lora_pair *p = &lora->pairs[skf_llama_number(g->l, g->layer, g->products[product].w)];
+    *u = g->low + ((size_t)t * SKF_COUNT(g->products) + product) * SKF_LORA_RANK;
+    return p->rank ? p : NULL;
+}
+
 /* A token's row of `in`, normed if there is a norm, becomes one of the products' tokens. */
 static void prepare_token(void *ctx, unsigned worker, uint32_t t)
 {
@@ -126,9 +140,27 @@ static void prepare_token(void *ctx, unsigned worker, uint32_t t)
     }
     if (g->is_blocks)
         g->ops->quantize(x, g->acts.n, &g->acts, t);
+    for (uint32_t i = 0; g->has_lora && i < g->n_products; i++) {
+        float *u;
+        const struct skf_lora_pair *p = pair_of(g, t, i, &u);
+        if (p)
+            skf_lora_down(g->ops, p, x, u);
+    }
 }
 
 static bool is_block_type(const struct skf_weight *w) { return skf_type_info(w->type)->block > 1; }
+
+/* What adapters add to rows row0 .. row1 - 1 of a product. */
+static void add_adapters(const struct skf_graph *g, uint32_t product, uint32_t row0, uint32_t row1)
+{
+    const struct product *x = &g->products[product];
+    for (uint32_t t = 0; g->has_lora && t < g->acts.m; t++) {
+        float *u;
+        const struct skf_lora_pair *p = pair_of(g, t, product, &u);
+        if (p)
+            skf_lora_up(g->ops, p, u, row0, row1, x->y + (size_t)t * x->w->rows);
+    }
+}
 
 /* One task's share of the rows of all products, cut at groups. */
 static void multiply_rows(void *ctx, unsigned worker, uint32_t task)
@@ -141,9 +173,11 @@ static void multiply_rows(void *ctx, unsigned worker, uint32_t task)
     for (uint32_t i = 0; i < g->n_products; i++) {
         const struct skf_weight *w = g->products[i].w;
         uint64_t groups = (w->rows + GROUP - 1) / GROUP, a = SKF_MAX(from, before), b = SKF_MIN(to, before + groups);
-        if (a < b)
-            g->ops->matmul(w, &g->acts, (uint32_t)(a - before) * GROUP,
-                           (uint32_t)SKF_MIN((b - before) * GROUP, w->rows), g->products[i].y, w->rows);
+        if (a < b) {
+            uint32_t row0 = (uint32_t)(a - before) * GROUP, row1 = (uint32_t)SKF_MIN((b - before) * GROUP, w->rows);
+            g->ops->matmul(w, &g->acts, row0, row1, g->products[i].y, w->rows);
+            add_adapters(g, i, row0, row1);
+        }
         before += groups;
     }
 }
@@ -302,6 +336,9 @@ enum skf_err skf_graph_run(struct skf_graph *g, const struct skf_item *items, ui
     g->items = items;
     g->m = m;
     g->want = NULL;
+    g->has_lora = false;
+    for (uint32_t t = 0; t < m; t++)
+        g->has_lora |= items[t].lora != NULL;
     for (g->layer = 0; g->layer < l->n_layers; g->layer++)
         layer(g);
     if (n_want == 0)

@@ -9,12 +9,14 @@
 
 #include "runtime/kv_priv.h"
 #include "runtime/llama_priv.h"
+#include "runtime/lora_priv.h"
 #include "runtime/pool_priv.h"
 
 struct skf_item {
     int32_t token;
     uint32_t pos; /* below the graph's context; all positions before it were computed, in this batch or earlier */
     struct skf_kv *kv; /* skf_kv_place has made place for it */
+    const struct skf_lora *lora; /* changes what it is multiplied with; NULL: nothing does */
 };
 
 struct skf_graph;

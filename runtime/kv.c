@@ -80,10 +80,13 @@ uint64_t skf_page_hash(const struct skf_pages *p, const struct skf_page *parent,
     return h ^ h >> 32;
 }
 
-struct skf_page *skf_page_find(const struct skf_pages *p, const struct skf_page *parent, const int32_t *token, uint64_t hash)
+/* A first page is for those alone who compute with the same; those behind it stand behind it. */
+static bool is_of(const struct skf_page *g, const uint8_t *root) { return g->parent || memcmp(g->root, root, sizeof g->root) == 0; }
+
+struct skf_page *skf_page_find(const struct skf_pages *p, const uint8_t *root, const struct skf_page *parent, const int32_t *token, uint64_t hash)
 {
     struct skf_page *g = p->bucket[hash % p->n_buckets];
-    while (g && !(g->hash == hash && g->parent == parent && memcmp(g->token, token, sizeof g->token) == 0))
+    while (g && !(g->hash == hash && g->parent == parent && is_of(g, root) && memcmp(g->token, token, sizeof g->token) == 0))
         g = g->in_bucket;
     return g;
 }
@@ -330,6 +333,7 @@ static enum skf_err new_page(struct skf_kv *kv, struct skf_why *why)
     }
     memset(g->data, 0, p->page_bytes);
     g->refs = 1;
+    memcpy(g->root, kv->root, sizeof g->root);
     g->parent = kv->n ? kv->page[kv->n - 1] : NULL;
     kv->page[kv->n] = g;
     kv->data[kv->n++] = g->data;
@@ -356,12 +360,12 @@ static uint32_t agree(const int32_t *a, const int32_t *b, uint32_t n)
 }
 
 /* The listed page behind `parent` that agrees longest with ids[n], a pinned one before others, and by how many tokens. */
-static struct skf_page *nearest(struct skf_pages *p, struct skf_page *parent, const int32_t *ids, uint32_t n, uint32_t *len)
+static struct skf_page *nearest(struct skf_pages *p, const uint8_t *root, struct skf_page *parent, const int32_t *ids, uint32_t n, uint32_t *len)
 {
     struct skf_page *best = NULL;
     *len = 0;
     for (struct skf_page *g = *family(p, parent); g; g = g->sibling) {
-        uint32_t k = agree(g->token, ids, SKF_MIN(n, g->n));
+        uint32_t k = is_of(g, root) ? agree(g->token, ids, SKF_MIN(n, g->n)) : 0;
         if (k > *len || (k > 0 && k == *len && g->is_pinned)) {
             best = g;
             *len = k;
@@ -377,17 +381,19 @@ static void copy_positions(const struct skf_pages *p, struct skf_page *to, const
     to->n = n;
 }
 
-enum skf_err skf_kv_begin(struct skf_pages *p, const int32_t *ids, uint32_t n, uint32_t most, struct skf_kv *kv, uint32_t *n_there,
+enum skf_err skf_kv_begin(struct skf_pages *p, const uint8_t *root, const int32_t *ids, uint32_t n, uint32_t most, struct skf_kv *kv, uint32_t *n_there,
                           struct skf_why *why)
 {
     uint32_t len;
     SKF_TRY(skf_kv_private(p, kv, why));
     kv->is_private = false;
+    if (root)
+        memcpy(kv->root, root, sizeof kv->root);
     *n_there = 0;
     most = SKF_MIN(most, n);
     while (*n_there + SKF_KV_PAGE <= most) {
         struct skf_page *parent = kv->n ? kv->page[kv->n - 1] : NULL;
-        struct skf_page *g = skf_page_find(p, parent, ids + *n_there, skf_page_hash(p, parent, ids + *n_there));
+        struct skf_page *g = skf_page_find(p, kv->root, parent, ids + *n_there, skf_page_hash(p, parent, ids + *n_there));
         bool was_aside = g && g->is_aside;
         if (!g || !is_back(p, g))
             break;
@@ -400,7 +406,7 @@ enum skf_err skf_kv_begin(struct skf_pages *p, const int32_t *ids, uint32_t n, u
     kv->listed = kv->n;
     p->stats.asked += n;
     p->stats.shared += *n_there;
-    struct skf_page *held = nearest(p, kv->n ? kv->page[kv->n - 1] : NULL, ids + *n_there, most - *n_there, &len);
+    struct skf_page *held = nearest(p, kv->root, kv->n ? kv->page[kv->n - 1] : NULL, ids + *n_there, most - *n_there, &len);
     if (len == 0 || !is_back(p, held))
         return SKF_OK;
     hold(p, held); /* a page may have to go for the new one: not this */
@@ -444,7 +450,7 @@ void skf_kv_done(struct skf_kv *kv, uint32_t n)
         g->parent = kv->listed ? kv->page[kv->listed - 1] : NULL;
         g->n = SKF_KV_PAGE;
         uint64_t hash = skf_page_hash(p, g->parent, g->token);
-        struct skf_page *other = skf_page_find(p, g->parent, g->token, hash);
+        struct skf_page *other = skf_page_find(p, kv->root, g->parent, g->token, hash);
         if (!other) {
             skf_page_list(p, g, hash);
             continue;
@@ -469,7 +475,7 @@ static struct skf_page *leave_part(struct skf_kv *kv, uint32_t n)
         return g;
     g->parent = at ? kv->page[at - 1] : NULL;
     struct skf_pages *p = kv->pool;
-    struct skf_page *other = nearest(p, g->parent, g->token, left, &len);
+    struct skf_page *other = nearest(p, kv->root, g->parent, g->token, left, &len);
     if (other && len == left && is_back(p, other))
         return other;
     g->n = left;

@@ -17,6 +17,7 @@ struct skf_page {
     uint32_t number;                   /* in a file that is written */
     uint32_t slot;                     /* where it was put aside */
     bool is_listed, is_pinned, is_aside; /* is_aside: data is NULL */
+    uint8_t root[SKF_DIGEST];          /* what it was computed with besides the model: the sequence's */
     int32_t token[SKF_KV_PAGE];
 };
 struct line {
@@ -40,7 +41,7 @@ struct skf_pages {
 uint8_t *skf_page_data(struct skf_pages *p);
 uint64_t skf_page_hash(const struct skf_pages *p, const struct skf_page *parent, const int32_t *token);
 /* The full listed page behind `parent` with these tokens; NULL: none. */
-struct skf_page *skf_page_find(const struct skf_pages *p, const struct skf_page *parent, const int32_t *token, uint64_t hash);
+struct skf_page *skf_page_find(const struct skf_pages *p, const uint8_t *root, const struct skf_page *parent, const int32_t *token, uint64_t hash);
 /* Lists a page; one that is not full is only found among its siblings, and its hash does not matter. */
 void skf_page_list(struct skf_pages *p, struct skf_page *g, uint64_t hash);
 /* One sequence less holds it: it is kept, if it is listed, as the newest. */

@@ -58,9 +58,11 @@ struct skf_kv {
     uint8_t **data;   /* of each page: where kernels find it */
     uint32_t n, listed; /* pages; how many of them are in the index */
     bool is_private;  /* neither takes nor lists pages */
+    uint8_t root[SKF_DIGEST]; /* what it is computed with besides the model; zeros: nothing */
 };
-/* Begins a sequence whose first tokens will be ids[n]; *n_there <= most positions need not be computed. SKF_ERR_NOMEM. */
-SKF_MUST enum skf_err skf_kv_begin(struct skf_pages *p, const int32_t *ids, uint32_t n, uint32_t most, struct skf_kv *kv,
+/* Begins a sequence whose first tokens will be ids[n]; *n_there <= most positions need not be computed. SKF_ERR_NOMEM. `root`: the digest of the
+ * adapter that it is computed with, NULL for none: only what was computed with the same is taken. */
+SKF_MUST enum skf_err skf_kv_begin(struct skf_pages *p, const uint8_t *root, const int32_t *ids, uint32_t n, uint32_t most, struct skf_kv *kv,
                                    uint32_t *n_there, struct skf_why *why);
 /* One that shares nothing: for measuring and testing. */
 SKF_MUST enum skf_err skf_kv_private(struct skf_pages *p, struct skf_kv *kv, struct skf_why *why);

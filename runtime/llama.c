@@ -195,6 +195,18 @@ void skf_llama_matrix_name(const struct skf_llama *l, uint32_t k, char name[64])
         (void)snprintf(name, 64, "blk.%u.%s.weight", k / 7, stem);
 }
 
+uint32_t skf_llama_number(const struct skf_llama *l, uint32_t layer, const struct skf_weight *w)
+{
+    if (w == &l->output)
+        return l->n_layers * 7;
+    const struct skf_llama_layer *y = &l->layers[layer];
+    const struct skf_weight *const all[7] = {&y->q, &y->k, &y->v, &y->o, &y->gate, &y->up, &y->down};
+    uint32_t k = 0;
+    while (k < 6 && all[k] != w)
+        k++;
+    return layer * 7 + k;
+}
+
 void skf_llama_free(struct skf_llama *l)
 {
     if (!l)

@@ -83,6 +83,7 @@ uint32_t skf_llama_matrices(const struct skf_llama *l);
 struct skf_weight *skf_llama_matrix(struct skf_llama *l, uint32_t k);
 /* The name of its tensor; several matrices that are parts of one give the name to the first of them, "" to the others. */
 void skf_llama_matrix_name(const struct skf_llama *l, uint32_t k, char name[64]);
+uint32_t skf_llama_number(const struct skf_llama *l, uint32_t layer, const struct skf_weight *w); /* of one of that layer's, or the output */
 
 /* Packs the matrices that are worth it (skf_sparse_least), or what SKF_SPARSE says: off none, on all. Results stay the same to the bit. Once,
  * before anything is computed. */

@@ -29,6 +29,8 @@ static const char help[] =
     "  --gap PERCENT    how long a step may take that computes prompts beside sequences that decode, of one that only decodes (175)\n"
     "  --portion N      tokens of prompts in one step at most (64)\n"
     "  --gather MS,MS   how long to wait for more requests before a batch begins: short prompts or much to do, long ones and little (5,20; 0,0: never)\n"
+    "  --speculate N    most tokens guessed ahead in one step, at most 16 (8; 0: none); answers are the same to the bit\n"
+    "  --adapter N=FILE a LoRA adapter in GGUF under the name N, for requests that ask for MODEL:N; may be repeated\n"
     "  --repack HOW     whether quantized matrices are laid out for the kernels at the start: auto (if memory is ample), on, off,\n"
     "                   shared (only where the store keeps them so: read there, workers share the pages)\n"
     "  --lay-out        serve nobody: lay the matrices out once and keep them in the store, for workers to come, and end\n"
@@ -93,11 +95,30 @@ static int check(struct skf_worker_opts *o, const char *type)
     return 0;
 }
 
+static bool is_speculate(const char *s, struct skf_engine_opts *o)
+{
+    unsigned ahead = 0;
+    if (strcmp(s, "0") != 0 && (!is_number(s, &ahead) || ahead > 16))
+        return false;
+    o->speculate = ahead ? (int)ahead : -1;
+    return true;
+}
+
+/* One more adapter; false for another option, or when there are too many or it has no value: then it is an unknown one. */
+static bool is_adapter(const char *option, const char *value, struct skf_worker_opts *o)
+{
+    if (strcmp(option, "--adapter") != 0 || !value || o->n_adapters == SKF_COUNT(o->adapters))
+        return false;
+    o->adapters[o->n_adapters++] = value;
+    return true;
+}
+
 /* 0 when the options are good, otherwise the exit status. */
 static int parse(int argc, char **argv, struct skf_worker_opts *o)
 {
     const char *repack = "auto", *gather = "5,20", *type = "f16", *warm = NULL;
     unsigned cache = 0, memory = 0, spill = 0;
+    const char *speculate = "8";
     const struct {
         const char *name;
         const char **text;
@@ -111,7 +132,7 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
                 {"--cache-spill", NULL, &spill}, {"--cache-folder", &o->engine.spill_dir, NULL}, {"--cache-file", &o->cache_file, NULL},
                 {"--warm", &warm, NULL}, {"--kv-memory", NULL, &memory},
                 {"--queue", NULL, &o->engine.waiting}, {"--queue-tokens", NULL, &o->engine.waiting_tokens},
-                {"--gap", NULL, &o->engine.gap}, {"--portion", NULL, &o->engine.portion}, {"--gather", &gather, NULL}};
+                {"--gap", NULL, &o->engine.gap}, {"--portion", NULL, &o->engine.portion}, {"--gather", &gather, NULL}, {"--speculate", &speculate, NULL}};
     for (int i = 1; i < argc; i++) {
         size_t k = 0;
         if (strcmp(argv[i], "--parent-death") == 0) {
@@ -120,6 +141,10 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
         }
         if (strcmp(argv[i], "--lay-out") == 0) {
             o->is_laying_out = true;
+            continue;
+        }
+        if (is_adapter(argv[i], argv[i + 1], o)) {
+            i++;
             continue;
         }
         while (k < SKF_COUNT(opts) && strcmp(argv[i], opts[k].name) != 0)
@@ -142,6 +167,8 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
     o->engine.spill = (uint64_t)spill << 20;
     if (!is_gather(gather, &o->engine))
         return usage("--gather is two numbers of ms from 0 to 1000, as 5,20");
+    if (!is_speculate(speculate, &o->engine))
+        return usage("--speculate is 0 to 16");
     if (!is_repack(repack, &o->engine.repack))
         return usage("--repack is auto, on, off or shared");
     return check(o, type);

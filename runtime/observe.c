@@ -34,7 +34,7 @@ static enum skf_err run(struct skf_engine *e, struct skf_kv *kv, const int32_t *
     for (size_t from = 0; from < n; from += SKF_PORTION) {
         uint32_t m = (uint32_t)SKF_MIN(n - from, SKF_PORTION);
         for (uint32_t i = 0; i < m; i++) {
-            items[i] = (struct skf_item){ids[from + i], (uint32_t)from + i, kv};
+            items[i] = (struct skf_item){ids[from + i], (uint32_t)from + i, kv, e->evaluated};
             want[i] = i;
             SKF_TRY(skf_kv_place(kv, (uint32_t)from + i, ids[from + i], why));
         }

@@ -14,6 +14,8 @@ void skf_request_free(struct skf_request *r)
         return;
     skf_stream_free(&r->stream);
     skf_sampler_free(&r->sampler);
+    skf_guess_free(&r->guess);
+    skf_lora_free(r->lora);
     skf_free(r->ids);
     skf_free(r);
 }
@@ -57,6 +59,10 @@ static enum skf_err make_request(struct skf_engine *e, const int32_t *ids, size_
     r->n_ids = (uint32_t)n;
     if (err == SKF_OK)
         err = set_most(e, r, s->max_tokens, why);
+    if (err == SKF_OK)
+        err = skf_engine_adapter_hold(e, s->adapter, &r->lora, why);
+    if (err == SKF_OK)
+        err = skf_ahead_init(e, r, s, why);
     if (err != SKF_OK) {
         skf_request_free(r);
         return err;
@@ -170,6 +176,8 @@ static void finish(struct skf_request *take_r, const char *reason, enum skf_err 
     f.prefill_ns = r->begun_ns ? prefilled - r->begun_ns : 0;
     f.decode_ns = r->prefilled_ns ? now - prefilled : 0;
     f.sample_ns = r->sample_ns;
+    f.drafted_tokens = (unsigned)r->guess.drafted;
+    f.accepted_tokens = (unsigned)r->guess.accepted;
     f.tell_ns = r->tell_ns;
     f.gap_ns = r->gap_ns;
     if (r->ev.finish)
@@ -331,7 +339,7 @@ static void begin_sequences(struct skf_engine *e)
         uint32_t there = 0;
         if (!s->r || s->kv.pool)
             continue;
-        enum skf_err err = skf_kv_begin(e->pages, s->r->ids, s->r->n_ids, s->r->n_ids - 1, &s->kv, &there, &why);
+        enum skf_err err = skf_kv_begin(e->pages, s->r->lora ? s->r->lora->digest : NULL, s->r->ids, s->r->n_ids, s->r->n_ids - 1, &s->kv, &there, &why);
         s->r->n_done = there;
         if (s->r->yields == 0) /* what it computed itself before it gave its slot back is not counted */
             s->r->n_cached = there;

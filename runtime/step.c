@@ -7,7 +7,7 @@ static bool is_decoding(const struct skf_request *r) { return r && r->n_done >= 
 /* A step in the making. */
 struct batch {
     uint32_t m, n_want;         /* items; of these, those whose logits are wanted */
-    uint32_t decoding, prompt;  /* sequences that decode; tokens of prompts */
+    uint32_t decoding, prompt, ahead; /* sequences that decode; tokens of prompts; tokens that are guessed */
 };
 
 /* Adds one sequence's part of the step. One that finds no memory ends; the others do not notice. */
@@ -26,7 +26,7 @@ static void batch_slot(struct skf_engine *e, struct skf_slot *s, uint32_t count,
             skf_engine_finish_slot(e, s, "error", err, why.text);
             return;
         }
-        e->items[b->m] = (struct skf_item){token, r->n_done, &s->kv};
+        e->items[b->m] = (struct skf_item){token, r->n_done, &s->kv, r->lora};
         r->n_done++;
     }
     *(is_prompt ? &b->prompt : &b->decoding) += count;
@@ -79,15 +79,21 @@ static void batch_prompts(struct skf_engine *e, uint32_t portion, struct batch *
     }
 }
 
-/* One token of every decoding sequence, then prompts, as far as those who decode can wait for them. */
+/* One token of every decoding sequence and what it may say next, then prompts, as far as those who decode can wait for them. */
 static void make_batch(struct skf_engine *e, struct batch *b)
 {
     bool is_watched = false;
+    uint32_t sequences = 0, left = SKF_DRAFTS;
+    for (uint32_t i = 0; i < e->n_slots; i++)
+        sequences += is_decoding(e->slots[i].r);
     for (uint32_t i = 0; i < e->n_slots; i++)
         if (is_decoding(e->slots[i].r)) {
             is_watched = is_watched || e->slots[i].r->priority == SKF_INTERACTIVE;
             batch_slot(e, &e->slots[i], 1, b);
+            if (e->slots[i].r && e->max_ahead)
+                skf_ahead_batch(e, &e->slots[i], sequences, &left, &b->m, &b->n_want);
         }
+    b->ahead = SKF_DRAFTS - left;
     batch_prompts(e, skf_pace_portion(&e->pace, is_watched ? b->decoding : 0, e->opts.portion, e->opts.gap), b);
 }
 
@@ -117,14 +123,15 @@ static enum skf_err run_batch(struct skf_engine *e, const struct batch *b, struc
 {
     uint64_t begun = skf_now_ns();
     SKF_TRY(skf_graph_run(e->graph, e->items, b->m, e->want, b->n_want, e->logits, why));
+    if (b->prompt == 0)
+        skf_ahead_saw(&e->ahead, b->m, skf_now_ns() - begun);
     list_computed(e);
     skf_queue_drop(e);
     finish_warm(e);
-    for (uint32_t i = 0; i < b->n_want; i++)
-        if (e->wanted_by[i]->r)
-            skf_engine_advance(e, e->wanted_by[i], e->logits + (size_t)i * e->llama->n_vocab);
+    for (uint32_t i = 0; i < b->n_want;)
+        i += skf_ahead_advance(e, i, b->n_want);
     uint64_t now = skf_now_ns();
-    skf_pace_saw(&e->pace, b->decoding, b->prompt, now - begun);
+    skf_pace_saw(&e->pace, b->decoding, b->prompt, skf_ahead_without(&e->ahead, b->decoding, b->ahead, now - begun));
     skf_busy_add(&e->busy, now, now - begun);
     return SKF_OK;
 }

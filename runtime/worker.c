@@ -249,6 +249,7 @@ enum skf_err skf_worker_run(const struct skf_worker_opts *o, struct skf_why *why
         e = o->file ? skf_fail_prefix(why, e, "%.200s", o->file) : skf_fail_prefix(why, e, "%.100s %.100s", o->model, o->version);
         goto out;
     }
+    SKF_GO(e, skf_worker_adapters(w, o, why));
     e = warm(w, o, &x, why);
     if (e != SKF_OK)
         goto out;

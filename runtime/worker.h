@@ -12,6 +12,7 @@
 #include "runtime/engine.h"
 
 #define SKF_WARM_MOST 16
+#define SKF_WORKER_ADAPTERS 64u
 struct skf_worker_opts {
     const char *socket;
     const char *file;                       /* a model file; or else */
@@ -21,6 +22,8 @@ struct skf_worker_opts {
     const char *warm[SKF_WARM_MOST];        /* system prompts that conversations to come begin with, or @ and a file that has one */
     size_t n_warm;
     const char *cache_file;                 /* where what is warm outlives the worker; NULL: nowhere */
+    const char *adapters[SKF_WORKER_ADAPTERS]; /* NAME=FILE each, loaded before it is ready */
+    size_t n_adapters;
     bool parent_death;                      /* end when the parent ends */
     bool is_laying_out;                     /* serve nobody: keep the version's matrices as they are laid out (skf_engine_lay_out) */
 };

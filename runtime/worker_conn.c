@@ -158,8 +158,15 @@ static void generate(struct worker_conn *c, const Skiff__V1__Generate *g)
     }
     say_started(c, g->id, n);
     sampling_of(g->sampling, &s);
+    s.adapter = skf_worker_adapter_of(c->w, g);
+    int32_t *told = NULL;
+    if (g->prediction[0]) { /* no harm is done when there is no memory for it */
+        (void)!skf_engine_tokenize(c->w->engine, g->prediction, strlen(g->prediction), false, &told, &s.n_told, NULL);
+        s.told = told;
+    }
     const struct skf_terms terms = {.priority = g->is_batch ? SKF_BATCH : SKF_INTERACTIVE, .deadline_ns = g->timeout_ms ? skf_now_ns() + g->timeout_ms * 1000000ull : 0};
     e = skf_engine_submit_on(c->w->engine, ids, n, &s, &terms, &events, gen, &handle, &why);
+    skf_free(told);
     skf_free(ids);
     if (e == SKF_OK) {
         skf_worker_gen_note(c, gen, g->id, handle);
@@ -282,6 +289,10 @@ static enum skf_err take_message(struct worker_conn *c, const struct skf_buf *b,
         c->has_probe = true;
         pthread_mutex_unlock(&w->lock);
         skf_engine_wake(w->engine);
+    } else if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_LOAD_ADAPTER) {
+        skf_worker_change_adapters(c, m->load_adapter->id, m->load_adapter->name, m->load_adapter->path);
+    } else if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_UNLOAD_ADAPTER) {
+        skf_worker_change_adapters(c, m->unload_adapter->id, m->unload_adapter->name, NULL);
     } else if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_QUIT) {
         begin_quit(w);
     }

@@ -75,6 +75,17 @@ void skf_worker_say_warmed_(struct worker_conn *c, uint64_t id, uint32_t tokens,
 void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, enum skf_err e, const char *error);
 void skf_worker_hang_up_(struct worker_conn *c);
 
+/* worker_adapters.c, without the lock */
+enum { WORKER_ADAPTERS = 64 };
+struct worker_names {
+    char names[WORKER_ADAPTERS][SKF_ADAPTER_NAME];
+    char *list[WORKER_ADAPTERS];
+};
+SKF_MUST enum skf_err skf_worker_adapters(struct worker *w, const struct skf_worker_opts *o, struct skf_why *why);
+const char *skf_worker_adapter_of(const struct worker *w, const Skiff__V1__Generate *g); /* "": none */
+size_t skf_worker_adapter_names(struct worker *w, struct worker_names *x); /* may be called with the lock */
+void skf_worker_change_adapters(struct worker_conn *c, uint64_t id, const char *name, const char *path); /* loads; path NULL: unloads; and answers */
+
 /* worker_conn.c */
 void *skf_worker_write_loop(void *conn);
 void *skf_worker_read_loop(void *conn);

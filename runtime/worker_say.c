@@ -123,6 +123,8 @@ void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct s
     d.error_class = (char *)(uintptr_t)(f->err != SKF_OK ? skf_err_name(f->err) : "");
     d.prompt_tokens = f->prompt_tokens;
     d.cached_tokens = f->cached_tokens;
+    d.drafted_tokens = f->drafted_tokens;
+    d.accepted_tokens = f->accepted_tokens;
     d.completion_tokens = f->completion_tokens;
     d.prefill_us = f->prefill_ns / 1000;
     d.decode_us = f->decode_ns / 1000;
@@ -192,6 +194,7 @@ void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, e
     Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
     Skiff__V1__Health h = SKIFF__V1__HEALTH__INIT;
     Skiff__V1__CacheState cache;
+    struct worker_names names;
     char *copy = clean(error, strlen(error));
     if (!copy) {
         skf_worker_hang_up_(c);
@@ -208,6 +211,8 @@ void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, e
     set_load(&h, c->w->engine);
     set_cache(&cache, c->w->engine);
     h.cache = &cache;
+    h.n_adapters = skf_worker_adapter_names(c->w, &names);
+    h.adapters = names.list;
     m.kind_case = is_hello ? SKIFF__V1__FROM_WORKER__KIND_HELLO : SKIFF__V1__FROM_WORKER__KIND_HEALTH;
     if (is_hello)
         m.hello = &h;

@@ -102,10 +102,18 @@ def test_answers(s):
     usage = json.loads(events[-2])["usage"]
     cached = usage.pop("prompt_tokens_details")["cached_tokens"]
     check(whole["usage"].pop("prompt_tokens_details")["cached_tokens"] == 0 < cached < usage["prompt_tokens"], "what was computed is not computed again", body)
+    for u in (usage, whole["usage"]):
+        check(set(u.pop("completion_tokens_details")) == {"accepted_prediction_tokens", "rejected_prediction_tokens"}, "guesses are counted", u)
     check(usage == whole["usage"], "and the same usage", body)
     one = s.ask("POST", "/v1/completions", {"prompt": "the low", "max_tokens": 20, "temperature": 1, "seed": 5})[2]
     two = s.ask("POST", "/v1/completions", {"prompt": "the low", "max_tokens": 20, "temperature": 1, "seed": 5})[2]
     check(json.loads(one)["choices"] == json.loads(two)["choices"], "a seed gives the same text again", one, two)
+    told = {"type": "content", "content": json.loads(one)["choices"][0]["text"]}
+    body = s.ask("POST", "/v1/completions", {"prompt": "the low", "max_tokens": 20, "temperature": 1, "seed": 5, "prediction": told})[2]
+    check(json.loads(body)["choices"] == json.loads(one)["choices"], "what the client expects changes nothing of it", body)
+    accepted = json.loads(body)["usage"]["completion_tokens_details"]["accepted_prediction_tokens"]
+    drafted = re.search(r"^skiff_tokens_accepted_total (\d+)$", s.ask("GET", "/metrics")[2], re.M)
+    check(accepted > 0 and drafted and int(drafted.group(1)) >= accepted, "and is said sooner", body)
     status, _, body = s.ask("POST", "/v1/completions", {"prompt": "low " * 4000})
     check(status == 400 and json.loads(body)["error"]["code"] == "context_length_exceeded", "a prompt over the context is a 400", status, body)
     status, _, body = s.ask("POST", "/v1/chat/completions", {"model": "gpt-4", "messages": [{"role": "user", "content": "x"}]})

@@ -121,7 +121,8 @@ static void test_whole_answers(void **state)
     expect("\"object\":\"chat.completion\"");
     expect("\"system_fingerprint\":\"v1\"");
     expect("\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"w0 w1 w2 \"},\"logprobs\":null,\"finish_reason\":\"stop\"}]");
-    expect("\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10,\"prompt_tokens_details\":{\"cached_tokens\":0}}");
+    expect("\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,\"total_tokens\":10,\"prompt_tokens_details\":{\"cached_tokens\":0},"
+           "\"completion_tokens_details\":{\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}");
     assert_int_equal(post("/v1/completions", "{\"prompt\":\"say 2\"}"), 200);
     expect("\"object\":\"text_completion\"");
     expect("\"choices\":[{\"index\":0,\"text\":\"w0 w1 \",\"logprobs\":null,\"finish_reason\":\"stop\"}]");
@@ -148,7 +149,8 @@ static void test_streams(void **state)
     expect("data: [DONE]\n\n");
     assert_null(strstr(got, "usage"));
     assert_int_equal(chat("say 1", ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"), 200);
-    expect("\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":1,\"total_tokens\":8,\"prompt_tokens_details\":{\"cached_tokens\":0}}}\n\ndata: [DONE]\n\n");
+    expect("\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":1,\"total_tokens\":8,\"prompt_tokens_details\":{\"cached_tokens\":0},"
+           "\"completion_tokens_details\":{\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}}\n\ndata: [DONE]\n\n");
     assert_int_equal(post("/v1/completions", "{\"model\":\"m\",\"prompt\":[\"say 1\"],\"stream\":true}"), 200);
     expect("\"choices\":[{\"index\":0,\"text\":\"w0 \",\"logprobs\":null,\"finish_reason\":null}]");
     assert_int_equal(chat("say 0", ",\"stream\":true"), 200); /* an answer without a word is one too */

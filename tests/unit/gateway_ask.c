@@ -60,6 +60,12 @@ static void test_taken(void **state)
     assert_int_equal(g->sampling->seed, 7);
     assert_int_equal(g->sampling->n_stop, 1);
     skf_msg_free(&m->base);
+    m = take("{\"prediction\":{\"type\":\"content\",\"content\":\"a b\"},\"prompt\":\"p\"}", false, &ask);
+    assert_string_equal(m->generate->prediction, "a b");
+    skf_msg_free(&m->base);
+    m = take("{\"prediction\":{\"type\":\"content\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b\"}]},\"prompt\":\"p\"}", false, &ask);
+    assert_string_equal(m->generate->prediction, "ab");
+    skf_msg_free(&m->base);
     m = take("{\"prompt\":[\"p\"],\"stream\":null,\"stop\":null,\"logprobs\":null,\"echo\":false,\"best_of\":1,\"suffix\":\"\"}", false, &ask);
     assert_string_equal(m->generate->prompt, "p");
     assert_false(ask.stream || ask.model[0] || m->generate->is_chat || m->generate->sampling->has_seed);
@@ -73,6 +79,10 @@ static void test_refused(void **state)
         const char *fields, *param;
     } bad[] = {
         {"\"model\":1", "model"},
+        {"\"prediction\":\"text\"", "prediction"},
+        {"\"prediction\":{\"content\":\"x\"}", "prediction"},
+        {"\"prediction\":{\"type\":\"content\",\"content\":7}", "prediction.content"},
+        {"\"prediction\":{\"type\":\"content\",\"content\":[{\"type\":\"image_url\"}]}", "prediction.content"},
         {"\"temperature\":\"1\"", "temperature"},
         {"\"temperature\":-0.1", "temperature"},
         {"\"temperature\":1e300", "temperature"},

@@ -31,7 +31,7 @@ static enum skf_err logits(struct skf_engine *e, const int32_t *ids, uint32_t n,
         struct skf_item items[PORTION];
         uint32_t want[PORTION], m = SKF_MIN(n - from, PORTION);
         for (uint32_t i = 0; err == SKF_OK && i < m; i++) {
-            items[i] = (struct skf_item){ids[from + i], from + i, &kv};
+            items[i] = (struct skf_item){ids[from + i], from + i, &kv, NULL};
             want[i] = i;
             err = skf_kv_place(&kv, from + i, ids[from + i], why);
         }

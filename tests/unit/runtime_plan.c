@@ -87,7 +87,7 @@ static void test_decoding_allocates_nothing(void **state)
             assert_int_equal(skf_kv_place(&kv, i, (int32_t)i, NULL), SKF_OK);
         skf_alloc_fail_at(0);
         for (uint32_t i = 0; i < STEPS; i++) {
-            const struct skf_item item = {(int32_t)i, i, &kv};
+            const struct skf_item item = {(int32_t)i, i, &kv, NULL};
             assert_int_equal(skf_graph_run(e->graph, &item, 1, &(uint32_t){0}, 1, e->logits, NULL), SKF_OK);
         }
         assert_int_equal(skf_alloc_count(), 0);
