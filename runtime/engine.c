@@ -171,8 +171,9 @@ bool is_engine_stop(const struct skf_engine *e, int32_t id) { return is_tokenize
 static void cache_key(const struct skf_engine *e, const uint8_t model[SKF_DIGEST], uint8_t key[SKF_DIGEST])
 {
     const struct skf_llama *l = e->llama;
-    uint8_t all[SKF_DIGEST + 6 * 4];
-    const uint32_t sizes[6] = {SKF_ARITHMETIC, SKF_KV_PAGE, skf_kv_type(e->pages), l->n_layers, l->n_kv, l->head_dim};
+    uint8_t all[SKF_DIGEST + 7 * 4];
+    const uint32_t sizes[7] = {SKF_ARITHMETIC, SKF_KV_PAGE, skf_kv_type(e->pages), l->n_layers, l->n_kv, l->head_dim,
+                               is_rope_long(&l->ropes[0], e->context)};
     memcpy(all, model, SKF_DIGEST);
     for (size_t i = 0; i < SKF_COUNT(sizes); i++)
         skf_put_le32(all + SKF_DIGEST + 4 * i, sizes[i]);

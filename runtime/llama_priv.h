@@ -43,6 +43,7 @@ struct skf_rope {
     double beta_fast, beta_slow; /* turns over the original context at which the ramp begins and ends */
 };
 /* The angle by which pair i < n_rot / 2 turns from one position to the next, for an engine of that context: freqs[n_rot / 2]. */
+bool is_rope_long(const struct skf_rope *r, uint32_t context); /* are they the long factors' there? Then keys are others than in a short context */
 void skf_rope_freqs(const struct skf_rope *r, uint32_t n_rot, uint32_t context, double *freqs);
 
 struct skf_llama_layer {

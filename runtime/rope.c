@@ -84,9 +84,11 @@ static double pair_of(const struct skf_rope *r, uint32_t n_rot, double turns)
     return n_rot * log(r->original / (turns * 2 * M_PI)) / (2 * log(r->base));
 }
 
+bool is_rope_long(const struct skf_rope *r, uint32_t context) { return r->long_factors && context > r->original; }
+
 void skf_rope_freqs(const struct skf_rope *r, uint32_t n_rot, uint32_t context, double *freqs)
 {
-    const float *factors = r->long_factors && context > r->original ? r->long_factors : r->factors;
+    const float *factors = is_rope_long(r, context) ? r->long_factors : r->factors;
     double low = 0, high = 0;
     if (r->is_yarn) {
         low = fmax(floor(pair_of(r, n_rot, r->beta_fast)), 0);

@@ -3,7 +3,7 @@
  * either refused with one line, or answers with numbers, or says that they are none.
  *
  * The input is a list of changes to the good file: u8 kind (0, 1 overwrite, 2 insert, 3 cut to), u24 place, u8 value.  Its first byte
- * picks the type of the weights.
+ * picks the type of the weights (bit 0), the architecture and pre-tokenizer (the others).
  */
 #include "runtime/engine.h"
 #include "tests/unit/runtime_tiny.h"
@@ -12,15 +12,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 
 enum { ROOM = 1 << 20 };
 
-static size_t good_file(enum skf_type type, uint8_t *to)
+static const struct tiny kinds[] = {
+    {.arch = "llama"},
+    {.arch = "qwen2", .pre = "qwen2"},
+    {.arch = "qwen3", .pre = "llama-bpe"},
+    {.arch = "smollm3", .pre = "llama-bpe"},
+    {.arch = "phi3", .window = 3, .is_scored = true},
+    {.arch = "gemma2", .window = 3, .is_scored = true},
+    {.arch = "gemma3", .window = 3, .is_scored = true},
+    {.arch = "qwen2", .pre = "gpt-2", .scaling = "yarn"},
+};
+
+static size_t good_file(uint8_t pick, uint8_t *to)
 {
-    static uint8_t *made[2];
-    static size_t made_n[2];
-    int k = type == SKF_T_F32;
+    static uint8_t *made[2 * SKF_COUNT(kinds)];
+    static size_t made_n[2 * SKF_COUNT(kinds)];
+    const size_t k = pick % SKF_COUNT(made);
     if (!made[k]) {
         char path[256];
         struct skf_model *m = NULL;
-        if (tiny_write(tiny_path(path, "fuzz"), &(struct tiny){.type = type}) != SKF_OK || skf_model_open(path, &m, NULL) != SKF_OK)
+        struct tiny t = kinds[k / 2];
+        t.type = k % 2 ? SKF_T_F32 : SKF_T_Q4_1;
+        if (tiny_write(tiny_path(path, "fuzz"), &t) != SKF_OK || skf_model_open(path, &m, NULL) != SKF_OK)
             __builtin_trap();
         made_n[k] = skf_model_source(m)->size;
         made[k] = skf_alloc(made_n[k]);
@@ -63,7 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
     struct skf_engine_opts opts = {.threads = 1, .context = 64, .slots = 1};
     if (n == 0)
         return 0;
-    size_t len = good_file(p[0] & 1 ? SKF_T_F32 : SKF_T_Q4_1, file);
+    size_t len = good_file(p[0], file);
     for (size_t i = 1; i + 5 <= n && i < 5 * 64; i += 5)
         len = change(file, len, p + i);
     struct skf_source src = skf_source_of(file, len);

@@ -119,6 +119,8 @@ static void test_long_factors_by_context(void **state)
     double f[2];
     skf_rope_freqs(&r, 4, 64, f);
     assert_true(f[0] == 1.0 && fabs(f[1] - 0.05) < 1e-12);
+    assert_false(is_rope_long(&r, 64));
+    assert_true(is_rope_long(&r, 65));
     skf_rope_freqs(&r, 4, 65, f);
     assert_true(f[0] == 0.25 && fabs(f[1] - 0.0125) < 1e-12);
 }

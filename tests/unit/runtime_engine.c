@@ -475,6 +475,36 @@ static void test_no_message_forges_a_turn(void **state)
     close_tiny(&o);
 }
 
+/* Every architecture, in blocks and floats: the same numbers from every instruction set and thread count. */
+static void test_architectures_are_the_same_everywhere(void **state)
+{
+    static const struct tiny kinds[] = {{.arch = "qwen2"}, {.arch = "qwen2", .scaling = "yarn"}, {.arch = "qwen3"}, {.arch = "smollm3"},
+                                        {.arch = "phi3", .window = 9}, {.arch = "gemma2", .window = 9}};
+    static const char *const isas[] = {"ref", "avx2", "avx512", "neon"};
+    int32_t ids[N_IDS];
+    some_ids(ids);
+    for (size_t k = 0; k < 2 * SKF_COUNT(kinds); k++) {
+        double want[N_IDS], got[N_IDS];
+        struct tiny t = kinds[k / 2];
+        struct opened o;
+        int runs = 0;
+        t.type = k % 2 ? SKF_T_Q8_0 : SKF_T_BF16;
+        for (size_t i = 0; i < SKF_COUNT(isas); i++) {
+            enum skf_isa isa;
+            setenv("SKF_CPU", isas[i], 1);
+            if (skf_isa_pick(&isa, NULL) != SKF_OK)
+                continue;
+            open_tiny_as(&o, &t, &(struct skf_engine_opts){.threads = 1 + (unsigned)i, .slots = 1, .repack = runs & 1 ? SKF_REPACK_OFF : SKF_REPACK_ON});
+            assert_int_equal(skf_engine_logprobs(o.e, ids, N_IDS, runs++ ? got : want, NULL), SKF_OK);
+            if (runs > 1)
+                assert_memory_equal(got, want, (N_IDS - 1) * sizeof *got);
+            close_tiny(&o);
+        }
+        unsetenv("SKF_CPU");
+        assert_true(runs >= 1);
+    }
+}
+
 static enum skf_err open_file(const char *path, struct skf_why *why)
 {
     struct skf_model *m = NULL;
@@ -574,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_same_numbers_everywhere),
         cmocka_unit_test(test_packed_matrices),
         cmocka_unit_test(test_gemma_is_the_same_everywhere),
+        cmocka_unit_test(test_architectures_are_the_same_everywhere),
         cmocka_unit_test(test_weights_in_segments),
         cmocka_unit_test(test_rows_are_read_in_place),
         cmocka_unit_test(test_batch_changes_nothing),

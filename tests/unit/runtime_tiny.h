@@ -1,5 +1,5 @@
 /*
- * A tiny model for tests, of Llama's or Gemma's architecture: 2 layers of 64, every byte a token, a few merges, seeded weights.  What a test wants to be
+ * A tiny model for tests, of any known architecture: 2 layers of 64, every byte a token, a few merges, seeded weights.  What a test wants to be
  * wrong is said in struct tiny.
  */
 #ifndef SKF_TESTS_RUNTIME_TINY_H
@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "model/gguf.h"
 #include "model/model.h"
+#include "model/runs.h"
 
 enum { TINY_EMBD = 64, TINY_HEADS = 4, TINY_KV = 2, TINY_FF = 96, TINY_LAYERS = 2, TINY_BYTES = 256 };
 
@@ -134,11 +135,12 @@ static inline enum skf_err tiny_tokenizer(struct skf_gguf_out *w, const struct t
     return SKF_OK;
 }
 
-static inline bool is_tiny_gemma(const struct tiny *t) { return t->arch && strcmp(t->arch, "gemma3") == 0; }
+static inline bool is_tiny(const struct tiny *t, const char *arch) { return t->arch && strcmp(t->arch, arch) == 0; }
+static inline bool is_tiny_gemma(const struct tiny *t) { return is_tiny(t, "gemma3"); }
 
 static inline enum skf_err tiny_head(struct skf_gguf_out *w, const struct tiny *t)
 {
-    const char *arch = is_tiny_gemma(t) ? "gemma3" : "llama";
+    const char *arch = t->arch && is_arch_known(t->arch, strlen(t->arch), NULL) ? t->arch : "llama";
     const struct {
         const char *key;
         uint32_t v;
@@ -179,19 +181,28 @@ static inline size_t tiny_list(const struct tiny *t, struct tiny_tensor *out)
     } mats[] = {{"attn_q", TINY_EMBD, TINY_EMBD}, {"attn_k", TINY_EMBD, TINY_EMBD / 2}, {"attn_v", TINY_EMBD, TINY_EMBD / 2},
                 {"attn_output", TINY_EMBD, TINY_EMBD}, {"ffn_gate", TINY_EMBD, TINY_FF}, {"ffn_up", TINY_EMBD, TINY_FF},
                 {"ffn_down", TINY_FF, TINY_EMBD}, {"attn_norm", TINY_EMBD, 1}, {"ffn_norm", TINY_EMBD, 1},
-                /* Gemma's */
+                /* those of some architectures only, as the bits of `which` say */
                 {"attn_q_norm", TINY_EMBD / TINY_HEADS, 1}, {"attn_k_norm", TINY_EMBD / TINY_HEADS, 1},
-                {"post_attention_norm", TINY_EMBD, 1}, {"post_ffw_norm", TINY_EMBD, 1}};
-    const size_t n_mats = SKF_COUNT(mats) - (is_tiny_gemma(t) ? 0 : 4);
+                {"post_attention_norm", TINY_EMBD, 1}, {"post_ffw_norm", TINY_EMBD, 1},
+                {"attn_q.bias", TINY_EMBD, 1}, {"attn_k.bias", TINY_EMBD / 2, 1}, {"attn_v.bias", TINY_EMBD / 2, 1},
+                {"attn_qkv", TINY_EMBD, 2 * TINY_EMBD}, {"ffn_up", TINY_EMBD, 2 * TINY_FF}};
+    const uint32_t which = is_tiny(t, "phi3")      ? 0x301c8
+                           : is_tiny_gemma(t)      ? 0x1fff
+                           : is_tiny(t, "gemma2")  ? 0x19ff
+                           : is_tiny(t, "qwen3")   ? 0x7ff
+                           : is_tiny(t, "qwen2")   ? 0xe1ff
+                                                   : 0x1ff;
     size_t n = 0;
     bool is_float = t->type == SKF_T_F32 || t->type == SKF_T_F16 || t->type == SKF_T_BF16;
     out[n++] = (struct tiny_tensor){"token_embd.weight", is_float ? t->type : SKF_T_Q8_0, TINY_EMBD, TINY_VOCAB};
     out[n++] = (struct tiny_tensor){"output_norm.weight", SKF_T_F32, TINY_EMBD, 1};
     for (int i = 0; i < TINY_LAYERS; i++)
-        for (size_t k = 0; k < n_mats; k++) {
+        for (size_t k = 0; k < SKF_COUNT(mats); k++) {
+            if (!(which >> k & 1))
+                continue;
             struct tiny_tensor *x = &out[n++];
             *x = (struct tiny_tensor){"", mats[k].rows == 1 ? SKF_T_F32 : t->type, mats[k].cols, mats[k].rows};
-            (void)snprintf(x->name, sizeof x->name, "blk.%d.%s.weight", i, mats[k].name);
+            (void)snprintf(x->name, sizeof x->name, "blk.%d.%s%s", i, mats[k].name, strchr(mats[k].name, '.') ? "" : ".weight");
         }
     for (size_t i = 0; t->drop && i < n; i++)
         if (strcmp(out[i].name, t->drop) == 0)
