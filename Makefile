@@ -166,7 +166,7 @@ $(BUILD)/gen/proto/%.pb-c.c $(BUILD)/gen/proto/%.pb-c.h &: proto/%.proto
 # The verbs of `skiff` are the files cli/verb_*.c, each with one function skf_verb_<name>(). Those that speak gRPC stand in a program of their
 # own, skiff-fleet, which `skiff` starts for them: only that one takes the time to load gRPC's libraries.
 VERBS := $(sort $(patsubst cli/verb_%.c,%,$(wildcard cli/verb_*.c)))
-FLEET_VERBS := devices pin publish rollback rollout unpin versions
+FLEET_VERBS := devices pin publish rollback rollout top unpin versions
 $(BUILD)/gen/verbs.inc: $(wildcard cli/verb_*.c) Makefile
 	@mkdir -p $(@D)
 	$(Q){ for v in $(VERBS); do case " $(FLEET_VERBS) " in *" $$v "*) echo "SKF_FLEET_VERB($$v)";; *) echo "SKF_VERB($$v)";; esac; done; } > $@.new; cmp -s $@.new $@ && { rm $@.new; touch $@; } || mv $@.new $@

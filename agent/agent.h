@@ -16,7 +16,8 @@ struct skf_agent_opts {
     const char *centre;     /* HOST:PORT of the distributor; NULL: only serve what is there */
     const char *listen;     /* of the local HTTP API; port 0 takes any */
     const char *api_unix;   /* path of a Unix socket that the local API is served on too; NULL: none */
-    const char *api_cert, *api_key; /* PEM files: TLS on `listen`; NULL: HTTP. These three are relative to the folder where the agent was started */
+    const char *api_keys;   /* file of those who may ask the local API (gateway/keys.h); NULL: whoever reaches it */
+    const char *api_cert, *api_key; /* PEM files: TLS on `listen`; NULL: HTTP. These and api_keys are relative to the folder where the agent was started */
     const char *name;       /* for enrolment; NULL: the machine's host name */
     const char *enrol;      /* HOST:PORT of the enrolment port; used when there is no device certificate yet */
     const char *token_file; /* one-time token for enrolment; NULL: none */

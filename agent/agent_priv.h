@@ -231,7 +231,7 @@ struct skf_gateway {
     size_t line_len;
     bool has_listened; /* once at least */
     struct skf_tap tap;
-    char path[3][PATH_MAX]; /* absolute: of a Unix socket, a certificate, its key; "": none */
+    char path[4][PATH_MAX]; /* absolute: of a Unix socket, a certificate, its key, the API's keys; "": none */
 };
 /* Before the working folder changes: paths of `o` become absolute. */
 SKF_MUST enum skf_err skf_gateway_init(struct skf_gateway *g, const struct skf_agent_opts *o, struct skf_why *why);

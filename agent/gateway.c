@@ -22,14 +22,14 @@
 
 enum skf_err skf_gateway_init(struct skf_gateway *g, const struct skf_agent_opts *o, struct skf_why *why)
 {
-    const char *const given[3] = {o->api_unix, o->api_cert, o->api_key};
+    const char *const given[4] = {o->api_unix, o->api_cert, o->api_key, o->api_keys};
     char here[PATH_MAX];
     memset(g, 0, sizeof *g);
     g->out = g->control = g->tap.fd = -1;
     (void)snprintf(g->listen, sizeof g->listen, "%s", o->listen);
     if (!getcwd(here, sizeof here))
         return skf_fail_errno(why, errno, "the working folder");
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         int n = !given[i] ? 0 : given[i][0] == '/' ? snprintf(g->path[i], PATH_MAX, "%s", given[i]) : snprintf(g->path[i], PATH_MAX, "%s/%s", here, given[i]);
         if (n >= PATH_MAX)
             return skf_fail(why, SKF_ERR_LIMIT, "%.100s...: the path is too long", given[i]);
@@ -46,9 +46,9 @@ static void close_fd(int *fd)
 
 static void start(struct skf_gateway *g, uint64_t now)
 {
-    static const char *const names[3] = {"--unix", "--tls-cert", "--tls-key"};
-    const char *args[12] = {"--listen", g->listen, "--control", CONTROL, "--parent-death"};
-    for (size_t i = 0, n = 5; i < 3; i++)
+    static const char *const names[4] = {"--unix", "--tls-cert", "--tls-key", "--keys"};
+    const char *args[14] = {"--listen", g->listen, "--control", CONTROL, "--parent-death"};
+    for (size_t i = 0, n = 5; i < SKF_COUNT(names); i++)
         if (g->path[i][0]) {
             args[n++] = names[i];
             args[n++] = g->path[i];

@@ -22,6 +22,7 @@ static const char usage[] =
     "  --listen ADDRESS     of the local HTTP API (127.0.0.1:8080)\n"
     "  --unix PATH          serve the local API on this Unix socket too\n"
     "  --tls-cert FILE      with --tls-key FILE: the local API by TLS, with this certificate and key (PEM)\n"
+    "  --keys FILE          who may ask the local API and how much (skiff-gateway(1))\n"
     "  --enrol HOST:PORT    get a certificate there first, when there is none yet (tls/ca.crt must be)\n"
     "  --token-file FILE    the one-time token for it\n"
     "  --name NAME          this box's name in the fleet, for enrolment (the host name)\n"
@@ -124,7 +125,7 @@ static const char *take_number(int c, struct skf_agent_opts *o)
 /* False for an option that takes no text. */
 static bool is_text_taken(int c, struct skf_agent_opts *o, const char **check_dir)
 {
-    const char **texts[] = {['C'] = &o->api_cert, ['K'] = &o->api_key, ['U'] = &o->api_unix,
+    const char **texts[] = {['C'] = &o->api_cert, ['K'] = &o->api_key, ['Y'] = &o->api_keys, ['U'] = &o->api_unix,
                             ['c'] = &o->centre, ['d'] = &o->dir,  ['e'] = &o->enrol,      ['l'] = &o->listen,
                             ['n'] = &o->name,   ['R'] = &o->repack,   ['s'] = check_dir, ['t'] = &o->token_file};
     if (c < 0 || (size_t)c >= SKF_COUNT(texts) || !texts[c])
@@ -141,7 +142,7 @@ static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *ta
         {"repack", 1, NULL, 'R'},
         {"share", 1, NULL, 'p'}, {"rate", 1, NULL, 'r'},        {"watch", 1, NULL, 'w'},           {"init", 0, NULL, 'i'},
         {"help", 0, NULL, 'h'},  {"check-store", 1, NULL, 's'}, {"allow-open-keys", 0, NULL, 'k'}, {"version", 0, NULL, 'v'},
-        {"unix", 1, NULL, 'U'},  {"tls-cert", 1, NULL, 'C'},    {"tls-key", 1, NULL, 'K'},
+        {"unix", 1, NULL, 'U'},  {"tls-cert", 1, NULL, 'C'},    {"tls-key", 1, NULL, 'K'},           {"keys", 1, NULL, 'Y'},
         {NULL, 0, NULL, 0}};
     const char *wrong;
     int c;

@@ -25,7 +25,7 @@ static const char version[] = "local"; /* a file has no version */
 struct serve {
     const char *model, *listen, *unix_path, *cert, *key, *adapters[16]; /* adapters: NAME=FILE */
     size_t n_adapters;
-    const char *cache_type, *warm, *cache_file;
+    const char *cache_type, *warm, *cache_file, *keys;
     char name[129], dir[96], control[128], socket[128], listening[128];
     struct {
         const char *name;
@@ -106,9 +106,9 @@ static bool is_connected(struct serve *s)
 /* ---- the two programs -------------------------------------------------------------------------------------------------- */
 static enum skf_err start_gateway(struct serve *s, struct skf_why *why)
 {
-    const char *const more[3][2] = {{"--unix", s->unix_path}, {"--tls-cert", s->cert}, {"--tls-key", s->key}};
-    const char *args[12] = {"--listen", s->listening, "--control", s->control, "--parent-death"};
-    for (size_t i = 0, n = 5; i < 3; i++)
+    const char *const more[4][2] = {{"--unix", s->unix_path}, {"--tls-cert", s->cert}, {"--tls-key", s->key}, {"--keys", s->keys}};
+    const char *args[14] = {"--listen", s->listening, "--control", s->control, "--parent-death"};
+    for (size_t i = 0, n = 5; i < SKF_COUNT(more); i++)
         if (more[i][1]) {
             args[n++] = more[i][0];
             args[n++] = more[i][1];
@@ -281,6 +281,7 @@ int skf_verb_serve(int argc, char **argv)
     const struct skf_opt opts[] = {
         {.name = "--model", .letter = 'm', .value = "MODEL", .help = "a GGUF file", .text = &s.model},
         {.name = "--listen", .value = "HOST:PORT", .help = "where to serve (127.0.0.1:8080); port 0 for any", .text = &s.listen},
+        {.name = "--keys", .value = "FILE", .help = "who may ask and how much: see skiff-gateway(1)", .text = &s.keys},
         {.name = "--unix", .value = "PATH", .help = "serve on this Unix socket too", .text = &s.unix_path},
         {.name = "--tls-cert", .value = "FILE", .help = "serve by TLS, with this certificate (PEM) and --tls-key", .text = &s.cert},
         {.name = "--tls-key", .value = "FILE", .help = "its private key (PEM)", .text = &s.key},

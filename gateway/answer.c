@@ -56,6 +56,23 @@ static enum skf_err put_usage(struct skf_buf *b, const Skiff__V1__Finished *f)
                           f->accepted_tokens, f->drafted_tokens - SKF_MIN(f->accepted_tokens, f->drafted_tokens));
 }
 
+/* Where the time went, in milliseconds: the worker's measures, and all of it as seen here. */
+static enum skf_err put_timing(struct skf_buf *b, const struct gw_req *r, const Skiff__V1__Finished *f)
+{
+    return skf_buf_printf(b, ",\"x_skiff\":{\"timing\":{\"queue_ms\":%.3f,\"prefill_ms\":%.3f,\"decode_ms\":%.3f,\"sample_ms\":%.3f,\"write_ms\":%.3f,"
+                             "\"longest_gap_ms\":%.3f,\"total_ms\":%.3f}}",
+                          (double)f->queue_us / 1e3, (double)f->prefill_us / 1e3, (double)f->decode_us / 1e3, (double)f->sample_us / 1e3, (double)f->write_us / 1e3,
+                          (double)f->gap_us / 1e3, (double)(skf_now_ns() - r->start_ns) / 1e6);
+}
+
+static enum skf_err set_timing(struct gw_req *r, const Skiff__V1__Finished *f)
+{
+    char text[200];
+    snprintf(text, sizeof text, "queue;dur=%.3f, prefill;dur=%.3f, decode;dur=%.3f, sample;dur=%.3f, write;dur=%.3f, total;dur=%.3f", (double)f->queue_us / 1e3,
+             (double)f->prefill_us / 1e3, (double)f->decode_us / 1e3, (double)f->sample_us / 1e3, (double)f->write_us / 1e3, (double)(skf_now_ns() - r->start_ns) / 1e6);
+    return skf_http_set_header(r->http, "Server-Timing", text);
+}
+
 static const char *finish_of(const Skiff__V1__Finished *f) { return strcmp(f->reason, "length") == 0 ? "length" : "stop"; }
 
 /* One event whose choice is {"index":0,<choice>,"logprobs":null,"finish_reason":<finish>}; text NULL for none. */
@@ -100,6 +117,7 @@ enum skf_err skf_gw_put_end(struct skf_gw *g, struct gw_req *r, const Skiff__V1_
         SKF_TRY(put_head(b, g, r, r->ask.is_chat ? "chat.completion.chunk" : "text_completion"));
         SKF_TRY(skf_buf_str(b, "]"));
         SKF_TRY(put_usage(b, f));
+        SKF_TRY(put_timing(b, r, f));
         SKF_TRY(skf_buf_str(b, "}\n\n"));
     }
     SKF_TRY(skf_buf_str(b, "data: [DONE]\n\n"));
@@ -147,6 +165,7 @@ enum skf_err skf_gw_reply_whole(struct skf_gw *g, struct gw_req *r, const Skiff_
     SKF_GO(e, put_usage(&b, f));
     SKF_GO(e, skf_buf_u8(&b, '}'));
     SKF_GO(e, skf_http_set_header(r->http, "x-skiff-version", r->version));
+    SKF_GO(e, set_timing(r, f));
     e = skf_http_reply(r->http, 200, "application/json", b.data, b.len);
 out:
     skf_buf_free(&b);

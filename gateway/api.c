@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <strings.h>
 
+#include "base/alloc.h"
 #include "base/json.h"
 #include "base/util.h"
 #include "gateway/gateway_priv.h"
@@ -27,9 +28,16 @@ static void generate(struct skf_gw *g, struct skf_http_req *r, bool is_chat)
     struct skf_gw_refusal no = {.status = 415, .type = "invalid_request_error", .text = "Content-Type must be application/json"};
     size_t n;
     const void *body = skf_http_body(r, &n);
-    if (is_json_type(skf_http_header(r, "Content-Type")) && is_gw_ask(body, n, is_chat, skf_http_id(r), &ask, &no)) {
-        skf_gw_ask_new(g, r, &ask);
+    if (!is_gw_let_in(g, r, &no)) {
+        skf_gw_reply_refusal(r, &no, 0);
         return;
+    }
+    if (is_json_type(skf_http_header(r, "Content-Type")) && is_gw_ask(body, n, is_chat, skf_http_id(r), &ask, &no)) {
+        if (is_gw_headers_taken(g, r, &ask, &no)) {
+            skf_gw_ask_new(g, r, &ask);
+            return;
+        }
+        skf_free(ask.frame);
     }
     pthread_mutex_lock(&g->lock);
     *(no.status >= 500 ? &g->counts.server_errors : &g->counts.client_errors) += 1;
@@ -93,6 +101,11 @@ static enum skf_err list_models(struct skf_gw *g, skf_json *data, bool has_adapt
 static void models(void *ctx, struct skf_http_req *r)
 {
     size_t ready;
+    struct skf_gw_refusal no;
+    if (!is_gw_let_in(ctx, r, &no)) {
+        skf_gw_reply_refusal(r, &no, 0);
+        return;
+    }
     skf_json *j = skf_json_obj(), *data = skf_json_arr();
     enum skf_err e = j && data ? list_models(ctx, data, true, &ready) : SKF_ERR_NOMEM;
     if (e == SKF_OK)
@@ -208,14 +221,16 @@ static enum skf_err put_metrics(struct skf_buf *b, const struct skf_gw *g)
     SKF_TRY(put_links(b, g, "worker_active", "gauge", "Requests on the worker.", active_of));
     SKF_TRY(put_links(b, g, "worker_served_total", "counter", "Answers of the worker.", served_of));
     SKF_TRY(put_links(b, g, "worker_failed_total", "counter", "Requests that the worker failed.", failed_of));
-    return skf_gw_put_cache_(b, g);
+    SKF_TRY(skf_gw_put_cache_(b, g));
+    return skf_gw_put_load_(b, g);
 }
 
 static void metrics(void *ctx, struct skf_http_req *r)
 {
     struct skf_gw *g = ctx;
-    struct skf_buf b = SKF_BUF_INIT(256 << 10);
+    struct skf_buf b = SKF_BUF_INIT(1 << 20);
     pthread_mutex_lock(&g->lock);
+    skf_gw_ask_load_(g);
     enum skf_err e = put_metrics(&b, g);
     pthread_mutex_unlock(&g->lock);
     if (e == SKF_OK)

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/util.h"
+#include "proto/frame.h"
 #include "proto/local.pb-c.h"
 #include "proto/msg.h"
 
@@ -166,6 +167,22 @@ static bool is_supported(struct parser *p)
     return true;
 }
 
+/* When it is computed, not what: "priority": "interactive" or "batch", "timeout": seconds. */
+static bool is_terms(struct parser *p)
+{
+    const skf_json *j = member(p->body, "priority");
+    const char *s = skf_json_cstr(j);
+    double seconds = 0;
+    if (j && (!s || (strcmp(s, "interactive") != 0 && strcmp(s, "batch") != 0)))
+        return refuse(p, "priority", NULL, "priority must be interactive or batch");
+    if (!is_number(p, "timeout", 0.001, 86400, false, &seconds))
+        return false;
+    p->generate.is_batch = s && *s == 'b';
+    p->ask->is_batch = p->generate.is_batch;
+    p->ask->timeout_ms = p->generate.timeout_ms = (uint32_t)(seconds * 1000);
+    return true;
+}
+
 /* ---- messages ---------------------------------------------------------------------------------------------------------- */
 /* The text of a content: a string, or the text parts of an array one behind another. */
 static bool is_content(struct parser *p, const char *param, const skf_json *content, char **out)
@@ -307,13 +324,35 @@ static bool is_frame(struct parser *p)
     if (options && !is_json_obj(options))
         return refuse(p, "stream_options", NULL, "stream_options must be an object, not %s", kind_of(options));
     if (!is_flag(p, p->body, "stream", &p->ask->stream) || !is_flag(p, options, "include_usage", &p->ask->include_usage) ||
-        !is_sampling(p) || !is_stops(p) || !is_supported(p) || !is_prediction(p) || !(p->ask->is_chat ? is_messages(p) : is_prompt(p)))
+        !is_terms(p) || !is_sampling(p) || !is_stops(p) || !is_supported(p) || !is_prediction(p) || !(p->ask->is_chat ? is_messages(p) : is_prompt(p)))
         return false;
     p->generate.is_chat = p->ask->is_chat;
     p->generate.sampling = &p->sampling;
     m.kind_case = SKIFF__V1__TO_WORKER__KIND_GENERATE;
     m.generate = &p->generate;
     return skf_msg_pack(&m.base, &p->ask->frame, &p->ask->frame_len) == SKF_OK || is_out_of_memory(p);
+}
+
+enum skf_err skf_gw_ask_terms(struct skf_gw_ask *ask, bool is_batch, uint32_t timeout_ms)
+{
+    Skiff__V1__ToWorker *m = NULL;
+    uint8_t *frame = NULL;
+    size_t n = 0;
+    is_batch = is_batch || ask->is_batch;
+    timeout_ms = !timeout_ms || (ask->timeout_ms && ask->timeout_ms < timeout_ms) ? ask->timeout_ms : timeout_ms;
+    if (is_batch == ask->is_batch && timeout_ms == ask->timeout_ms)
+        return SKF_OK;
+    SKF_TRY(SKF_UNPACK(skiff__v1__to_worker, Skiff__V1__ToWorker, ask->frame, ask->frame_len, SKF_FRAME_MAX, &m, NULL));
+    m->generate->is_batch = ask->is_batch = is_batch;
+    m->generate->timeout_ms = ask->timeout_ms = timeout_ms;
+    enum skf_err e = skf_msg_pack(&m->base, &frame, &n);
+    skf_msg_free(&m->base);
+    if (e == SKF_OK) {
+        skf_free(ask->frame);
+        ask->frame = frame;
+        ask->frame_len = n;
+    }
+    return e;
 }
 
 bool is_gw_ask(const void *body, size_t n, bool is_chat, uint64_t id, struct skf_gw_ask *ask, struct skf_gw_refusal *no)

@@ -11,6 +11,8 @@ struct skf_gw_ask {
     char model[129]; /* "" when the client left it out */
     char adapter[65]; /* of that model; "" for none, or when it may stand in `model` behind a colon */
     bool is_chat, stream, include_usage;
+    bool is_batch;       /* waits behind others */
+    uint32_t timeout_ms; /* from its coming; 0: none */
     uint8_t *frame; /* a packed ToWorker; skf_free */
     size_t frame_len;
 };
@@ -19,6 +21,8 @@ struct skf_gw_refusal {
     const char *type, *code; /* code may be NULL */
     char param[64], text[300];
 };
+/* The least of both times, and batch if either says so: what came beside the body. The frame is made anew where that changes it. */
+SKF_MUST enum skf_err skf_gw_ask_terms(struct skf_gw_ask *ask, bool is_batch, uint32_t timeout_ms);
 /* `id` is the request's number on the worker's connection. False: `no` says why, and nothing is to be freed. */
 bool is_gw_ask(const void *body, size_t n, bool is_chat, uint64_t id, struct skf_gw_ask *ask, struct skf_gw_refusal *no);
 

@@ -54,6 +54,10 @@ static enum skf_err open_parts(struct skf_gw *g, const struct skf_gw_opts *o, st
     if (skf_random(id, sizeof id) != SKF_OK)
         return skf_fail(why, SKF_ERR_IO, "no random bytes");
     skf_hex(id, sizeof id, g->run_id);
+    if (o->keys && strlen(o->keys) >= sizeof g->keys_path)
+        return skf_fail(why, SKF_ERR_ARG, "the path of the file of keys is too long");
+    snprintf(g->keys_path, sizeof g->keys_path, "%s", o->keys ? o->keys : "");
+    SKF_TRY(skf_gw_reload_keys(g, why));
     SKF_TRY(skf_gw_api_open(g, o, why));
     const char *colon = strrchr(o->listen, ':');
     snprintf(g->listen, sizeof g->listen, "%.*s:%u", (int)SKF_MIN(colon - o->listen, (ptrdiff_t)64), o->listen, skf_http_port(g->http));
@@ -104,6 +108,7 @@ void skf_gw_close(struct skf_gw *g)
         g->links = l->next;
         skf_gw_link_free(l);
     }
+    skf_gw_keys_free(g->keys);
     pthread_mutex_destroy(&g->lock);
     pthread_mutex_destroy(&g->setting);
     pthread_cond_destroy(&g->changed);

@@ -24,9 +24,14 @@ struct skf_gw_opts {
     const char *control;   /* path of the control socket; NULL for none */
     unsigned max_requests; /* not yet ended, waiting ones included; more are answered 429. 0 for 128 */
     unsigned wait_ms;      /* a request waits so long for a worker; 0 for 10,000 */
+    const char *keys;      /* file of the keys that may ask (gateway/keys.h); NULL: whoever reaches the port */
 };
 SKF_MUST enum skf_err skf_gw_open(const struct skf_gw_opts *o, struct skf_gw **g, struct skf_why *why);
 void skf_gw_close(struct skf_gw *take_g); /* cuts what runs; NULL is fine */
+/* Reads the file of keys anew. When it cannot be taken, the line says why and the keys stay as they were; nothing without such a file. */
+SKF_MUST enum skf_err skf_gw_reload_keys(struct skf_gw *g, struct skf_why *why);
+/* Prints a new key on stdout, and the line for the file below it. */
+SKF_MUST enum skf_err skf_gw_print_key(const char *name, struct skf_why *why);
 unsigned skf_gw_port(const struct skf_gw *g);
 
 struct skf_gw_route {

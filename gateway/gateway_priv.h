@@ -1,6 +1,6 @@
 /*
  * Inside of the gateway: links.c (workers' connections), routes.c (which worker gets what), requests.c (from the client's question to its
- * answer), answer.c (the bytes of answers), api.c (the HTTP handlers), control.c (the control socket).
+ * answer), answer.c (the bytes of answers), api.c (the HTTP handlers), metrics.c (what is told of times and workers), let_in.c (keys and what headers say), control.c (the control socket).
  *
  * g->lock guards everything here but what a comment says otherwise; functions whose name ends in _ want it held.
  */
@@ -12,6 +12,8 @@
 #include "base/buf.h"
 #include "gateway/ask.h"
 #include "gateway/gateway.h"
+#include "gateway/keys.h"
+#include "gateway/times.h"
 #include "http/http.h"
 #include "proto/local.pb-c.h"
 
@@ -53,6 +55,11 @@ struct gw_link {
     unsigned active;
     uint64_t served, failed;
     struct gw_cache cache;
+    struct gw_load { /* what the worker said last of itself, asked at times by the metrics */
+        uint32_t slots, running, waiting, waiting_tokens, busy_permille;
+        uint64_t rss, kv, kv_kept, kv_most, expected_us, steps;
+    } load;
+    uint64_t probed_ns;
     int fd; /* -1 while not connected; closed by the reader only */
     struct gw_frame *out, **out_end;
     size_t out_bytes;
@@ -69,7 +76,10 @@ struct gw_req {
     unsigned tries;
     bool is_begun;        /* the client has been sent bytes of an answer */
     int64_t created;
-    uint64_t start_ns, first_ns, wait_until_ns;
+    uint64_t start_ns, first_ns, last_ns, wait_until_ns; /* last: token */
+    uint64_t deadline_ns;  /* the client's; 0: none */
+    struct gw_key *key;    /* that it counts for; NULL without keys */
+    uint64_t spent;        /* tokens of prompt and answer so far */
     struct skf_buf text, line; /* of a whole answer; scratch for one event */
     char version[GW_NAME];
 };
@@ -90,6 +100,10 @@ struct skf_gw {
     unsigned n_reqs, n_waiting;
     bool stop;
     struct gw_counts counts;
+    struct gw_times times;
+    struct gw_turns turns;
+    struct gw_key *keys;
+    char keys_path[4096]; /* "": whoever reaches the port may ask */
     uint64_t swap_pause_us, pause_from_ns; /* pause_from_ns: a changed route that no worker serves yet */
     pthread_mutex_t setting; /* held over a whole set_routes */
     pthread_t keeper, controller;
@@ -113,6 +127,7 @@ SKF_MUST enum skf_err skf_gw_status_pack(struct skf_gw *g, uint64_t id, const ch
 
 /* requests.c */
 void skf_gw_ask_new(struct skf_gw *g, struct skf_http_req *http, struct skf_gw_ask *take_ask);
+void skf_gw_started_(struct gw_link *l, const Skiff__V1__Started *s);
 void skf_gw_gone(void *g, uint64_t id);
 void skf_gw_link_up_(struct gw_link *l);
 void skf_gw_link_down_(struct gw_link *l);
@@ -129,6 +144,17 @@ SKF_MUST enum skf_err skf_gw_put_error(struct gw_req *r, const char *type, const
 SKF_MUST enum skf_err skf_gw_reply_whole(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f);
 /* An error answer; when it cannot be made the connection is cut. retry_after 0 for none. */
 void skf_gw_reply_refusal(struct skf_http_req *http, const struct skf_gw_refusal *no, unsigned retry_after);
+
+/* let_in.c. Whether the request's key is one of the file's, and what its headers say beside the body: a refusal otherwise. */
+bool is_gw_let_in(struct skf_gw *g, struct skf_http_req *http, struct skf_gw_refusal *no);
+bool is_gw_headers_taken(struct skf_gw *g, struct skf_http_req *http, struct skf_gw_ask *ask, struct skf_gw_refusal *no);
+/* Counts the request for its key (*key NULL without keys) and tells what is left of its limits in the answer's headers. */
+bool is_gw_counted_(struct skf_gw *g, struct skf_http_req *http, const char *model, struct gw_key **key, struct skf_gw_refusal *no, unsigned *retry_after);
+
+/* metrics.c */
+void skf_gw_health_(struct gw_link *l, const Skiff__V1__Health *h);
+void skf_gw_ask_load_(struct skf_gw *g); /* of workers that have not been asked for half a second; the answers come later */
+SKF_MUST enum skf_err skf_gw_put_load_(struct skf_buf *b, const struct skf_gw *g);
 
 /* api.c */
 SKF_MUST enum skf_err skf_gw_api_open(struct skf_gw *g, const struct skf_gw_opts *o, struct skf_why *why);

@@ -163,7 +163,10 @@ static enum skf_err take_frame(struct gw_link *l, const struct skf_buf *b, struc
         skf_gw_finished_(l, m->finished);
     } else if (m->kind_case == SKIFF__V1__FROM_WORKER__KIND_ADAPTERS) {
         note_adapters_(l, m->adapters->names, m->adapters->n_names);
-    }
+    } else if (m->kind_case == SKIFF__V1__FROM_WORKER__KIND_STARTED)
+        skf_gw_started_(l, m->started);
+    else if (m->kind_case == SKIFF__V1__FROM_WORKER__KIND_HEALTH)
+        skf_gw_health_(l, m->health);
     pthread_mutex_unlock(&l->g->lock);
     skf_msg_free(&m->base);
     return SKF_OK;

@@ -15,7 +15,8 @@
 #include "gateway/gateway.h"
 
 static const char help[] =
-    "usage: skiff-gateway --listen HOST:PORT --control SOCKET [--max-requests N] [--wait SECONDS] [--parent-death]\n"
+    "usage: skiff-gateway --listen HOST:PORT --control SOCKET [--max-requests N] [--wait SECONDS] [--keys FILE] [--parent-death]\n"
+    "       skiff-gateway --make-key NAME\n"
     "\n"
     "Serves the OpenAI API on HOST:PORT (port 0 for any free one) from the workers that it is told of over the control socket.\n"
     "Prints `listening HOST:PORT` when it is ready.\n"
@@ -26,6 +27,8 @@ static const char help[] =
     "  --control SOCKET    path of the Unix socket that routes are set through\n"
     "  --max-requests N    requests under way at once, more get status 429 (128)\n"
     "  --wait SECONDS      how long a request waits for a worker to appear (10)\n"
+    "  --keys FILE         who may ask and how much, a line each (skiff-gateway(1)); read anew on SIGHUP (whoever reaches the port)\n"
+    "  --make-key NAME     print a new key and its line for that file\n"
     "  --parent-death      end when the process that started this one ends\n"
     "  --help, --version\n";
 
@@ -56,12 +59,26 @@ static void raise_descriptor_limit(void)
     }
 }
 
-/* Waits for a signal to end, or for the parent's end when parent_fd >= 0. */
-static void wait_for_end(int signal_fd, int parent_fd)
+static void reload(struct skf_gw *g)
+{
+    struct skf_why why = {{0}};
+    if (skf_gw_reload_keys(g, &why) != SKF_OK)
+        skf_log(SKF_LOG_ERROR, "the keys stay as they were: %s", why.text);
+}
+
+/* Waits for a signal to end, or for the parent's end when parent_fd >= 0; SIGHUP reads the keys anew. */
+static void wait_for_end(struct skf_gw *g, int signal_fd, int parent_fd)
 {
     struct pollfd fds[2] = {{signal_fd, POLLIN, 0}, {parent_fd, POLLIN, 0}};
-    while (poll(fds, 2, -1) < 0 && errno == EINTR)
-        ;
+    struct signalfd_siginfo si = {.ssi_signo = SIGHUP};
+    while (si.ssi_signo == SIGHUP) {
+        if (poll(fds, 2, -1) < 0)
+            continue;
+        if (fds[1].revents || read(signal_fd, &si, sizeof si) != (ssize_t)sizeof si)
+            return;
+        if (si.ssi_signo == SIGHUP)
+            reload(g);
+    }
 }
 
 static int run(const struct skf_gw_opts *o, bool parent_death)
@@ -75,6 +92,8 @@ static int run(const struct skf_gw_opts *o, bool parent_death)
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    if (o->keys)
+        sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread, so that all of them inherit it */
     int signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
     if (parent_death && parent > 0)
@@ -92,9 +111,30 @@ static int run(const struct skf_gw_opts *o, bool parent_death)
     const char *colon = strrchr(o->listen, ':');
     printf("listening %.*s:%u\n", (int)(colon - o->listen), o->listen, skf_gw_port(g));
     fflush(stdout);
-    wait_for_end(signal_fd, parent_fd);
+    wait_for_end(g, signal_fd, parent_fd);
     skf_gw_close(g);
     return 0;
+}
+
+static int make_key(const char *name)
+{
+    struct skf_why why = {{0}};
+    if (skf_gw_print_key(name, &why) == SKF_OK)
+        return 0;
+    fprintf(stderr, "skiff-gateway: %s\n", why.text);
+    return 1;
+}
+
+/* Where the option's text goes; NULL for one that takes none. */
+static const char **text_of(struct skf_gw_opts *o, const char *name)
+{
+    const struct {
+        const char *name, **to;
+    } texts[] = {{"--listen", &o->listen}, {"--unix", &o->unix_path}, {"--tls-cert", &o->cert}, {"--tls-key", &o->key}, {"--control", &o->control}, {"--keys", &o->keys}};
+    for (size_t i = 0; i < SKF_COUNT(texts); i++)
+        if (strcmp(name, texts[i].name) == 0)
+            return texts[i].to;
+    return NULL;
 }
 
 int main(int argc, char **argv)
@@ -110,17 +150,12 @@ int main(int argc, char **argv)
             parent_death = true;
             continue;
         }
+        const char **text = text_of(&o, a);
         bool ok = v != NULL;
-        if (strcmp(a, "--listen") == 0)
-            o.listen = v;
-        else if (strcmp(a, "--unix") == 0)
-            o.unix_path = v;
-        else if (strcmp(a, "--tls-cert") == 0)
-            o.cert = v;
-        else if (strcmp(a, "--tls-key") == 0)
-            o.key = v;
-        else if (strcmp(a, "--control") == 0)
-            o.control = v;
+        if (text)
+            *text = v;
+        else if (strcmp(a, "--make-key") == 0 && v)
+            return make_key(v);
         else if (strcmp(a, "--max-requests") == 0)
             ok = ok && is_number(v, 1, 4096, &o.max_requests);
         else if (strcmp(a, "--wait") == 0)

@@ -22,6 +22,11 @@ static void end_(struct skf_gw *g, struct gw_req *r)
         at = &(*at)->next;
     *at = r->next;
     g->n_reqs--;
+    uint64_t now = skf_now_ns();
+    if (r->key)
+        skf_gw_key_end(&g->keys, r->key, r->spent, now);
+    if (r->link && g->n_reqs)
+        skf_gw_turns_end(&g->turns, now, r->start_ns);
     if (r->link)
         r->link->active--;
     else
@@ -148,22 +153,31 @@ void skf_gw_ask_new(struct skf_gw *g, struct skf_http_req *http, struct skf_gw_a
 {
     struct skf_gw_refusal no = {.status = 503, .type = "server_error", .text = "out of memory"};
     pthread_mutex_lock(&g->lock);
-    struct gw_req *r = is_admitted_(g, ask, &no) ? new_req(http, ask) : NULL;
+    struct gw_key *key = NULL;
+    unsigned retry = 0;
+    bool ok = is_admitted_(g, ask, &no) && is_gw_counted_(g, http, ask->model, &key, &no, &retry);
+    struct gw_req *r = ok ? new_req(http, ask) : NULL;
     if (!r) {
+        if (no.status == 429 && !retry)
+            retry = skf_gw_turns_next(&g->turns, skf_now_ns(), 0);
+        if (key)
+            skf_gw_key_end(&g->keys, key, 0, skf_now_ns());
         *(no.status == 429 ? &g->counts.refused : no.status >= 500 ? &g->counts.server_errors : &g->counts.client_errors) += 1;
         pthread_mutex_unlock(&g->lock);
         skf_free(ask->frame);
-        skf_gw_reply_refusal(http, &no, no.status == 429 || no.status == 503 ? 1 : 0);
+        skf_gw_reply_refusal(http, &no, no.status == 503 ? 1 : retry);
         return;
     }
     skf_http_hold(http, skf_gw_gone, g);
+    r->key = key;
+    r->deadline_ns = ask->timeout_ms ? r->start_ns + ask->timeout_ms * 1000000ull : 0;
     r->wait_until_ns = r->start_ns + g->wait_ms * 1000000ull;
     r->next = g->reqs;
     g->reqs = r;
     g->n_reqs++;
     g->n_waiting++;
     g->counts.requests++;
-    if (is_dispatched_(g, r) && !r->link)
+    if (is_dispatched_(g, r) && (!r->link || r->deadline_ns))
         pthread_cond_broadcast(&g->changed); /* the keeper minds its deadline */
     pthread_mutex_unlock(&g->lock);
 }
@@ -198,6 +212,13 @@ static void lost_(struct skf_gw *g, struct gw_req *r, enum skf_err e)
     end_(g, r);
 }
 
+void skf_gw_started_(struct gw_link *l, const Skiff__V1__Started *s)
+{
+    struct gw_req *r = on_link_(l, s->id);
+    if (r)
+        r->spent = s->prompt_tokens;
+}
+
 void skf_gw_token_(struct gw_link *l, const Skiff__V1__Token *t)
 {
     struct skf_gw *g = l->g;
@@ -206,8 +227,12 @@ void skf_gw_token_(struct gw_link *l, const Skiff__V1__Token *t)
     if (!r)
         return;
     g->counts.tokens++;
+    r->spent++;
+    uint64_t now = skf_now_ns();
+    skf_gw_hist_add(r->first_ns ? &g->times.between : &g->times.first, now - (r->first_ns ? r->last_ns : r->start_ns));
+    r->last_ns = now;
     if (!r->first_ns) {
-        r->first_ns = skf_now_ns();
+        r->first_ns = now;
         g->counts.first_ns += r->first_ns - r->start_ns;
         g->counts.first_count++;
     }
@@ -240,6 +265,7 @@ static void again_(struct skf_gw *g, struct gw_req *r)
         g->counts.repeated++;
         skf_buf_clear(&r->text);
         r->first_ns = 0;
+        r->spent = 0;
         assign_(g, r, NULL);
         r->wait_until_ns = skf_now_ns() + g->wait_ms * 1000000ull;
         (void)is_dispatched_(g, r);
@@ -258,7 +284,7 @@ static void failed_(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finishe
         again_(g, r);
         return;
     }
-    if (!theirs && !busy)
+    if (!theirs && !busy && strcmp(class, skf_err_name(SKF_ERR_TIMEOUT)) != 0)
         r->link->failed++;
     if (r->is_begun) {
         enum skf_err e = skf_gw_put_error(r, "server_error", text);
@@ -271,7 +297,9 @@ static void failed_(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finishe
     } else if (theirs) {
         refuse_(g, r, 400, "invalid_request_error", limit ? "context_length_exceeded" : NULL, text, 0);
     } else if (busy) {
-        refuse_(g, r, 429, "rate_limit_error", "too_many_requests", text, 1);
+        refuse_(g, r, 429, "rate_limit_error", "too_many_requests", text, skf_gw_turns_next(&g->turns, skf_now_ns(), f->retry_us * 1000));
+    } else if (strcmp(class, skf_err_name(SKF_ERR_TIMEOUT)) == 0) {
+        refuse_(g, r, 504, "timeout_error", "timeout", text, 0);
     } else {
         refuse_(g, r, 500, "server_error", NULL, text, 0);
     }
@@ -290,6 +318,7 @@ void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f)
     g->counts.accepted_tokens += f->accepted_tokens;
     g->counts.prefill_us += f->prefill_us;
     g->counts.decode_us += f->decode_us;
+    r->spent = (uint64_t)f->prompt_tokens + f->completion_tokens;
     if (strcmp(f->reason, "stop") != 0 && strcmp(f->reason, "length") != 0) {
         failed_(g, r, f);
         return;
@@ -303,6 +332,9 @@ void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f)
     l->served++;
     if (e == SKF_OK) {
         g->counts.ok++;
+        skf_gw_hist_add(&g->times.queue, f->queue_us * 1000);
+        skf_gw_hist_add(&g->times.prefill, f->prefill_us * 1000);
+        skf_gw_hist_add(&g->times.whole, skf_now_ns() - r->start_ns);
     } else {
         *(e == SKF_ERR_LIMIT ? &g->counts.slow : &g->counts.gone) += 1;
         skf_http_cut(r->http);
@@ -315,6 +347,7 @@ void skf_gw_link_up_(struct gw_link *l)
 {
     struct skf_gw *g = l->g;
     skf_gw_pause_over_(g, l);
+    skf_gw_ask_load_(g);
     for (struct gw_req *r = g->reqs, *next; r; r = next) {
         next = r->next;
         if (!r->link)
@@ -345,17 +378,34 @@ void skf_gw_link_down_(struct gw_link *l)
 }
 
 /* ---- time -------------------------------------------------------------------------------------------------------------- */
+/* The client's time is over: what computes for it is stopped, what it has of the answer ends with an error. */
+static void time_over_(struct skf_gw *g, struct gw_req *r)
+{
+    static const char text[] = "the request's time is over";
+    if (r->link)
+        skf_gw_link_cancel_(r->link, r->id);
+    if (!r->is_begun) {
+        refuse_(g, r, 504, "timeout_error", "timeout", text, 0);
+        return;
+    }
+    g->counts.server_errors++;
+    if (skf_gw_put_error(r, "timeout_error", text) != SKF_OK)
+        skf_http_cut(r->http);
+    end_(g, r);
+}
+
 void skf_gw_wait_over_(struct skf_gw *g, uint64_t now, uint64_t *next_deadline)
 {
     *next_deadline = UINT64_MAX;
     for (struct gw_req *r = g->reqs, *next; r; r = next) {
         next = r->next;
-        if (r->link)
-            continue;
-        if (now >= r->wait_until_ns)
+        uint64_t wait = r->link ? UINT64_MAX : r->wait_until_ns, own = r->deadline_ns ? r->deadline_ns : UINT64_MAX;
+        if (now >= own)
+            time_over_(g, r);
+        else if (now >= wait)
             refuse_(g, r, 503, "server_error", NULL, "no worker of this model is running at present", 1);
         else
-            *next_deadline = SKF_MIN(*next_deadline, r->wait_until_ns);
+            *next_deadline = SKF_MIN(*next_deadline, SKF_MIN(wait, own));
     }
 }
 

@@ -58,7 +58,7 @@ uint64_t skf_http_id(const struct skf_http_req *r); /* never 0, never used again
 void skf_http_hold(struct skf_http_req *r, void (*gone)(void *ctx, uint64_t id), void *ctx);
 void skf_http_release(struct skf_http_req *take_r);
 
-/* A header of the answer, before it begins; at most 8. Name and value are copied. */
+/* A header of the answer, before it begins; at most 16. Name and value are copied. */
 SKF_MUST enum skf_err skf_http_set_header(struct skf_http_req *r, const char *name, const char *value);
 
 /* One answer a request: one of the replies, or begin, put..., end. SKF_ERR_STATE for a second answer, SKF_ERR_NET when the client is gone. */

@@ -8,7 +8,7 @@
 #include "base/buf.h"
 #include "http/http.h"
 
-enum { HTTP_HEADERS_MAX = 8, HTTP_BODIES_MAX = 64 << 20 };
+enum { HTTP_HEADERS_MAX = 16, HTTP_BODIES_MAX = 64 << 20 };
 
 struct skf_http {
     struct MHD_Daemon *daemon[2]; /* of the port, and of the Unix socket; NULL: none */

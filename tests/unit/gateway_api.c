@@ -150,7 +150,9 @@ static void test_streams(void **state)
     assert_null(strstr(got, "usage"));
     assert_int_equal(chat("say 1", ",\"stream\":true,\"stream_options\":{\"include_usage\":true}"), 200);
     expect("\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":1,\"total_tokens\":8,\"prompt_tokens_details\":{\"cached_tokens\":0},"
-           "\"completion_tokens_details\":{\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}}\n\ndata: [DONE]\n\n");
+           "\"completion_tokens_details\":{\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}");
+    expect(",\"x_skiff\":{\"timing\":{\"queue_ms\":0.000,");
+    expect("}}}\n\ndata: [DONE]\n\n");
     assert_int_equal(post("/v1/completions", "{\"model\":\"m\",\"prompt\":[\"say 1\"],\"stream\":true}"), 200);
     expect("\"choices\":[{\"index\":0,\"text\":\"w0 \",\"logprobs\":null,\"finish_reason\":null}]");
     assert_int_equal(chat("say 0", ",\"stream\":true"), 200); /* an answer without a word is one too */
