@@ -237,7 +237,7 @@ static void close_workers(struct build *b)
 
 static struct skd_out_tensor packed_record(const struct build *b, const struct build_pack *p)
 {
-    struct skd_out_tensor r = {.name = "", .type = SKF_T_I8, .row_bytes = 1, .offset = b->chunks[p->first].result_offset, .bytes = p->bytes,
+    struct skd_out_tensor r = {.type = SKF_T_I8, .row_bytes = 1, .offset = b->chunks[p->first].result_offset, .bytes = p->bytes,
                                .side_length = p->n, .side_coding = SKF_CODE_PACK, .side_spooled = p->spooled};
     memcpy(r.side_digest, p->digest, SKF_DIGEST);
     return r;
@@ -263,7 +263,7 @@ static enum skf_err list_tensors(const struct build *b, struct skd_out_tensor **
             last = b->tensor_of[i];
             const struct skf_tensor *t = &b->tensors[last], *o = b->pairs[last];
             r = &(*out)[(*n)++];
-            *r = (struct skd_out_tensor){.name = t->name, .name_len = strlen(t->name), .type = t->type,
+            *r = (struct skd_out_tensor){.type = t->type,
                                          .row_bytes = t->row_bytes, .offset = t->offset, .bytes = t->bytes,
                                          .source_offset = o->offset, .source_bytes = o->bytes};
         }

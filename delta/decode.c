@@ -178,9 +178,11 @@ enum skf_err skf_skd_admit(const struct skf_skd *skd, const uint64_t *i, const u
         m++;
     }
     skf_sha256_many(given, m);
-    for (unsigned k = 0; k < m; k++)
-        if (memcmp(digest[k], skd_payload_digest(skd, &skd->chunks[number[k]]), SKF_DIGEST) != 0)
+    for (unsigned k = 0; k < m; k++) {
+        const struct skd_chunk *c = &skd->chunks[number[k]];
+        if (memcmp(digest[k], skd_payload_digest(skd, c), c->coding == SKF_CODE_RAW ? SKF_DIGEST : SKD_PAYLOAD_DIGEST) != 0)
             return skf_fail(why, SKF_ERR_DIGEST, "damaged delta: the payload of chunk %llu has not its digest", (unsigned long long)number[k]);
+    }
     return SKF_OK;
 }
 

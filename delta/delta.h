@@ -132,7 +132,6 @@ struct skf_skd_chunk {
     enum skf_coding coding;
     uint64_t payload_offset; /* from the file's start; contiguous in chunk order, behind the sides */
     uint32_t payload_length; /* 0 for copies */
-    uint8_t payload_digest[SKF_DIGEST];
     uint64_t source_offset, source_length; /* what it reads of the source; 0, 0 for none. Of several ranges the first's place, and all bytes */
     uint32_t side;           /* the number of the side that it needs; SKF_NO_SIDE for none */
 };

@@ -114,7 +114,7 @@ static enum skf_err pair_by_content(const struct skf_model *old, const struct sk
         qsort(k, n, sizeof *k, by_shape);
     for (size_t i = 0; i < n_new && e == SKF_OK; i++) {
         uint8_t p[SAMPLES * SAMPLE];
-        if (pairs[i] || t[i].bytes == 0 || strlen(t[i].name) > SKD_NAME_MAX)
+        if (pairs[i] || t[i].bytes == 0)
             continue;
         e = sample(skf_model_source(neu), &t[i], p, &len);
         struct known *best = e == SKF_OK ? most_alike(k, n, &t[i], p, len, &tries) : NULL;
@@ -139,7 +139,7 @@ enum skf_err skf_pairs_make(const struct skf_model *old, const struct skf_model 
     (void)skf_model_tensors(old, &n_old);
     for (size_t i = 0; i < n; i++) {
         const struct skf_tensor *o = skf_model_find(old, t[i].name);
-        if (o && is_fit(o, &t[i]) && o->bytes && strlen(t[i].name) <= SKD_NAME_MAX)
+        if (o && is_fit(o, &t[i]) && o->bytes)
             pairs[i] = o;
         else
             missing++;

@@ -17,16 +17,17 @@
  *        table: a record for each chunk of the result's cut, in order
  *   payloads of the sides in order of the directory, then those of the chunks in order of the table, nothing between them
  *
- * Tensor: shared (bytes its name has in common with the name before it), rest, the rest's bytes, type, row bytes,
- *         gap (from the end of the tensor before it), bytes, signed shift (source offset - result offset, less that of the tensor
- *         before it), signed growth (source bytes - bytes), side (payload length of its side; 0: none);
- *         with a side: coding (1 byte: of which chunks), the side's payload digest. A packed piece is such a record, without a name.
- * Chunk:  coding (1 byte, the upper four bits 0), result length;
+ * Tensor: has (1 byte: which of the fields with a number follow; type and row bytes that do not are those of the tensor before it,
+ *         the others 0), type (0), row bytes (1), gap (2: from the end of the tensor before it), bytes, signed shift (3: source offset -
+ *         result offset, less that of the tensor before it), signed growth (4: source bytes - bytes), payload length of its side (5);
+ *         with a side: coding (1 byte: of which chunks), the side's payload digest. A packed piece is such a record.
+ * Chunk:  coding (the lower four bits of a byte) and where its length stands (the upper: 0 here, 1 it is that of the chunk before it,
+ *         2 it is what is left of its tensor or piece), result length;
  *         COPY: signed source offset less the end of the copy before it (0 at first);
  *         PATCH: signed (source offset - result offset), source length;
  *         MIXED: ranges; of each: signed source offset (less the result offset, later ones less the end of the one before), length;
  *         all but COPY, RAW and PACK: payload length; a RAW payload is as long as the result, a PACK has none;
- *         result digest; all but COPY, RAW and PACK: payload digest (of RAW it is the result's).
+ *         result digest; all but COPY, RAW and PACK: the payload digest's first half (that of RAW is the result's).
  *
  * Equal roots make the identity: no tensors, no chunks, no payloads.
  */
@@ -39,7 +40,11 @@
 #define SKD_CONTAINER 1
 #define SKD_CODEC 2
 #define SKD_DIGEST_AT 96
-#define SKD_NAME_MAX 4096
+/* Of a payload's SHA-256 so much stands in the table: that a payload is the one that was meant is told before it is decoded; what comes of it
+ * is checked against a whole digest in any case. */
+#define SKD_PAYLOAD_DIGEST (SKF_DIGEST / 2)
+enum { SKD_HAS_TYPE = 1, SKD_HAS_ROW = 2, SKD_HAS_GAP = 4, SKD_HAS_SHIFT = 8, SKD_HAS_GROWTH = 16, SKD_HAS_SIDE = 32, SKD_HAS_ALL = 63 };
+enum { SKD_LENGTH_TOLD, SKD_LENGTH_AGAIN, SKD_LENGTH_REST };
 /* The most bytes of the source that a PATCH may refer to: what a receiver may have to gather in memory. */
 #define SKD_PATCH_MAX (4u << 20)
 /* Ranges of the source that a MIXED chunk may name; together at most SKD_PATCH_MAX bytes. */
@@ -49,12 +54,11 @@ struct skd_range {
     uint32_t n;
 };
 /* The least a record may take, so that counts are checked against what is there before anything is sized by them. */
-#define SKD_TENSOR_MIN 9
-#define SKD_CHUNK_MIN (2 + SKF_DIGEST)
+#define SKD_TENSOR_MIN 2
+#define SKD_CHUNK_MIN (1 + SKF_DIGEST)
 #define SKD_NO_TENSOR UINT32_MAX
 
 struct skd_tensor {
-    uint32_t name_at, name_len; /* in skf_skd.names */
     enum skf_type type;
     uint64_t row_bytes, offset, bytes, source_offset, source_bytes;
     uint32_t side; /* SKF_NO_SIDE: none */
@@ -82,14 +86,14 @@ struct skf_skd {
     uint64_t source_all; /* bytes that chunks may read: of the source, and of the other version behind it */
     const uint8_t *index;
     uint8_t *copy; /* what index points at, or NULL when that is the caller's */
-    struct skf_buf names, ranges; /* ranges: struct skd_range */
+    struct skf_buf ranges; /* struct skd_range */
     struct skd_tensor *tensors;
     struct skd_side *sides;
     struct skd_chunk *chunks;
     uint64_t n_tensors;
 };
 static inline const uint8_t *skd_result_digest(const struct skf_skd *s, const struct skd_chunk *c) { return s->index + c->digest_at; }
-/* NULL where there is no payload; a raw one is the result. */
+/* SKD_PAYLOAD_DIGEST bytes of it; NULL where there is no payload. A raw one is the result, and has its whole digest. */
 static inline const uint8_t *skd_payload_digest(const struct skf_skd *s, const struct skd_chunk *c)
 {
     if (!c->payload_length)
@@ -130,8 +134,6 @@ struct skd_out_chunk { /* a record in the making */
     uint8_t result_digest[SKF_DIGEST], payload_digest[SKF_DIGEST];
 };
 struct skd_out_tensor {
-    const char *name;
-    size_t name_len;
     enum skf_type type;
     uint64_t row_bytes, offset, bytes, source_offset, source_bytes;
     uint32_t side_length; /* 0: it has none */

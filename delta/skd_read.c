@@ -42,40 +42,18 @@ enum skf_err skf_skd_index_size(const uint8_t head[SKF_SKD_HEAD], uint64_t *size
     return SKF_OK;
 }
 
-/* The tensor's name, of which `shared` bytes are those of the one before it. Names are bounded together, since a few bytes
- * may say "the whole last name again". */
-static enum skf_err get_name(struct skf_skd *s, struct skf_reader *r, const struct skd_tensor *before,
-                             struct skd_tensor *t)
-{
-    uint64_t shared, rest;
-    const uint8_t *p;
-    SKF_TRY(skf_get_varint(r, &shared));
-    SKF_TRY(skf_get_varint(r, &rest));
-    if (shared > (before ? before->name_len : 0) || rest > SKD_NAME_MAX || shared + rest > SKD_NAME_MAX)
-        return SKF_ERR_FORMAT;
-    SKF_TRY(skf_get_bytes(r, rest, &p));
-    if (memchr(p, 0, rest))
-        return SKF_ERR_FORMAT;
-    t->name_at = (uint32_t)s->names.len;
-    t->name_len = (uint32_t)(shared + rest);
-    SKF_TRY(skf_buf_reserve(&s->names, shared + rest)); /* first: what is shared lies in the buffer itself */
-    if (shared)
-        SKF_TRY(skf_buf_put(&s->names, s->names.data + before->name_at, shared));
-    return skf_buf_put(&s->names, p, rest);
-}
-
 /* The payload that the tensor's chunks share, if any: in front of all chunks' payloads, in the order of the directory. */
-static enum skf_err get_side(struct skf_skd *s, struct skf_reader *r, struct skd_tensor *t)
+static enum skf_err get_side(struct skf_skd *s, struct skf_reader *r, uint8_t has, struct skd_tensor *t)
 {
     uint64_t n, before = s->info.index_size;
     struct skd_side *k = &s->sides[s->info.n_sides];
     t->side = SKF_NO_SIDE;
-    SKF_TRY(skf_get_varint(r, &n));
-    if (n == 0)
+    if (!(has & SKD_HAS_SIDE))
         return SKF_OK;
+    SKF_TRY(skf_get_varint(r, &n));
     if (s->info.n_sides)
         before = k[-1].payload_offset + k[-1].payload_length;
-    if (n > SKF_SIDE_MAX || n > s->info.payload_size - (before - s->info.index_size))
+    if (n == 0 || n > SKF_SIDE_MAX || n > s->info.payload_size - (before - s->info.index_size))
         return SKF_ERR_FORMAT;
     SKF_TRY(skf_get_u8(r, &k->coding));
     if (k->coding != SKF_CODE_INT && k->coding != SKF_CODE_ADAPTER && k->coding != SKF_CODE_PACK)
@@ -87,18 +65,34 @@ static enum skf_err get_side(struct skf_skd *s, struct skf_reader *r, struct skd
     return SKF_OK;
 }
 
+/* A field that follows when its bit is set, and stays as it is otherwise. */
+static enum skf_err get_if(struct skf_reader *r, unsigned bit, uint64_t *v) { return bit ? skf_get_varint(r, v) : SKF_OK; }
+static enum skf_err get_signed_if(struct skf_reader *r, unsigned bit, uint64_t *v) { return bit ? skf_get_svarint(r, v) : SKF_OK; }
+
+/* What chunks are packed in is no tensor, but a piece of the result. */
+static bool is_piece_right(const struct skf_skd *s, const struct skd_tensor *t)
+{
+    if (t->side == SKF_NO_SIDE || s->sides[t->side].coding != SKF_CODE_PACK)
+        return true;
+    return t->bytes > 0 && t->bytes <= SKD_PACK_MAX && t->source_bytes == 0;
+}
+
 static enum skf_err get_tensor(struct skf_skd *s, struct skf_reader *r, const struct skd_tensor *before,
                                struct skd_tensor *t)
 {
-    uint64_t type, gap, shift, growth, end = before ? before->offset + before->bytes : 0, at;
-    SKF_TRY(get_name(s, r, before, t));
-    SKF_TRY(skf_get_varint(r, &type));
-    SKF_TRY(skf_get_varint(r, &t->row_bytes));
-    SKF_TRY(skf_get_varint(r, &gap));
+    uint64_t type = before ? before->type : 0, gap = 0, shift = 0, growth = 0, end = before ? before->offset + before->bytes : 0, at;
+    uint8_t has;
+    t->row_bytes = before ? before->row_bytes : 0;
+    SKF_TRY(skf_get_u8(r, &has));
+    if (has > SKD_HAS_ALL)
+        return SKF_ERR_FORMAT;
+    SKF_TRY(get_if(r, has & SKD_HAS_TYPE, &type));
+    SKF_TRY(get_if(r, has & SKD_HAS_ROW, &t->row_bytes));
+    SKF_TRY(get_if(r, has & SKD_HAS_GAP, &gap));
     SKF_TRY(skf_get_varint(r, &t->bytes));
-    SKF_TRY(skf_get_svarint(r, &shift));
-    SKF_TRY(skf_get_svarint(r, &growth));
-    SKF_TRY(get_side(s, r, t));
+    SKF_TRY(get_signed_if(r, has & SKD_HAS_SHIFT, &shift));
+    SKF_TRY(get_signed_if(r, has & SKD_HAS_GROWTH, &growth));
+    SKF_TRY(get_side(s, r, has, t));
     const struct skf_type_info *info = type <= UINT32_MAX ? skf_type_info((uint32_t)type) : NULL;
     if (!info)
         return SKF_ERR_FORMAT;
@@ -111,10 +105,7 @@ static enum skf_err get_tensor(struct skf_skd *s, struct skf_reader *r, const st
     t->source_bytes = t->bytes + growth;
     if (!is_add_ok(t->source_offset, t->source_bytes, &at) || at > s->source_all)
         return SKF_ERR_FORMAT;
-    if (t->side == SKF_NO_SIDE || s->sides[t->side].coding != SKF_CODE_PACK)
-        return SKF_OK;
-    /* No tensor, but a piece of the result. */
-    return t->name_len || t->bytes == 0 || t->bytes > SKD_PACK_MAX || t->source_bytes ? SKF_ERR_FORMAT : SKF_OK;
+    return is_piece_right(s, t) ? SKF_OK : SKF_ERR_FORMAT;
 }
 
 /* The piece that a PACK chunk lies in. `*tensor` only ever moves on. */
@@ -153,8 +144,25 @@ static enum skf_err place_in_tensor(const struct skf_skd *s, struct skd_chunk *c
 
 struct place { /* what the records before leave behind */
     uint64_t result, payload, copied;
-    uint32_t tensor;
+    uint32_t tensor, length;
 };
+
+static enum skf_err get_length(const struct skf_skd *s, struct skf_reader *r, unsigned where, struct place *at, uint64_t *n)
+{
+    if (where == SKD_LENGTH_TOLD)
+        return skf_get_varint(r, n);
+    *n = at->length;
+    if (where == SKD_LENGTH_AGAIN)
+        return SKF_OK;
+    const struct skd_tensor *t = s->tensors + at->tensor, *end = s->tensors + s->n_tensors;
+    while (t < end && t->offset + t->bytes <= at->result)
+        t++;
+    if (where != SKD_LENGTH_REST || t == end || t->offset > at->result)
+        return SKF_ERR_FORMAT;
+    at->tensor = (uint32_t)(t - s->tensors);
+    *n = t->offset + t->bytes - at->result;
+    return SKF_OK;
+}
 
 /* The ranges of a MIXED chunk: none, or several that a receiver gathers. */
 static enum skf_err get_ranges(struct skf_skd *s, struct skf_reader *r, struct skd_chunk *c)
@@ -209,7 +217,8 @@ static enum skf_err get_chunk(struct skf_skd *s, struct skf_reader *r, struct pl
     uint64_t n;
     const uint8_t *p;
     SKF_TRY(skf_get_u8(r, &c->coding));
-    SKF_TRY(skf_get_varint(r, &n));
+    SKF_TRY(get_length(s, r, c->coding >> 4, at, &n));
+    c->coding &= 15;
     if (c->coding >= SKF_CODE_COUNT || n == 0 || n > SKF_CHUNK_MAX || n > s->info.result_size - at->result)
         return SKF_ERR_FORMAT;
     c->result_offset = at->result;
@@ -226,8 +235,9 @@ static enum skf_err get_chunk(struct skf_skd *s, struct skf_reader *r, struct pl
     if (c->payload_length > s->info.payload_size - (at->payload - s->info.index_size))
         return SKF_ERR_FORMAT;
     c->payload_offset = at->payload;
-    SKF_TRY(skf_get_bytes(r, has_own ? 2 * SKF_DIGEST : SKF_DIGEST, &p));
+    SKF_TRY(skf_get_bytes(r, has_own ? SKF_DIGEST + SKD_PAYLOAD_DIGEST : SKF_DIGEST, &p));
     c->digest_at = (uint32_t)(p - s->index);
+    at->length = c->result_length;
     at->result += c->result_length;
     at->payload += c->payload_length;
     return SKF_OK;
@@ -250,7 +260,6 @@ static enum skf_err get_counts(struct skf_skd *s, struct skf_reader *r, struct s
     size_t left = skf_reader_left(r);
     if (f->n_chunks > left / SKD_CHUNK_MIN || s->n_tensors > left / SKD_TENSOR_MIN || s->n_tensors > f->n_chunks)
         return damaged(why, "it claims more tensors or chunks than its index holds");
-    s->names = SKF_BUF_INIT(SKF_MIN((size_t)UINT32_MAX / 2, 16 * (size_t)f->index_size));
     s->ranges = SKF_BUF_INIT(sizeof(struct skd_range) / 2 * left); /* each takes two bytes and more */
     s->tensors = skf_calloc(s->n_tensors, sizeof *s->tensors);
     s->sides = skf_calloc(s->n_tensors, sizeof *s->sides);
@@ -283,7 +292,7 @@ static enum skf_err get_tables(struct skf_skd *s, struct skf_reader *r, struct s
         if (e != SKF_OK)
             return skf_fail(why, e, "damaged delta: tensor %llu of its directory", (unsigned long long)i);
     }
-    struct place at = {0, s->info.index_size, 0, 0};
+    struct place at = {.payload = s->info.index_size};
     if (s->info.n_sides) {
         const struct skd_side *last = &s->sides[s->info.n_sides - 1];
         at.payload = last->payload_offset + last->payload_length;
@@ -347,7 +356,6 @@ void skf_skd_free(struct skf_skd *skd)
 {
     if (!skd)
         return;
-    skf_buf_free(&skd->names);
     skf_buf_free(&skd->ranges);
     skf_free(skd->tensors);
     skf_free(skd->sides);
@@ -359,7 +367,7 @@ void skf_skd_free(struct skf_skd *skd)
 size_t skf_skd_memory(const struct skf_skd *s)
 {
     return s->info.n_chunks * sizeof *s->chunks + s->n_tensors * sizeof *s->tensors + s->info.n_sides * sizeof *s->sides +
-           s->names.cap + s->ranges.cap + (s->copy ? s->info.index_size : 0);
+           s->ranges.cap + (s->copy ? s->info.index_size : 0);
 }
 
 const struct skf_skd_info *skf_skd_info(const struct skf_skd *skd) { return &skd->info; }
@@ -377,8 +385,6 @@ void skf_skd_chunk(const struct skf_skd *skd, uint64_t i, struct skf_skd_chunk *
     const struct skd_side *side = skd_side_of(skd, k);
     c->side = side ? skd->tensors[k->tensor].side : SKF_NO_SIDE;
     memcpy(c->result_digest, skd_result_digest(skd, k), SKF_DIGEST);
-    if (k->payload_length)
-        memcpy(c->payload_digest, skd_payload_digest(skd, k), SKF_DIGEST);
 }
 
 void skf_skd_side(const struct skf_skd *skd, uint64_t k, struct skf_skd_side *s)

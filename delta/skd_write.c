@@ -17,43 +17,54 @@ enum skf_err skd_index_digest(const uint8_t *index, uint64_t n, uint8_t out[SKF_
 
 static enum skf_err put_tensors(const struct skd_out *o, struct skf_buf *b)
 {
-    const char *name = "";
-    size_t name_len = 0;
-    uint64_t end = 0, shift = 0;
+    uint64_t end = 0, shift = 0, type = 0, row = 0;
     for (uint64_t i = 0; i < o->n_tensors; i++) {
         const struct skd_out_tensor *t = &o->tensors[i];
-        size_t shared = 0;
-        while (shared < name_len && shared < t->name_len && name[shared] == t->name[shared])
-            shared++;
-        SKF_TRY(skf_put_varint(b, shared));
-        SKF_TRY(skf_put_varint(b, t->name_len - shared));
-        SKF_TRY(skf_buf_put(b, t->name + shared, t->name_len - shared));
-        SKF_TRY(skf_put_varint(b, (uint64_t)t->type));
-        SKF_TRY(skf_put_varint(b, t->row_bytes));
-        SKF_TRY(skf_put_varint(b, t->offset - end));
+        const uint64_t moved = t->source_offset - t->offset - shift, growth = t->source_bytes - t->bytes;
+        const int has = (t->type != type ? SKD_HAS_TYPE : 0) | (t->row_bytes != row ? SKD_HAS_ROW : 0) | (t->offset != end ? SKD_HAS_GAP : 0) |
+                        (moved ? SKD_HAS_SHIFT : 0) | (growth ? SKD_HAS_GROWTH : 0) | (t->side_length ? SKD_HAS_SIDE : 0);
+        SKF_TRY(skf_buf_u8(b, (uint8_t)has));
+        SKF_TRY(has & SKD_HAS_TYPE ? skf_put_varint(b, (uint64_t)t->type) : SKF_OK);
+        SKF_TRY(has & SKD_HAS_ROW ? skf_put_varint(b, t->row_bytes) : SKF_OK);
+        SKF_TRY(has & SKD_HAS_GAP ? skf_put_varint(b, t->offset - end) : SKF_OK);
         SKF_TRY(skf_put_varint(b, t->bytes));
-        SKF_TRY(skf_put_svarint(b, t->source_offset - t->offset - shift));
-        SKF_TRY(skf_put_svarint(b, t->source_bytes - t->bytes));
-        SKF_TRY(skf_put_varint(b, t->side_length));
+        SKF_TRY(moved ? skf_put_svarint(b, moved) : SKF_OK);
+        SKF_TRY(growth ? skf_put_svarint(b, growth) : SKF_OK);
         if (t->side_length) {
+            SKF_TRY(skf_put_varint(b, t->side_length));
             SKF_TRY(skf_buf_u8(b, t->side_coding));
             SKF_TRY(skf_buf_put(b, t->side_digest, SKF_DIGEST));
         }
-        name = t->name;
-        name_len = t->name_len;
+        type = t->type;
+        row = t->row_bytes;
         end = t->offset + t->bytes;
         shift = t->source_offset - t->offset;
     }
     return SKF_OK;
 }
 
+/* Coding and length of chunk i. `*tensor` only ever moves on. */
+static enum skf_err put_length(const struct skd_out *o, uint64_t i, uint64_t *tensor, struct skf_buf *b)
+{
+    const struct skd_out_chunk *c = &o->chunks[i];
+    const uint64_t end = c->result_offset + c->result_length;
+    if (i && c[-1].result_length == c->result_length)
+        return skf_buf_u8(b, (uint8_t)(c->coding | SKD_LENGTH_AGAIN << 4));
+    while (*tensor < o->n_tensors && o->tensors[*tensor].offset + o->tensors[*tensor].bytes <= c->result_offset)
+        ++*tensor;
+    const struct skd_out_tensor *t = *tensor < o->n_tensors ? &o->tensors[*tensor] : NULL;
+    if (t && t->offset <= c->result_offset && t->offset + t->bytes == end)
+        return skf_buf_u8(b, (uint8_t)(c->coding | SKD_LENGTH_REST << 4));
+    SKF_TRY(skf_buf_u8(b, c->coding));
+    return skf_put_varint(b, c->result_length);
+}
+
 static enum skf_err put_chunks(const struct skd_out *o, struct skf_buf *b)
 {
-    uint64_t copied = 0;
+    uint64_t copied = 0, tensor = 0;
     for (uint64_t i = 0; i < o->n_chunks; i++) {
         const struct skd_out_chunk *c = &o->chunks[i];
-        SKF_TRY(skf_buf_u8(b, c->coding));
-        SKF_TRY(skf_put_varint(b, c->result_length));
+        SKF_TRY(put_length(o, i, &tensor, b));
         if (c->coding == SKF_CODE_COPY) {
             SKF_TRY(skf_put_svarint(b, c->source_offset - copied));
             copied = c->source_offset + c->result_length;
@@ -74,7 +85,7 @@ static enum skf_err put_chunks(const struct skd_out *o, struct skf_buf *b)
             SKF_TRY(skf_put_varint(b, c->payload_length));
         SKF_TRY(skf_buf_put(b, c->result_digest, SKF_DIGEST));
         if (has_payload)
-            SKF_TRY(skf_buf_put(b, c->payload_digest, SKF_DIGEST));
+            SKF_TRY(skf_buf_put(b, c->payload_digest, SKD_PAYLOAD_DIGEST));
     }
     return SKF_OK;
 }

@@ -62,30 +62,33 @@ class Delta:
         self._place_payloads(index, payloads)
 
     def _directory(self, r, n):
-        tensors, name, end, shift = [], b"", 0, 0
+        tensors, end, shift, t = [], 0, 0, {"type": 0, "row_bytes": 0}
         for _ in range(n):
-            shared, rest = r.varint(), r.varint()
-            name = name[:shared] + bytes(r.take(rest))
-            t = {"name": name, "type": r.varint(), "row_bytes": r.varint()}
-            t["offset"] = end + r.varint()
+            has = r.u8()
+            if has > 63:
+                raise FormatError("a tensor has what there is not")
+            t = {"type": r.varint() if has & 1 else t["type"], "row_bytes": r.varint() if has & 2 else t["row_bytes"]}
+            t["offset"] = end + (r.varint() if has & 4 else 0)
             t["bytes"] = r.varint()
             end = t["offset"] + t["bytes"]
-            shift += r.svarint()
-            t["source_offset"], t["source_bytes"] = t["offset"] + shift, t["bytes"] + r.svarint()
-            t["side"] = r.varint()
+            shift += r.svarint() if has & 8 else 0
+            t["source_offset"], t["source_bytes"] = t["offset"] + shift, t["bytes"] + (r.svarint() if has & 16 else 0)
+            t["side"] = r.varint() if has & 32 else 0
             if t["side"]:
                 t["side_coding"], t["side_digest"] = r.u8(), bytes(r.take(32))
             if end > self.result_size or t["side"] > SIDE_MAX or not 0 <= t["source_offset"] <= self.all_sizes - t["source_bytes"]:
                 raise FormatError("a tensor lies outside")
-            if t["side"] and t["side_coding"] == PACK and (name or t["source_bytes"] or not 1 <= t["bytes"] <= PACK_MAX):
+            if t["side"] and t["side_coding"] == PACK and (t["source_bytes"] or not 1 <= t["bytes"] <= PACK_MAX):
                 raise FormatError("a packed piece that is none")
             tensors.append(t)
         return tensors
 
     def _table(self, r, n):
-        chunks, at, copied = [], 0, 0
+        chunks, at, copied, length = [], 0, 0, 0
         for _ in range(n):
-            c = {"coding": r.u8(), "length": r.varint(), "offset": at}
+            where, coding = divmod(r.u8(), 16)
+            length = r.varint() if where == 0 else length if where == 1 else self._rest(at) if where == 2 else 0
+            c = {"coding": coding, "length": length, "offset": at}
             at += c["length"]
             if not 1 <= c["length"] <= CHUNK_MAX or c["coding"] > PACK:
                 raise FormatError("a chunk of no known kind")
@@ -97,13 +100,17 @@ class Delta:
             is_own = c["coding"] not in (COPY, RAW, PACK)
             c["payload"] = r.varint() if is_own else c["length"] if c["coding"] == RAW else 0
             c["digest"] = bytes(r.take(32))
-            c["payload_digest"] = bytes(r.take(32)) if is_own else c["digest"]
+            c["payload_digest"] = bytes(r.take(16)) if is_own else c["digest"]
             chunks.append(c)
         if at != (self.result_size if n else 0):
             raise FormatError("the chunks do not cover the result")
         if n and root_of(self.result_size, [(c["length"], c["digest"]) for c in chunks]) != self.result_root:
             raise FormatError("the chunks do not come to the result's root")
         return chunks
+
+    def _rest(self, at):
+        """What is left of the tensor or piece that the place lies in."""
+        return next((t["offset"] + t["bytes"] - at for t in self.tensors if t["offset"] <= at < t["offset"] + t["bytes"]), 0)
 
     def _ranges(self, r, c):
         """The bytes of the source that a chunk refers to: pairs of offset and length."""
@@ -126,7 +133,7 @@ class Delta:
 
     def payload(self, owner, n, digest, at="payload_at"):
         p = self.data[owner[at]:owner[at] + n]
-        if n and sha(p) != digest:
+        if n and sha(p)[:len(digest)] != digest:
             raise FormatError("a payload has not its digest")
         return p
 
