@@ -5,7 +5,7 @@
 
 struct bench {
     struct skf_engine_arg engine;
-    uint64_t prompt, gen;
+    uint64_t prompt, gen, depth; /* depth: positions before what is decoded */
     const char *batch;
     unsigned batches[BATCHES], n_batches; /* streams decoded together */
     bool is_json;
@@ -39,6 +39,7 @@ static int report_json(const struct bench *b)
     set(o, "decode_tokens_per_s", skf_json_real(rate(b->gen, b->decode_ns)), &e);
     set(o, "prefill_tokens", skf_json_int((int64_t)b->prompt), &e);
     set(o, "decode_tokens", skf_json_int((int64_t)b->gen), &e);
+    set(o, "depth", skf_json_int((int64_t)b->depth), &e);
     set(o, "threads", skf_json_int(skf_engine_threads(b->engine.e)), &e);
     set(o, "isa", skf_json_str(skf_engine_isa(b->engine.e)), &e);
     skf_engine_packed(b->engine.e, &packed);
@@ -65,7 +66,10 @@ static int report(const struct bench *b)
         return report_json(b);
     if (b->prompt)
         (void)printf("prefill of %llu tokens: %.1f tokens/s\n", (unsigned long long)b->prompt, rate(b->prompt, b->prefill_ns));
-    if (b->gen)
+    if (b->gen && b->depth)
+        (void)printf("decoding of %llu behind %llu: %.1f tokens/s\n", (unsigned long long)b->gen, (unsigned long long)b->depth,
+                     rate(b->gen, b->decode_ns));
+    else if (b->gen)
         (void)printf("decoding of %llu: %.1f tokens/s\n", (unsigned long long)b->gen, rate(b->gen, b->decode_ns));
     for (unsigned i = 0; i < b->n_batches; i++)
         (void)printf("%u streams together: %.1f tokens/s\n", b->batches[i], batch_rate(b, i));
@@ -101,11 +105,11 @@ static int bench(struct bench *b, unsigned slots)
         return status;
     /* Once for the page cache and the processor's clock, then for the figures. */
     unsigned prompt = (unsigned)b->prompt, gen = (unsigned)b->gen;
-    enum skf_err e = skf_engine_bench(b->engine.e, SKF_MIN(prompt, 64u), SKF_MIN(gen, 8u), 1, &b->prefill_ns, &b->decode_ns, &why);
+    enum skf_err e = skf_engine_bench(b->engine.e, SKF_MIN(prompt, 64u), SKF_MIN(gen, 8u), 0, 1, &b->prefill_ns, &b->decode_ns, &why);
     if (e == SKF_OK)
-        e = skf_engine_bench(b->engine.e, prompt, gen, 1, &b->prefill_ns, &b->decode_ns, &why);
+        e = skf_engine_bench(b->engine.e, prompt, gen, (unsigned)b->depth, 1, &b->prefill_ns, &b->decode_ns, &why);
     for (unsigned i = 0; i < b->n_batches && e == SKF_OK; i++)
-        e = skf_engine_bench(b->engine.e, 0, gen, b->batches[i], NULL, &b->batch_ns[i], &why);
+        e = skf_engine_bench(b->engine.e, 0, gen, (unsigned)b->depth, b->batches[i], NULL, &b->batch_ns[i], &why);
     return e == SKF_OK ? report(b) : skf_engine_arg_fail(&b->engine, e, &why);
 }
 
@@ -117,8 +121,8 @@ int skf_verb_bench(int argc, char **argv)
     const struct skf_opt opts[] = {
         SKF_ENGINE_OPTS(b.engine),
         {.name = "--prompt", .letter = 'p', .value = "N", .help = "tokens to prefill (512; 0: none)", .number = &b.prompt},
-        {.name = "--tokens", .letter = 'n', .value = "N", .help = "tokens to decode from an empty context (128; 0: none)",
-         .number = &b.gen},
+        {.name = "--tokens", .letter = 'n', .value = "N", .help = "tokens to decode (128; 0: none)", .number = &b.gen},
+        {.name = "--depth", .value = "N", .help = "decode behind so many positions (0)", .number = &b.depth},
         {.name = "--batch", .value = "1,8", .help = "also decode so many streams together", .text = &b.batch},
         {.name = "--json", .help = "one JSON object", .flag = &b.is_json},
     };
@@ -126,11 +130,11 @@ int skf_verb_bench(int argc, char **argv)
                                 .opts = opts, .n_opts = SKF_COUNT(opts)};
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
-    if (b.prompt > 1000000 || b.gen > 1000000)
-        return skf_cli_usage("bench", "-p and -n are at most 1000000");
+    if (b.prompt > 1000000 || b.gen > 1000000 || b.depth > 1000000)
+        return skf_cli_usage("bench", "-p, -n and --depth are at most 1000000");
     if (!is_batch_list(&b, &slots))
         return skf_cli_usage("bench", "--batch takes up to 8 numbers from 1 to 64, comma between");
-    b.engine.context = SKF_MAX(b.prompt, b.gen + 1);
+    b.engine.context = SKF_MAX(b.prompt, b.gen + b.depth + 1);
     b.engine.context = SKF_MAX(b.engine.context, 64u);
     status = bench(&b, slots);
     skf_engine_arg_close(&b.engine);

@@ -200,8 +200,8 @@ SKF_MUST enum skf_err skf_engine_observe(struct skf_engine *e, const int32_t *id
  * call it from the stepping thread. */
 SKF_MUST enum skf_err skf_engine_check(struct skf_engine *e, struct skf_why *why);
 /* Times a prefill of `prompt` tokens, and the decoding of `gen` tokens by each of `streams` (at most the engine's slots) sequences together
- * from an empty context, in nanoseconds; 0 tokens leave one out. Not while stepping. */
-SKF_MUST enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned gen, unsigned streams, uint64_t *prefill_ns,
-                                       uint64_t *decode_ns, struct skf_why *why);
+ * behind `depth` positions that are there, in nanoseconds; 0 tokens leave one out. Not while stepping. */
+SKF_MUST enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned gen, unsigned depth, unsigned streams,
+                                       uint64_t *prefill_ns, uint64_t *decode_ns, struct skf_why *why);
 
 #endif

@@ -89,16 +89,20 @@ static enum skf_err bench_prefill(struct skf_engine *e, struct skf_kv *kv, uint3
     return SKF_OK;
 }
 
-static enum skf_err bench_decode(struct skf_engine *e, struct skf_kv *kv, uint32_t n, uint32_t streams, uint64_t *ns,
+/* Behind `depth` positions whose keys and values are zeros, which takes as long as behind any. */
+static enum skf_err bench_decode(struct skf_engine *e, struct skf_kv *kv, uint32_t n, uint32_t depth, uint32_t streams, uint64_t *ns,
                                  struct skf_why *why)
 {
     struct skf_sampler greedy;
     skf_sampler_init(&greedy, 0, 0, 1, 1, 0);
     uint64_t begun = 0;
+    for (uint32_t s = 0; s < streams; s++)
+        for (uint32_t i = 0; i < depth; i++)
+            SKF_TRY(skf_kv_place(&kv[s], i, 0, why));
     for (uint32_t i = 0; i <= n; i++) { /* the first round is not counted: it finds the caches cold */
         for (uint32_t s = 0; s < streams; s++) {
-            e->items[s] = (struct skf_item){(int32_t)((1000 + i + 37 * s) % e->llama->n_vocab), i, &kv[s], e->evaluated};
-            SKF_TRY(skf_kv_place(&kv[s], i, e->items[s].token, why));
+            e->items[s] = (struct skf_item){(int32_t)((1000 + i + 37 * s) % e->llama->n_vocab), depth + i, &kv[s], e->evaluated};
+            SKF_TRY(skf_kv_place(&kv[s], depth + i, e->items[s].token, why));
             e->want[s] = s;
         }
         SKF_TRY(skf_graph_run(e->graph, e->items, streams, e->want, streams, e->logits, why));
@@ -111,20 +115,20 @@ static enum skf_err bench_decode(struct skf_engine *e, struct skf_kv *kv, uint32
     return SKF_OK;
 }
 
-enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned gen, unsigned streams, uint64_t *prefill_ns,
-                              uint64_t *decode_ns, struct skf_why *why)
+enum skf_err skf_engine_bench(struct skf_engine *e, unsigned prompt, unsigned gen, unsigned depth, unsigned streams,
+                              uint64_t *prefill_ns, uint64_t *decode_ns, struct skf_why *why)
 {
     struct skf_kv kv[SKF_SLOTS_MAX] = {{0}};
     enum skf_err err = SKF_OK;
-    if (prompt > e->context || gen >= e->context || streams == 0 || streams > e->n_slots)
-        return skf_fail(why, SKF_ERR_LIMIT, "%u and %u tokens of %u streams do not fit a context of %u and %u slots", prompt, gen,
+    if (prompt > e->context || (uint64_t)gen + depth >= e->context || streams == 0 || streams > e->n_slots)
+        return skf_fail(why, SKF_ERR_LIMIT, "%u tokens, and %u behind %u, of %u streams do not fit a context of %u and %u slots", prompt, gen, depth,
                         streams, e->context, e->n_slots);
     for (unsigned i = 0; i < streams && err == SKF_OK; i++)
         err = skf_kv_private(e->pages, &kv[i], why);
     if (err == SKF_OK && prompt)
         err = bench_prefill(e, &kv[0], prompt, e->logits, prefill_ns, why);
     if (err == SKF_OK && gen)
-        err = bench_decode(e, kv, gen, streams, decode_ns, why);
+        err = bench_decode(e, kv, gen, depth, streams, decode_ns, why);
     for (unsigned i = 0; i < streams; i++)
         skf_kv_end(&kv[i], 0);
     return err;

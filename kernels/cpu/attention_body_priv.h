@@ -26,6 +26,12 @@ SKF_INLINE v16 load_as(enum form form, const uint8_t *p, size_t i)
         return v_load_f16(p + 2 * i);
     return form == FORM_Q8 ? v_load_i8(p + i) : v_load((const float *)(const void *)p + i);
 }
+/* Asks for a line of the next page that stands where element i of this one's keys or values does. */
+SKF_INLINE void ask_ahead(enum form form, const uint8_t *p, size_t i)
+{
+    if (form == FORM_F16 || form == FORM_Q8)
+        __builtin_prefetch(p + (form == FORM_F16 ? 2 * i : i), 0, 3);
+}
 SKF_INLINE bool has_scales(enum form form) { return form == FORM_Q8 || form == FORM_TILE_Q8; }
 
 /* What a few rows that see the same of a page need of it. */
@@ -34,7 +40,7 @@ struct group {
     float (*l)[16];
     uint32_t lo, hi, head_dim;
     float scale, cap;
-    struct skf_kv_parts p;
+    struct skf_kv_parts p, ahead; /* ahead: of the next page, which is asked for while this one is computed: pages lie anywhere */
     float s[ROWS][SKF_KV_PAGE]; /* scores, then weights */
 };
 
@@ -50,6 +56,7 @@ SKF_INLINE void dots(enum form form, const struct group *g, uint32_t n, uint32_t
     }
     for (uint32_t i = from; i < to; i++) {
         v16 k0 = load_as(form, g->p.k, (size_t)i * SKF_KV_PAGE), k1 = load_as(form, g->p.k, (size_t)i * SKF_KV_PAGE + 16);
+        ask_ahead(form, g->ahead.k, (size_t)i * SKF_KV_PAGE);
         SKF_UNROLL
         for (uint32_t r = 0; r < n; r++) {
             v16 x = v_set(q[r][i]);
@@ -140,6 +147,8 @@ SKF_INLINE void weigh(enum form form, const struct group *g, const float (*w)[SK
         SKF_UNROLL
         for (uint32_t j = 0; j < wide; j++) {
             v16 x = load_as(form, g->p.v, (size_t)t * head_dim + i + 16 * j);
+            if (form == FORM_F16 ? j % 2 == 0 : j == 0)
+                ask_ahead(form, g->ahead.v, (size_t)t * head_dim + i + 16 * j);
             SKF_UNROLL
             for (uint32_t r = 0; r < n; r++)
                 acc[r][j] = v_fma(v_set(w[(has_scales(form) ? j / 2 * ROWS : 0) + r][t]), x, acc[r][j]);
@@ -246,10 +255,13 @@ static void group_form(enum form form, struct group *g, uint32_t n)
 }
 
 /* Keys and values of the page as floats, or as codes in floats. */
-static void make_tile(enum skf_kv_type type, struct skf_kv_parts *p, uint32_t head_dim, float *tile)
+static void make_tile(enum skf_kv_type type, struct skf_kv_parts *p, const struct skf_kv_parts *ahead, uint32_t head_dim, float *tile)
 {
     const uint32_t n = SKF_KV_PAGE * head_dim; /* a multiple of 16, since a page has 32 positions */
+    const size_t size = type == SKF_KV_F16 ? 2 : 1;
     for (uint32_t i = 0; i < n; i += 16) {
+        __builtin_prefetch(ahead->k + i * size, 0, 3);
+        __builtin_prefetch(ahead->v + i * size, 0, 3);
         v_store(tile + i, type == SKF_KV_F16 ? v_load_f16(p->k + 2 * (size_t)i) : v_load_i8(p->k + i));
         v_store(tile + n + i, type == SKF_KV_F16 ? v_load_f16(p->v + 2 * (size_t)i) : v_load_i8(p->v + i));
     }
@@ -257,13 +269,15 @@ static void make_tile(enum skf_kv_type type, struct skf_kv_parts *p, uint32_t he
     p->v = (const uint8_t *)(tile + n);
 }
 
-static void one_page(const struct skf_kv_head *kv, const struct skf_attn_row *rows, uint32_t n, uint32_t page, float *tile, float (*l)[16])
+static void one_page(const struct skf_kv_head *kv, const struct skf_attn_row *rows, uint32_t n, uint32_t page, uint32_t next, float *tile,
+                     float (*l)[16])
 {
-    struct group g = {.head_dim = kv->head_dim, .scale = kv->scale, .cap = kv->cap, .p = skf_kv_parts(kv->type, kv->page[page] + kv->at, kv->head_dim)};
+    struct group g = {.head_dim = kv->head_dim, .scale = kv->scale, .cap = kv->cap, .p = skf_kv_parts(kv->type, kv->page[page] + kv->at, kv->head_dim),
+                      .ahead = skf_kv_parts(kv->type, kv->page[next] + kv->at, kv->head_dim)};
     bool is_tiled = n >= TILE_ROWS;
     enum form form = kv->type == SKF_KV_F16 ? (is_tiled ? FORM_TILE : FORM_F16) : is_tiled ? FORM_TILE_Q8 : FORM_Q8;
     if (is_tiled)
-        make_tile(kv->type, &g.p, kv->head_dim, tile);
+        make_tile(kv->type, &g.p, &g.ahead, kv->head_dim, tile);
     for (uint32_t r = 0, many; r < n; r += many) {
         uint32_t lo, hi;
         bool is_seen = is_kv_seen(&rows[r], page, &g.lo, &g.hi);
@@ -295,7 +309,7 @@ static void attention(const struct skf_kv_head *kv, const struct skf_attn_row *r
         end = SKF_MAX(end, (rows[r].end - 1) / SKF_KV_PAGE + 1);
     }
     for (uint32_t page = SKF_MAX(first, span * pages); page < SKF_MIN(end, (span + 1) * pages); page++)
-        one_page(kv, rows, n, page, tile, l);
+        one_page(kv, rows, n, page, SKF_MIN(page + 1, end - 1), tile, l);
     for (uint32_t r = 0; r < n; r++)
         if (rows[r].first < begin + SKF_KV_SPAN && rows[r].end > begin)
             rows[r].part[1] = v_sum(v_load(l[r]));
