@@ -109,7 +109,7 @@ static void on_finish(void *ctx, const struct skf_finish *f)
     gen->warm->cached += f->cached_tokens;
     gen->warm->at++;
     pthread_mutex_lock(&w->lock);
-    bool is_unwanted = gen->is_cancelled || gen->conn->dead || w->hurry;
+    bool is_unwanted = gen->is_cancelled || gen->conn->dead || w->quitting; /* what runs is finished: one text is */
     gen->is_submitted = false;
     pthread_mutex_unlock(&w->lock);
     if (is_unwanted)
