@@ -28,12 +28,19 @@ enum { HEAD = 64, ENTRY = 168, DATA_ALIGN = 4096 };
 static uint64_t data_at(uint32_t n) { return (HEAD + (uint64_t)ENTRY * n + SKF_DIGEST + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN; }
 
 /* ---- writing ------------------------------------------------------------------------------------------------------------------------------- */
+/* Of an adapter's pages none: the file's key does not name it. */
+static bool is_saved(const struct skf_page *g)
+{
+    static const uint8_t none[SKF_DIGEST];
+    return g->is_pinned && memcmp(g->root, none, sizeof none) == 0;
+}
+
 /* The pinned page behind g, its parent before it; NULL: g was the last. */
 static struct skf_page *next_pinned(const struct skf_pages *p, struct skf_page *g)
 {
     struct skf_page *to = g ? g->children : p->first;
     for (;;) {
-        while (to && !to->is_pinned)
+        while (to && !is_saved(to))
             to = to->sibling;
         if (to || !g)
             return to;

@@ -78,8 +78,8 @@ static void test_company_and_threads(void **state)
         struct skf_item items[ROWS];
         make(&x, way & 1 ? SKF_KV_Q8_0 : SKF_KV_F16, way & 2 ? 700 : 0);
         for (uint32_t t = 0; t < ROWS; t++) /* three that decode, far on; a prompt in one piece over the border of a span; another's, from its beginning */
-            items[t] = t < 3 ? (struct skf_item){0, POSITIONS - 1 - 300 * t, &x.kv[t % 2]}
-                             : (struct skf_item){0, t < 50 ? 480 + t : t - 50, &x.kv[t < 50]};
+            items[t] = t < 3 ? (struct skf_item){.pos = POSITIONS - 1 - 300 * t, .kv = &x.kv[t % 2]}
+                             : (struct skf_item){.pos = t < 50 ? 480 + t : t - 50, .kv = &x.kv[t < 50]};
         for (uint32_t t = 0; t < ROWS; t++)
             run(&x, skf_ops_get(t % 9 ? isa : SKF_ISA_REF), 1, &items[t], 1, x.q + t * WIDTH, alone + t * WIDTH);
         for (uint32_t t = 0; t < ROWS * WIDTH; t++)
