@@ -102,6 +102,8 @@ enum skf_err skf_tokenizer_encode_cut(const struct skf_tokenizer *tk, const char
         SKF_GO(e, encode_plain(tk, b, text + from, at - from, ids, &n_ids));
         ids[n_ids++] = s->id;
         at += s->n;
+        while (s->takes_space && at < n && (text[at] == ' ' || (text[at] >= '\t' && text[at] <= '\r')))
+            at++;
         from = at;
     }
     SKF_GO(e, encode_plain(tk, b, text + from, n - from, ids, &n_ids));

@@ -244,8 +244,21 @@ static int by_first_then_length(const void *a, const void *b)
 /* What is found in a text before all else. */
 static bool is_special(const struct token *t) { return is_special_type(t->type) && t->n > 0; }
 
-static enum skf_err load_specials(struct skf_tokenizer *tk, struct skf_why *why)
+/* Phi-3's and 3.5's special tokens, the turns' among them, take the white space behind them, but for these three. No file says so: their
+ * tokenizer does, which transformers reads and GGUF does not carry. */
+static bool takes_space(const struct token *t)
 {
+    static const char *const not[] = {"<unk>", "<s>", "<|endoftext|>"};
+    for (size_t i = 0; i < SKF_COUNT(not); i++)
+        if (strcmp(t->p, not[i]) == 0)
+            return false;
+    return true;
+}
+
+static enum skf_err load_specials(const struct skf_gguf *g, struct skf_tokenizer *tk, struct skf_why *why)
+{
+    struct skf_str s;
+    const bool is_phi = tk->is_by_score && is_gguf_str(g, "general.architecture", &s) && s.n == 4 && memcmp(s.p, "phi3", 4) == 0;
     for (uint32_t i = 0; i < tk->n; i++)
         tk->n_special += is_special(&tk->tokens[i]);
     if (tk->n_special > SKF_SPECIALS_MAX)
@@ -256,7 +269,7 @@ static enum skf_err load_specials(struct skf_tokenizer *tk, struct skf_why *why)
     uint32_t k = 0;
     for (uint32_t i = 0; i < tk->n; i++)
         if (is_special(&tk->tokens[i]))
-            tk->special[k++] = (struct special){tk->tokens[i].p, tk->tokens[i].n, (int32_t)i};
+            tk->special[k++] = (struct special){tk->tokens[i].p, tk->tokens[i].n, (int32_t)i, is_phi && takes_space(&tk->tokens[i])};
     qsort(tk->special, k, sizeof *tk->special, by_first_then_length);
     for (uint32_t i = k; i-- > 0;)
         tk->first[(unsigned char)tk->special[i].p[0]] = i + 1;
@@ -307,7 +320,7 @@ enum skf_err skf_tokenizer_load(const struct skf_gguf *g, struct skf_tokenizer *
         }
     }
     SKF_GO(e, load_special_ids(g, tk, why));
-    SKF_GO(e, load_specials(tk, why));
+    SKF_GO(e, load_specials(g, tk, why));
 out:
     skf_free(x.ids);
     if (e == SKF_OK)

@@ -28,6 +28,7 @@ struct special {
     const char *p;
     uint32_t n;
     int32_t id;
+    bool takes_space; /* white space behind it belongs to it */
 };
 struct index { /* hash table of token ids by their bytes; -1: empty */
     int32_t *ids;

@@ -180,6 +180,19 @@ static void test_tokenizer_merges_by_score(void **state)
     skf_tokenizer_free(tk);
 }
 
+static void test_phi_tokens_take_the_space_behind_them(void **state)
+{
+    struct tiny t = {.is_scored = true, .is_space_unasked = true, .arch = "phi3", .window = 9};
+    struct skf_tokenizer *tk = load_tiny(&t, SKF_OK, NULL);
+    CHECK_IDS(tk, "<|im_start|>\n \thello<|im_end|>\n", false, TINY_START, TINY_BYTES + 3, TINY_END);
+    CHECK_IDS(tk, "<|im_start|>\n<|im_end|> ", false, TINY_START, TINY_END);
+    skf_tokenizer_free(tk);
+    t.arch = "gemma3";
+    tk = load_tiny(&t, SKF_OK, NULL);
+    CHECK_IDS(tk, "<|im_end|>\n", false, TINY_END, '\n');
+    skf_tokenizer_free(tk);
+}
+
 static void test_tokenizer_gives_back_every_byte(void **state)
 {
     struct tiny t = {.type = SKF_T_F32};
@@ -365,6 +378,7 @@ static void test_stream_gives_whole_characters(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_phi_tokens_take_the_space_behind_them),
         cmocka_unit_test(test_utf8_takes_only_utf8),
         cmocka_unit_test(test_classes),
         cmocka_unit_test(test_pieces),
