@@ -3,7 +3,8 @@
  *
  * The engine is stepped by one thread (skf_engine_step); requests may be submitted and cancelled from any thread.  A step decodes
  * one token of every running sequence together and prefills new ones in portions.  A portion is as large as fits the time that decoding
- * sequences can spare: a step takes at most `gap` percent of one that only decodes, by what earlier steps took; with nobody decoding but
+ * sequences can spare: a step takes at most `gap` percent of one that only decodes, by what earlier steps took (where a single token takes longer, as deep in a long prompt, half
+ * as long again as that); with nobody decoding but
  * batch requests it is whole (64 tokens).  Half of a portion goes to the prompt that has waited longest, the rest to those with least left.
  *
  * Order.  Interactive requests begin before batch ones, each in the order of coming.  Batch requests take all slots but one (of several),

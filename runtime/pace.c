@@ -17,41 +17,62 @@ static uint64_t base_of(const struct skf_pace *p, uint32_t decoding)
     return 0;
 }
 
-uint32_t skf_pace_portion(const struct skf_pace *p, uint32_t decoding, uint32_t most, uint32_t percent)
+/* The largest size up to `last` that is known to add no more than `room`; 0 when none is. */
+static uint32_t fitting(const struct skf_pace *p, uint32_t last, uint64_t room)
 {
-    if (decoding == 0)
-        return most;
-    uint64_t base = base_of(p, decoding);
-    if (!base || p->mixed >= REMEASURE)
-        return 0;
-    if (!p->token_ns)
-        return 1;
-    uint64_t n = percent > 100 ? base * (percent - 100) / 100 / p->token_ns : 0;
-    return (uint32_t)SKF_MAX(1, SKF_MIN(n, most));
+    uint32_t i = last;
+    while (i > 0 && !(p->more_ns[i] && p->more_ns[i] <= room))
+        i--;
+    return i;
 }
 
-static uint64_t smooth(uint64_t old, uint64_t now, unsigned part) { return old ? old - old / part + now / part : now; }
+uint32_t skf_pace_portion(const struct skf_pace *p, uint32_t decoding, uint32_t most, uint32_t percent)
+{
+    uint32_t last = 0;
+    if (decoding == 0)
+        return most;
+    uint64_t base = base_of(p, decoding), room = base * (SKF_MAX(percent, 100) - 100) / 100;
+    if (!base || p->mixed >= REMEASURE)
+        return 0;
+    while (last + 1 < SKF_PACE_SIZES && 2u << last <= most)
+        last++;
+    if (percent <= 100 || !p->more_ns[0])
+        return 1;
+    uint64_t least = p->more_ns[0]; /* what any step with a prompt takes */
+    for (uint32_t i = 1; i <= last; i++)
+        least = p->more_ns[i] ? SKF_MIN(least, p->more_ns[i]) : least;
+    uint32_t i = fitting(p, last, SKF_MAX(room, least + least / 2));
+    uint32_t due = 2 * p->more_ns[i] <= room + room / 3 ? 32 : 128; /* twice as many add twice as much at most */
+    if (i < last && (p->more_ns[i + 1] == 0 ? due == 32 || p->steps % 128 == 127 : p->steps - p->seen[i + 1] >= due))
+        i++;
+    return 1u << i;
+}
+
+static uint64_t smooth(uint64_t old, uint64_t now, unsigned part) { return old ? old - old / part + SKF_MIN(now, 4 * old) / part : now; }
 
 void skf_pace_saw(struct skf_pace *p, uint32_t decoding, uint32_t prompt, uint64_t ns)
 {
+    uint32_t i = 0;
     ns = SKF_MAX(ns, 1);
     decoding = SKF_MIN(decoding, SKF_SLOTS_MAX);
+    if (decoding == 0)
+        return;
     if (prompt == 0) {
-        uint64_t *base = &p->base_ns[decoding];
-        *base = smooth(*base, *base ? SKF_MIN(ns, 4 * *base) : ns, 4); /* one step that the machine held up says little */
+        p->base_ns[decoding] = SKF_MAX(1, smooth(p->base_ns[decoding], ns, 4)); /* one step that the machine held up says little */
         p->mixed = 0;
         return;
     }
-    uint64_t base = decoding ? base_of(p, decoding) : 0;
-    uint64_t each = ns > base ? (ns - base) / prompt : 0;
-    each = SKF_MAX(each, 1);
-    if (decoding == 0) {
-        if (!p->token_ns) /* better than nothing: what a token adds to others is less */
-            p->token_ns = each;
-        return;
-    }
+    p->steps++;
     p->mixed++;
-    p->token_ns = SKF_MAX(1, smooth(p->token_ns, p->token_ns ? SKF_MIN(each, 4 * p->token_ns) : each, 4));
+    while (i + 1 < SKF_PACE_SIZES && 2u << i <= prompt)
+        i++;
+    if (1u << i != prompt) /* the end of a prompt */
+        return;
+    uint64_t base = base_of(p, decoding), was = p->more_ns[i];
+    p->more_ns[i] = SKF_MAX(1, smooth(was, ns > base ? ns - base : 1, 2));
+    p->seen[i] = p->steps;
+    for (uint32_t k = i + 1; was && k < SKF_PACE_SIZES; k++) /* many take as long as few at least; what was known of a far quicker machine is forgotten */
+        p->more_ns[k] = p->more_ns[i] > 2 * was || !p->more_ns[k] ? 0 : SKF_MAX(p->more_ns[k], p->more_ns[i]);
 }
 
 void skf_busy_add(struct skf_busy *b, uint64_t now, uint64_t ns)

@@ -114,11 +114,11 @@ static void test_portions_fit_the_time(void **state)
         skf_pace_saw(&p, 3, n, ns);
         done += n;
     }
-    assert_true(over == 0 && steps < 1500); /* with 20 tokens a step in the beginning and 7 in the end */
+    assert_true(over <= steps / 100 && steps < 1800); /* with 20 tokens a step in the beginning and 7 in the end */
     skf_pace_saw(&p, 3, 0, step_ns(3, 0, 0));
     for (int i = 0; i < 40; i++)
         skf_pace_saw(&p, 3, 1, 2000000000); /* a machine that is far slower than it was: one token at least, and a new measure now and then */
-    assert_int_equal(skf_pace_portion(&p, 3, 64, 175), 1);
+    assert_in_range(skf_pace_portion(&p, 3, 64, 175), 1, 2);
     for (int i = 0; i < 30; i++)
         skf_pace_saw(&p, 3, 1, 2000000000);
     assert_int_equal(skf_pace_portion(&p, 3, 64, 175), 0);
