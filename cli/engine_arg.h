@@ -10,9 +10,9 @@
 #define SKF_ENGINE_THREADS 256 /* an engine's most */
 
 struct skf_engine_arg {
-    const char *model, *device, *cache_type, *adapter;
+    const char *model, *device, *cache_type, *adapter, *draft;
     uint64_t threads, context, speculate; /* speculate: 0 for none; the verb that has no such option leaves it so */
-    struct skf_model *m;
+    struct skf_model *m, *draft_model;
     struct skf_engine *e;
 };
 #define SKF_ENGINE_OPTS(a)                                                                                             \

@@ -186,6 +186,7 @@ int skf_verb_run(int argc, char **argv)
          .number = &r.engine.context},
         {.name = "--speculate", .value = "N", .help = "most tokens guessed ahead in one step, at most 16 (8; 0: none); changes the time alone",
          .number = &r.engine.speculate},
+        {.name = "--draft", .value = "MODEL", .help = "a small GGUF model of the same tokens, that guesses where nothing can be looked up", .text = &r.engine.draft},
         {.name = "--raw", .help = "take the prompt as it is, without the chat template", .flag = &r.is_raw},
         {.name = "--tokenize", .help = "print the prompt's token ids (no template, no BOS) and stop", .flag = &r.is_tokenize},
         {.name = "--json", .help = "one JSON object with token_ids, text, finish_reason", .flag = &r.is_json},

@@ -23,7 +23,7 @@ enum { CONTROL_MS = 5000, STOP_MS = 5000, RETRY_MAX_MS = 10000 };
 static const char version[] = "local"; /* a file has no version */
 
 struct serve {
-    const char *model, *listen, *unix_path, *cert, *key, *adapters[16]; /* adapters: NAME=FILE */
+    const char *model, *listen, *unix_path, *cert, *key, *draft, *adapters[16]; /* adapters: NAME=FILE */
     size_t n_adapters;
     const char *cache_type, *warm, *cache_file, *keys;
     char name[129], dir[96], control[128], socket[128], listening[128];
@@ -122,7 +122,7 @@ static enum skf_err start_gateway(struct serve *s, struct skf_why *why)
 
 static enum skf_err start_worker(struct serve *s, struct skf_why *why)
 {
-    const char *args[16 + 2 * (SKF_COUNT(s->passed) + SKF_COUNT(s->adapters))] = {
+    const char *args[18 + 2 * (SKF_COUNT(s->passed) + SKF_COUNT(s->adapters))] = {
         "--socket", s->socket, "--file", s->model, "--name", s->name, "--version", version, "--parent-death"};
     size_t n = 9;
     for (size_t i = 0; i < SKF_COUNT(s->passed); i++)
@@ -130,7 +130,7 @@ static enum skf_err start_worker(struct serve *s, struct skf_why *why)
             args[n++] = s->passed[i].name;
             args[n++] = s->passed[i].value;
         }
-    const char *const texts[][2] = {{"--cache-type", s->cache_type}, {"--warm", s->warm}, {"--cache-file", s->cache_file}};
+    const char *const texts[][2] = {{"--cache-type", s->cache_type}, {"--warm", s->warm}, {"--cache-file", s->cache_file}, {"--draft", s->draft}};
     for (size_t i = 0; i < SKF_COUNT(texts); i++)
         if (texts[i][1]) {
             args[n++] = texts[i][0];
@@ -295,6 +295,7 @@ int skf_verb_serve(int argc, char **argv)
         {.name = "--cache-type", .value = "T", .help = "keys and values as f16 (if not given) or q8_0", .text = &s.cache_type},
         {.name = "--adapter", .value = "NAME=LORA", .help = "a LoRA adapter in GGUF, for requests to MODEL:NAME; may be repeated", .list = s.adapters,
          .list_max = SKF_COUNT(s.adapters), .list_n = &s.n_adapters},
+        {.name = "--draft", .value = "MODEL", .help = "a small GGUF model of the same tokens, that guesses where nothing can be looked up", .text = &s.draft},
         {.name = "--speculate", .value = "N", .help = "most tokens guessed ahead in one step, at most 16 (8; 0: none)", .number = &numbers[SPECULATE]},
     };
     const struct skf_usage u = {.verb = "serve", .args = "-m MODEL", .opts = opts, .n_opts = SKF_COUNT(opts),

@@ -59,6 +59,15 @@ static enum skf_err set_opts(struct skf_engine *e, const struct skf_engine_opts 
     return SKF_OK;
 }
 
+static enum skf_err open_small(struct skf_engine *e, const struct skf_engine_opts *o, struct skf_why *why)
+{
+    const struct skf_small_opts small = {e->tk, e->ops, e->pool, o->repack == SKF_REPACK_SHARED ? SKF_REPACK_AUTO : o->repack, e->context, e->n_slots};
+    if (!o->draft || !e->max_ahead)
+        return SKF_OK;
+    enum skf_err err = skf_small_open(o->draft, &small, &e->small, why);
+    return err == SKF_OK ? err : skf_fail_prefix(why, err, "guessing with %.200s", o->draft_name ? o->draft_name : "a small model");
+}
+
 static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, const struct skf_engine_opts *o, struct skf_why *why)
 {
     enum skf_isa isa;
@@ -91,6 +100,7 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
     if (o->spill)
         SKF_TRY(skf_pages_spill(e->pages, o->spill_dir, o->spill, why));
     skf_pages_limit(e->pages, e->opts.memory);
+    SKF_TRY(open_small(e, o, why));
     return open_buffers(e, why);
 }
 
@@ -134,6 +144,7 @@ void skf_engine_close(struct skf_engine *e)
     skf_free(e->items);
     skf_free(e->want);
     skf_free(e->wanted_by);
+    skf_small_close(e->small);
     skf_graph_close(e->graph);
     skf_pages_close(e->pages);
     skf_pool_close(e->pool);

@@ -55,6 +55,8 @@ struct skf_engine_opts {
     int gather_busy_ms, gather_idle_ms; /* 0 for 5 and 20; below 0: never wait */
     const struct skf_engine_kept *kept; /* looked for before anything is laid out in memory, but with SKF_REPACK_OFF; NULL: nowhere */
     int speculate;     /* tokens guessed ahead for a sequence in one step, at most 16; 0 for 8, below 0 none. Answers are the same to the bit */
+    const struct skf_model *draft; /* a small model of the same tokens, that guesses where nothing can be looked up; must outlive the engine; NULL: none */
+    const char *draft_name; /* for error lines */
 };
 /* `m` must outlive the engine. SKF_ERR_UNSUPPORTED names an unknown architecture, tensor type or tokenizer. */
 SKF_MUST enum skf_err skf_engine_open(const struct skf_model *m, const struct skf_engine_opts *o, struct skf_engine **e,

@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "runtime/engine.h"
+#include "runtime/small_priv.h"
 #include "runtime/graph_priv.h"
 #include "runtime/pace_priv.h"
 #include "runtime/sampler_priv.h"
@@ -61,6 +62,7 @@ struct skf_engine {
     const struct skf_ops *ops;
     struct skf_str template; /* in the model's file; n == 0: none */
     uint32_t context, n_slots, max_batch, max_want, max_ahead; /* max_ahead: guessed for one sequence in a step; 0: none */
+    struct skf_small *small; /* that guesses; NULL: none */
     struct skf_ahead ahead; /* what guesses cost */
     struct skf_slot *slots;
     float *logits; /* [max_want][n_vocab]; what is never asked for is never touched */
@@ -91,8 +93,10 @@ SKF_MUST enum skf_err skf_engine_adapter_hold(struct skf_engine *e, const char *
 void skf_engine_adapters_close(struct skf_engine *e);
 /* ahead.c. Makes a request ready to be guessed at. */
 SKF_MUST enum skf_err skf_ahead_init(const struct skf_engine *e, struct skf_request *r, const struct skf_sampling *s, struct skf_why *why);
-/* Behind the token that a sequence said last, those that it may say next, as far as that is worth it beside so many sequences that decode, at most *left. */
-void skf_ahead_batch(struct skf_engine *e, struct skf_slot *s, uint32_t sequences, uint32_t *left, uint32_t *m, uint32_t *n_want);
+/* Guesses for all sequences that decode, as far as that is worth it: by look-up, otherwise by the small model if there is one. Returns how many tokens that is. */
+uint32_t skf_ahead_guess(struct skf_engine *e);
+/* Adds a sequence's guesses to the batch, behind the token that it said last. */
+void skf_ahead_batch(struct skf_engine *e, struct skf_slot *s, uint32_t *m, uint32_t *n_want);
 /* Goes through the logits of one sequence, from want[first] on: after its last token, and after each that was guessed while those come true. Returns how
  * many there are. */
 uint32_t skf_ahead_advance(struct skf_engine *e, uint32_t first, uint32_t n_want);

@@ -158,7 +158,7 @@ static void add_adapters(const struct skf_graph *g, uint32_t product, uint32_t r
         float *u;
         const struct skf_lora_pair *p = pair_of(g, t, product, &u);
         if (p)
-            skf_lora_up(g->ops, p, u, row0, row1, x->y + (size_t)t * x->w->rows);
+            skf_lora_up(p, u, row0, row1, x->y + (size_t)t * x->w->rows);
     }
 }
 

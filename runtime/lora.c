@@ -35,12 +35,21 @@ static enum skf_err load_pair(const struct skf_adapter *a, const struct skf_low_
         return skf_fail(why, SKF_ERR_NOMEM, "%s: no memory for %llu bytes", path, (unsigned long long)bytes);
     x->bytes += bytes;
     p->rank = (uint32_t)r->rank;
+    p->rows = rows;
     p->scale = r->scale;
     p->a_rows = (struct skf_rows){(const uint8_t *)p->data, 0, p->rank};
     p->a = (struct skf_weight){.type = SKF_T_F32, .rows = p->rank, .cols = (uint32_t)r->inputs, .row_bytes = r->inputs * sizeof(float),
                                .n_seg = 1, .seg = &p->a_rows};
     SKF_TRY(skf_adapter_columns(a, r, p->data, why));
-    return skf_adapter_rows(a, r, first, rows, p->data + in, why);
+    float *b = skf_alloc(out * sizeof *b);
+    if (!b)
+        return skf_fail(why, SKF_ERR_NOMEM, "%s: no memory for %llu bytes", path, (unsigned long long)bytes);
+    enum skf_err e = skf_adapter_rows(a, r, first, rows, b, why);
+    for (uint32_t i = 0; e == SKF_OK && i < rows; i++)
+        for (uint32_t k = 0; k < p->rank; k++)
+            p->data[in + (size_t)k * rows + i] = b[(size_t)i * p->rank + k];
+    skf_free(b);
+    return e;
 }
 
 /* Each tensor of the model that the adapter changes must be one that is multiplied with. */
@@ -108,16 +117,24 @@ void skf_lora_down(const struct skf_ops *ops, const struct skf_lora_pair *p, con
         u[i] *= p->scale;
 }
 
-void skf_lora_up(const struct skf_ops *ops, const struct skf_lora_pair *p, const float *u, uint32_t row0, uint32_t row1, float *y)
+/* Rows side by side: the order of each one's sum is that of the ranks, each product and sum rounded, whatever the vectors. */
+#if defined __GNUC__ && !defined __clang__
+__attribute__((optimize("O3")))
+#endif
+void skf_lora_up(const struct skf_lora_pair *p, const float *u, uint32_t row0, uint32_t row1, float *y)
 {
-    const struct skf_acts acts = {.m = 1, .n = p->rank, .x = u, .ldx = p->rank};
     const float *b = p->data + (size_t)p->rank * p->a.cols;
-    float some[256];
+    float sum[256];
     for (uint32_t at = row0, n; at < row1; at += n) {
-        n = SKF_MIN(row1 - at, (uint32_t)SKF_COUNT(some));
-        const struct skf_rows rows = {(const uint8_t *)(b + (size_t)at * p->rank), 0, n};
-        const struct skf_weight w = {.type = SKF_T_F32, .rows = n, .cols = p->rank, .row_bytes = p->rank * sizeof(float), .n_seg = 1, .seg = &rows};
-        ops->matmul(&w, &acts, 0, n, some, n);
-        ops->add(y + at, some, n);
+        n = SKF_MIN(row1 - at, (uint32_t)SKF_COUNT(sum));
+        for (uint32_t i = 0; i < n; i++)
+            sum[i] = 0.0f;
+        for (uint32_t k = 0; k < p->rank; k++) {
+            const float f = u[k], *column = b + (size_t)k * p->rows + at;
+            for (uint32_t i = 0; i < n; i++)
+                sum[i] += f * column[i];
+        }
+        for (uint32_t i = 0; i < n; i++)
+            y[at + i] += sum[i];
     }
 }

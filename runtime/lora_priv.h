@@ -2,8 +2,8 @@
  * Low-rank adapters (Hu et al. 2021) beside a model that stays as it is: a product's y = W x becomes W x + B (scale * (A x)), for the tokens of those
  * sequences that ask for it.  Different sequences of one batch may use different adapters.
  *
- * A and B are float32 whatever the file has.  A x and B u are float products in the order of kernels.h, each token by itself, and the sum is
- * rounded once: so results do not depend on the batch, threads or the instruction set.  They are not those of the merged model to the bit, since W x
+ * A and B are float32 whatever the file has.  A x is a float product in the order of kernels.h; B u is summed in the order of the ranks, each product and
+ * each sum rounded, and added at last; each token by itself.  So results do not depend on the batch, threads or the instruction set.  They are not those of the merged model to the bit, since W x
  * quantizes x and A x does not; they are nearer to the model as the adapter was trained.
  */
 #ifndef SKF_RUNTIME_LORA_PRIV_H
@@ -20,9 +20,9 @@
 
 struct skf_llama;
 struct skf_lora_pair { /* what changes one matrix; rank 0: nothing does */
-    uint32_t rank;
+    uint32_t rank, rows;
     float scale;
-    float *data; /* A [rank][cols], B [rows][rank] */
+    float *data; /* A [rank][cols], then B across: [rank][rows] */
     struct skf_weight a;
     struct skf_rows a_rows;
 };
@@ -46,6 +46,6 @@ void skf_lora_free(struct skf_lora *lora); /* lets go; the last one frees it. NU
 /* u[rank] = scale * (A x[cols]). */
 void skf_lora_down(const struct skf_ops *ops, const struct skf_lora_pair *p, const float *x, float *u);
 /* y[r] += B u for row0 <= r < row1 of all rows; cutting them changes nothing. */
-void skf_lora_up(const struct skf_ops *ops, const struct skf_lora_pair *p, const float *u, uint32_t row0, uint32_t row1, float *y);
+void skf_lora_up(const struct skf_lora_pair *p, const float *u, uint32_t row0, uint32_t row1, float *y);
 
 #endif

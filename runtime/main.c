@@ -30,6 +30,7 @@ static const char help[] =
     "  --portion N      tokens of prompts in one step at most (64)\n"
     "  --gather MS,MS   how long to wait for more requests before a batch begins: short prompts or much to do, long ones and little (5,20; 0,0: never)\n"
     "  --speculate N    most tokens guessed ahead in one step, at most 16 (8; 0: none); answers are the same to the bit\n"
+    "  --draft FILE     a small GGUF model of the same tokens, that guesses ahead where nothing can be looked up\n"
     "  --adapter N=FILE a LoRA adapter in GGUF under the name N, for requests that ask for MODEL:N; may be repeated\n"
     "  --repack HOW     whether quantized matrices are laid out for the kernels at the start: auto (if memory is ample), on, off,\n"
     "                   shared (only where the store keeps them so: read there, workers share the pages)\n"
@@ -125,7 +126,7 @@ static int parse(int argc, char **argv, struct skf_worker_opts *o)
         unsigned *number;
     } opts[] = {{"--socket", &o->socket, NULL},   {"--file", &o->file, NULL},
                 {"--store", &o->store, NULL},     {"--model", &o->model, NULL},
-                {"--version", &o->version, NULL}, {"--name", &o->name, NULL},
+                {"--version", &o->version, NULL}, {"--name", &o->name, NULL}, {"--draft", &o->draft, NULL},
                 {"--threads", NULL, &o->engine.threads}, {"--context", NULL, &o->engine.context},
                 {"--slots", NULL, &o->engine.slots}, {"--repack", &repack, NULL},
                 {"--cache", NULL, &cache}, {"--cache-type", &type, NULL},

@@ -6,8 +6,10 @@
 
 enum { LONGEST = 12, /* tokens of a match that are looked at */
        FARTHEST = 1 << 16 }; /* positions that are looked through */
-static const float first_right[SKF_GUESS_KINDS] = {0.05f, 0.25f, 0.4f, 0.55f, 0.7f, 0.8f, 0.6f};
-enum { TOLD = SKF_GUESS_KINDS - 1 }; /* the kind of what the client says will come, before anything was said */
+static const float first_right[SKF_GUESS_KINDS] = {0.05f, 0.25f, 0.4f, 0.55f, 0.7f, 0.8f, 0.6f, 0.6f};
+enum { TOLD = SKF_GUESS_KINDS - 2,    /* the kind of what the client says will come, before anything was said */
+       MODEL = SKF_GUESS_KINDS - 1 }; /* of what a small model says */
+enum { REST_LEAST = 16, REST_MOST = 512 };
 
 enum skf_err skf_guess_init(struct skf_guess *g, const int32_t *prompt, uint32_t n, const int32_t *told, uint32_t n_told,
                             struct skf_why *why)
@@ -105,6 +107,37 @@ uint32_t skf_guess_make(struct skf_guess *g, uint32_t most, double cost)
     return g->n_ahead;
 }
 
+uint32_t skf_guess_wish(struct skf_guess *g, uint32_t most, double cost)
+{
+    uint32_t n = g->seen ? worth(g->right[MODEL], cost, SKF_MIN(most, SKF_AHEAD_MOST)) : 0;
+    if (n > 0) {
+        g->rest = g->resting = 0;
+        return n;
+    }
+    if (!g->seen || most == 0)
+        return 0;
+    if (g->rest == 0) {
+        g->rest = g->resting = REST_LEAST;
+        return 0;
+    }
+    if (g->resting > 0) {
+        g->resting--;
+        return 0;
+    }
+    g->rest = SKF_MIN(g->rest * 2, (uint32_t)REST_MOST);
+    g->resting = g->rest;
+    return 1;
+}
+
+void skf_guess_set(struct skf_guess *g)
+{
+    g->kind = MODEL;
+    g->len = 0;
+    g->n_right = 0;
+    g->n_ahead = g->n_next;
+    g->drafted += g->n_next;
+}
+
 static bool has_room(struct skf_guess *g)
 {
     if (g->n < g->room)
@@ -137,7 +170,7 @@ bool is_guess_right(struct skf_guess *g, int32_t id)
     g->accepted += is_ahead;
     g->n_right += is_right;
     g->at++;
-    g->len = !is_right ? 0 : SKF_MIN(g->len + 1, (uint32_t)LONGEST);
+    g->len = !is_right || g->kind == MODEL ? 0 : SKF_MIN(g->len + 1, (uint32_t)LONGEST);
     if (!is_right)
         g->n_next = 0;
     return is_ahead;
@@ -175,4 +208,10 @@ uint64_t skf_ahead_without(const struct skf_ahead *p, uint32_t sequences, uint32
     if (guessed == 0 || sequences == 0)
         return ns;
     return (uint64_t)((double)ns / (1 + skf_ahead_cost(p, sequences) * guessed / sequences));
+}
+
+double skf_ahead_share(const struct skf_ahead *p, uint32_t sequences, double ns)
+{
+    double each = p->m > 0 ? p->t / p->m : 0; /* near enough: a step has little besides its sequences when nothing is guessed */
+    return each > 0 ? SKF_MIN(ns * sequences / (each * sequences), 1) : 0.1;
 }

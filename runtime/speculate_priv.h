@@ -18,7 +18,7 @@
 #include "base/err.h"
 
 #define SKF_AHEAD_MOST 16u /* tokens guessed for one sequence in one step */
-#define SKF_GUESS_KINDS 7u
+#define SKF_GUESS_KINDS 8u
 
 struct skf_guess {
     int32_t *seen; /* what the client says will come and -1; the prompt; the answer */
@@ -28,6 +28,7 @@ struct skf_guess {
     int32_t next[SKF_AHEAD_MOST]; /* the guess under way */
     uint32_t n_next, n_right, n_ahead; /* its tokens; of these those that came true; those that are computed ahead */
     uint32_t kind;
+    uint32_t rest, resting; /* how long the small model is left alone while its guesses are worth nothing; and how long still */
     float right[SKF_GUESS_KINDS]; /* share of tokens that came true, by how long the match was */
     uint64_t drafted, accepted;   /* computed ahead; of these, said */
 };
@@ -39,6 +40,11 @@ void skf_guess_free(struct skf_guess *g);
 /* Guesses anew: how many of g->next, at most `most`, are worth computing ahead, when one costs `cost` of what a step without it takes. They count as
  * drafted. */
 uint32_t skf_guess_make(struct skf_guess *g, uint32_t most, double cost);
+/* How many guesses of a small model are worth it, when one costs `cost` with what the small model takes; of a model that guesses badly one is asked for
+ * every now and then, to see whether it does better. */
+uint32_t skf_guess_wish(struct skf_guess *g, uint32_t most, double cost);
+/* g->next[g->n_next] are such guesses, all of which are computed ahead. */
+void skf_guess_set(struct skf_guess *g);
 /* The next token. False when it is not the one that was computed ahead, or none was. Without memory there are no more guesses. */
 bool is_guess_right(struct skf_guess *g, int32_t id);
 
@@ -49,6 +55,8 @@ struct skf_ahead {
 void skf_ahead_saw(struct skf_ahead *p, uint32_t tokens, uint64_t ns);
 /* What one more token costs where `sequences` have one each, as a share of the time that each of those would take alone. */
 double skf_ahead_cost(const struct skf_ahead *p, uint32_t sequences);
+/* The same of something that takes ns. */
+double skf_ahead_share(const struct skf_ahead *p, uint32_t sequences, double ns);
 /* What a step that took ns would have taken without those of its tokens that were guessed. */
 uint64_t skf_ahead_without(const struct skf_ahead *p, uint32_t sequences, uint32_t guessed, uint64_t ns);
 

@@ -83,17 +83,14 @@ static void batch_prompts(struct skf_engine *e, uint32_t portion, struct batch *
 static void make_batch(struct skf_engine *e, struct batch *b)
 {
     bool is_watched = false;
-    uint32_t sequences = 0, left = SKF_DRAFTS;
-    for (uint32_t i = 0; i < e->n_slots; i++)
-        sequences += is_decoding(e->slots[i].r);
+    b->ahead = skf_ahead_guess(e);
     for (uint32_t i = 0; i < e->n_slots; i++)
         if (is_decoding(e->slots[i].r)) {
             is_watched = is_watched || e->slots[i].r->priority == SKF_INTERACTIVE;
             batch_slot(e, &e->slots[i], 1, b);
-            if (e->slots[i].r && e->max_ahead)
-                skf_ahead_batch(e, &e->slots[i], sequences, &left, &b->m, &b->n_want);
+            if (e->slots[i].r)
+                skf_ahead_batch(e, &e->slots[i], &b->m, &b->n_want);
         }
-    b->ahead = SKF_DRAFTS - left;
     batch_prompts(e, skf_pace_portion(&e->pace, is_watched ? b->decoding : 0, e->opts.portion, e->opts.gap), b);
 }
 

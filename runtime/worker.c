@@ -20,12 +20,13 @@
 struct weights {
     struct skf_store *store;
     struct skf_view *view;
-    struct skf_model *model;
+    struct skf_model *model, *draft;
     struct skf_engine_kept kept;
 };
 
 static void close_weights(struct weights *x)
 {
+    skf_model_close(x->draft);
     skf_model_close(x->model);
     if (x->view)
         skf_view_close(x->view);
@@ -36,6 +37,8 @@ static enum skf_err open_weights(const struct skf_worker_opts *o, struct weights
 {
     const struct skf_store_opts so = {.mode = SKF_STORE_READ};
     char name[300];
+    if (o->draft)
+        SKF_TRY(skf_model_open(o->draft, &x->draft, why));
     if (o->file)
         return skf_model_open(o->file, &x->model, why);
     SKF_TRY(skf_store_open(o->store, &so, &x->store, why));
@@ -243,6 +246,8 @@ enum skf_err skf_worker_run(const struct skf_worker_opts *o, struct skf_why *why
     SKF_GO(e, open_ends(w, o, why));
     SKF_GO(e, open_weights(o, &x, why));
     struct skf_engine_opts eo = o->engine;
+    eo.draft = x.draft;
+    eo.draft_name = o->draft;
     eo.kept = x.store ? &x.kept : NULL;
     e = skf_engine_open(x.model, &eo, &w->engine, why);
     if (e != SKF_OK) {

@@ -22,6 +22,7 @@ struct skf_worker_opts {
     const char *warm[SKF_WARM_MOST];        /* system prompts that conversations to come begin with, or @ and a file that has one */
     size_t n_warm;
     const char *cache_file;                 /* where what is warm outlives the worker; NULL: nowhere */
+    const char *draft;                      /* a small model's file, that guesses; NULL: none */
     const char *adapters[SKF_WORKER_ADAPTERS]; /* NAME=FILE each, loaded before it is ready */
     size_t n_adapters;
     bool parent_death;                      /* end when the parent ends */

@@ -10,9 +10,36 @@
 #include <cmocka.h>
 
 #include "base/util.h"
-#include "runtime/engine.h"
+#include "runtime/engine_priv.h"
 #include "runtime/speculate_priv.h"
 #include "tests/unit/runtime_tiny.h"
+
+/* While a small model guesses badly it is asked seldom; and when it does better, at once. */
+static void test_rests_of_a_small_model(void **state)
+{
+    struct skf_guess g;
+    uint32_t asked = 0;
+    assert_int_equal(skf_guess_init(&g, (const int32_t[]){1, 2}, 2, NULL, 0, NULL), SKF_OK);
+    assert_true(skf_guess_wish(&g, 16, 0.1) > 1);
+    for (int i = 0; i < 4000; i++) {
+        uint32_t n = skf_guess_wish(&g, 16, 0.3);
+        asked += n;
+        g.n_next = 0;
+        for (uint32_t k = 0; k < n; k++)
+            g.next[g.n_next++] = 5;
+        skf_guess_set(&g);
+        assert_false(is_guess_right(&g, 6));
+    }
+    assert_true(asked > 5 && asked < 60);
+    for (int i = 0; i < 2000 && skf_guess_wish(&g, 16, 0.3) < 8; i++) {
+        g.next[0] = 7;
+        g.n_next = 1;
+        skf_guess_set(&g);
+        assert_true(is_guess_right(&g, 7));
+    }
+    assert_true(skf_guess_wish(&g, 16, 0.3) >= 3);
+    skf_guess_free(&g);
+}
 
 /* ---- guesses ---------------------------------------------------------------------------------------------------------------------------- */
 static void begin(struct skf_guess *g, const int32_t *prompt, uint32_t n, const int32_t *told, uint32_t n_told)
@@ -137,18 +164,27 @@ static void on_finish(void *ctx, const struct skf_finish *f)
 }
 
 struct opened {
-    struct skf_model *m;
+    struct skf_model *m, *draft;
     struct skf_engine *e;
 };
 static bool is_cache_q8; /* of the engines that are opened */
-static void open_as(struct opened *o, int speculate, unsigned threads, unsigned slots)
+static const struct tiny *small; /* that guesses for those that guess; NULL: none */
+static struct skf_model *open_model(const struct tiny *t)
 {
     char path[256];
-    struct skf_why why = {{0}};
-    const struct skf_engine_opts opts = {.threads = threads, .slots = slots, .speculate = speculate, .is_cache_q8 = is_cache_q8};
-    assert_int_equal(tiny_write(tiny_path(path, "speculate"), &(struct tiny){.type = SKF_T_Q4_1, .heads = is_cache_q8 ? 2 : 0, .kv = is_cache_q8}), SKF_OK);
-    assert_int_equal(skf_model_open(path, &o->m, &why), SKF_OK);
+    struct skf_model *m = NULL;
+    assert_int_equal(tiny_write(tiny_path(path, "speculate"), t), SKF_OK);
+    assert_int_equal(skf_model_open(path, &m, NULL), SKF_OK);
     (void)unlink(path);
+    return m;
+}
+static void open_as(struct opened *o, int speculate, unsigned threads, unsigned slots)
+{
+    struct skf_why why = {{0}};
+    *o = (struct opened){.m = open_model(&(struct tiny){.type = SKF_T_Q4_1, .heads = is_cache_q8 ? 2 : 0, .kv = is_cache_q8})};
+    if (small && speculate >= 0)
+        o->draft = open_model(small);
+    const struct skf_engine_opts opts = {.threads = threads, .slots = slots, .speculate = speculate, .is_cache_q8 = is_cache_q8, .draft = o->draft};
     if (skf_engine_open(o->m, &opts, &o->e, &why) != SKF_OK)
         fail_msg("%s", why.text);
 }
@@ -156,6 +192,7 @@ static void close_it(struct opened *o)
 {
     skf_engine_close(o->e);
     skf_model_close(o->m);
+    skf_model_close(o->draft);
 }
 static void run_all(struct skf_engine *e)
 {
@@ -231,6 +268,7 @@ static void change_nothing(void)
             }
         }
         assert_true(drafted > 50 && accepted > 50);
+        assert_true(!small || skf_small_ns(o.e->small) > 0);
         close_it(&o);
     }
 }
@@ -241,6 +279,34 @@ static void test_guesses_change_nothing(void **state)
         is_cache_q8 = i;
         change_nothing();
     }
+    is_cache_q8 = false;
+}
+
+/* A small model that is the model itself is always right, one of other weights hardly ever: neither changes anything. */
+static void test_a_small_model_changes_nothing(void **state)
+{
+    static const struct tiny good = {.type = SKF_T_Q4_1}, bad = {.type = SKF_T_Q8_0, .zeros = 90};
+    small = &good;
+    change_nothing();
+    small = &bad;
+    change_nothing();
+    small = NULL;
+}
+
+static void test_a_small_model_of_other_tokens(void **state)
+{
+    static const struct tiny named = {.type = SKF_T_Q8_0, .tool = "<fool>"};
+    static const struct tiny *const others[] = {&named};
+    struct skf_model *m = open_model(&(struct tiny){.type = SKF_T_Q8_0});
+    for (size_t i = 0; i < SKF_COUNT(others); i++) {
+        struct skf_model *draft = open_model(others[i]);
+        struct skf_engine *e = NULL;
+        struct skf_why why = {{0}};
+        assert_int_equal(skf_engine_open(m, &(struct skf_engine_opts){.threads = 1, .draft = draft}, &e, &why), SKF_ERR_ARG);
+        assert_non_null(strstr(why.text, "token"));
+        skf_model_close(draft);
+    }
+    skf_model_close(m);
 }
 
 /* Whoever cancels in the middle of tokens that are told together is told no more; the pages that he leaves hold what was said and no guess. */
@@ -275,8 +341,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_longest_and_latest_match), cmocka_unit_test(test_what_is_told),
-        cmocka_unit_test(test_learns_what_is_worth_it),  cmocka_unit_test(test_cost_from_steps),
+        cmocka_unit_test(test_learns_what_is_worth_it),  cmocka_unit_test(test_rests_of_a_small_model),  cmocka_unit_test(test_cost_from_steps),
         cmocka_unit_test(test_guesses_change_nothing),   cmocka_unit_test(test_cancel_and_what_stays),
+        cmocka_unit_test(test_a_small_model_changes_nothing), cmocka_unit_test(test_a_small_model_of_other_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

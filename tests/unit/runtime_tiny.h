@@ -23,6 +23,7 @@ struct tiny {
     const char *scaling;       /* llama.rope.scaling.type */
     const char *drop, *extra;  /* a tensor left out; one too many */
     const char *merge;         /* one more merge */
+    const char *tool;          /* the last token otherwise named */
     uint32_t heads, kv, vocab, layers, ff, type_of_tokens; /* 0: as they should be */
     uint32_t zeros;            /* of a hundred weights of each layer's matrices */
     uint32_t window;           /* of attention; Gemma needs one */
@@ -102,7 +103,7 @@ static inline enum skf_err tiny_tokenizer(struct skf_gguf_out *w, const struct t
             SKF_TRY(tiny_str(&tokens, word, strlen(word)));
             SKF_TRY(skf_buf_u32(&scores, i < TINY_BYTES ? 0 : 0xbf800000u + (i << 12))); /* -1 and falling */
         } else {
-            SKF_TRY(tiny_str(&tokens, i < TINY_BYTES ? s : tiny_tokens[i - TINY_BYTES], len));
+            SKF_TRY(i == TINY_TOOL && t->tool ? tiny_str(&tokens, t->tool, strlen(t->tool)) : tiny_str(&tokens, i < TINY_BYTES ? s : tiny_tokens[i - TINY_BYTES], len));
         }
         if (i + t->is_short_types < n)
             SKF_TRY(skf_buf_u32(&types, t->type_of_tokens ? t->type_of_tokens : type));
