@@ -212,8 +212,11 @@ void skf_small_guess(struct skf_small *d, const struct skf_small_ask *asks, uint
     }
     const uint64_t ns = skf_now_ns() - (is_more ? caught_up : begun);
     for (uint32_t i = 0; i < n; i++) {
-        if (!is_good)
+        if (!is_good) { /* nobody knows what is computed of it */
             asks[i].guess->n_next = 0;
+            d->seq[asks[i].slot].n_known = 0;
+            skf_small_end(d, asks[i].slot);
+        }
         skf_guess_set(asks[i].guess);
     }
     if (tokens > 0)
