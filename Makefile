@@ -238,9 +238,11 @@ check-transformers: all unit-bins ## every architecture's logits against transfo
 	$(Q)test -x $(BUILD)/transformers/bin/python || $(PYTHON) -m venv $(BUILD)/transformers
 	$(Q)$(BUILD)/transformers/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements-transformers.txt
 	$(Q)$(BUILD)/transformers/bin/python tools/check_transformers.py --build $(BUILD)
-.PHONY: valgrind
+.PHONY: valgrind soak
 valgrind: unit-bins ## unit tests of store and delta under valgrind
 	$(Q)$(PYTHON) tests/run.py --build $(BUILD) --unit --match unit/store,unit/delta,fault/store_full,fault/delta --wrap 'valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite' --slow 20
+soak: all ## a hundred swaps under load: no request lost, no growth (about ten minutes)
+	$(Q)SKF_SWAPS=100 $(PYTHON) tests/run.py --build $(BUILD) --match e2e/swaps --slow 4 --verbose
 asan: ## the whole test command under AddressSanitizer and UBSan (build-asan/)
 	$(Q)$(MAKE) --no-print-directory SAN=asan all unit-bins
 	$(Q)ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 $(PYTHON) tests/run.py --build build-asan --slow 4

@@ -49,11 +49,15 @@ bool is_agent_routed(struct skf_agent *a, uint64_t *pause_us)
     for (size_t i = 0; i < a->n_box; i++) {
         const struct skf_box *b = &a->box[i];
         if (b->is_new_first && b->incoming)
-            r[n++] = (struct skf_route){b->model, b->incoming->version, b->incoming->socket};
-        if (b->active)
-            r[n++] = (struct skf_route){b->model, b->active->version, b->active->socket};
+            r[n++] = (struct skf_route){b->model, b->incoming->version, b->incoming->socket, false, false, 0};
+        else if (b->is_held)
+            r[n++] = (struct skf_route){b->model, b->slots.version[SKF_SLOT_ACTIVE], SKF_HELD_SOCKET, true, b->is_asleep, 0};
+        if (b->active && !b->is_held)
+            r[n++] = (struct skf_route){b->model, b->active->version, b->active->socket, false, false, 0};
+        if (b->shadow_from && b->incoming && !b->is_new_first)
+            r[n++] = (struct skf_route){b->model, b->incoming->version, b->incoming->socket, false, false, a->o->shadow_permille};
     }
-    if (skf_gateway_routes(&a->gateway, r, n, pause_us, &why) == SKF_OK)
+    if (skf_gateway_routes(&a->gateway, r, n, a->o, pause_us, &why) == SKF_OK)
         return true;
     skf_log(SKF_LOG_WARN, "%s", why.text);
     return false;
@@ -246,7 +250,7 @@ static unsigned turn(struct skf_agent *a, uint64_t now)
     skf_agent_sweep(a);
     for (size_t i = 0; i < a->n_box; i++) {
         const struct skf_box *b = &a->box[i];
-        if (is_box_busy(b) || b->has_pending)
+        if (is_box_busy(b) || b->has_pending || b->is_asleep)
             most = SKF_MIN(most, TURN_BUSY);
         if ((b->incoming && b->incoming->state != SKF_WORKER_READY) || b->rec.phase == SKIFF__V1__PHASE__PHASE_STAGED ||
             b->rec.phase == SKIFF__V1__PHASE__PHASE_CHECKING || (b->active && b->active->state != SKF_WORKER_READY))

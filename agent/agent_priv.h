@@ -8,7 +8,8 @@
  *   install.c   receiving a version: verification; sides.c, fetch.c: payloads into the store, pace.c: how fast
  *   session.c   the link to the distributor; inbox.c: what comes over it; report.c: Hello and State
  *   gateway.c   the gateway process and its control socket; worker.c: workers; spawn.c: fork and exec
- *   layout.c    matrices laid out once and kept
+ *   layout.c    matrices laid out once and kept; idle.c: models that nobody asks for
+ *   shadow.c    an incoming version on a share of the requests; config.c: the configuration file
  *   enrol.c     the first certificate
  *
  * Folders, relative to the agent's (its working folder, which also keeps socket paths short):
@@ -195,6 +196,8 @@ struct skf_worker {
     uint64_t next, started, ready, deadline;
     uint64_t probe_sent; /* 0: none under way */
     bool has_probed, is_probe_ok;
+    uint64_t warm_sent; /* 0: not told how prompts begin */
+    bool is_warm;       /* it said that it is, or cannot be */
     uint64_t ping_sent, next_ping, minded; /* ping_sent 0: none under way; minded: the last look at it */
     uint64_t silent, idle, cpu; /* nanoseconds since it owes an answer, of them without work; its processor time at the last look */
     bool is_hung;      /* killed for not answering */
@@ -205,6 +208,8 @@ struct skf_worker *skf_worker_new(const char *model, const char *version, unsign
 /* Starts, connects, reads what came. True when something changed. */
 bool is_worker_changed(struct skf_worker *w, uint64_t now, const struct skf_agent_opts *o);
 void skf_worker_exited(struct skf_worker *w, int status, uint64_t now);
+/* Tells it how prompts begin, once. */
+void skf_worker_warm(struct skf_worker *w, const struct skf_agent_opts *o, uint64_t now);
 void skf_worker_probe(struct skf_worker *w, uint64_t now);
 void skf_worker_quit(struct skf_worker *w, uint64_t now); /* after what it does; killed when that takes too long */
 void skf_worker_kill(struct skf_worker *w);
@@ -212,11 +217,16 @@ void skf_worker_free(struct skf_worker *take_w); /* kills it if it still runs (t
 
 struct skf_route {
     const char *model, *version, *socket;
+    bool is_held, is_asleep; /* requests of the model wait; and wake it */
+    unsigned shadow_permille; /* gets copies of so many, which the others answer */
 };
+#define SKF_HELD_SOCKET "run/held.sock" /* where nobody ever listens */
+#define SKF_HELD_WAIT   120000u         /* ms that requests wait while a version takes another's place */
 struct skf_route_status {
     bool is_known;
     uint64_t served, failed;
-    uint32_t active;
+    uint32_t active, waiting;
+    uint64_t compared, compared_tokens, equal_tokens, main_tokens, main_us, shadow_tokens, shadow_us;
 };
 struct skf_gateway {
     pid_t pid;
@@ -242,8 +252,8 @@ void skf_gateway_mind(struct skf_gateway *g, uint64_t now); /* asks it every whi
 void skf_gateway_exited(struct skf_gateway *g, int status, uint64_t now);
 void skf_gateway_stop(struct skf_gateway *g);
 /* Blocks up to a few seconds; the connection is dropped (and made anew later) when it fails. */
-SKF_MUST enum skf_err skf_gateway_routes(struct skf_gateway *g, const struct skf_route *r, size_t n, uint64_t *pause_us,
-                                         struct skf_why *why);
+SKF_MUST enum skf_err skf_gateway_routes(struct skf_gateway *g, const struct skf_route *r, size_t n, const struct skf_agent_opts *o,
+                                         uint64_t *pause_us, struct skf_why *why);
 SKF_MUST enum skf_err skf_gateway_status(struct skf_gateway *g, const struct skf_route *r, struct skf_route_status *out,
                                          struct skf_why *why);
 
@@ -259,6 +269,12 @@ struct skf_box { /* one model on this box */
     bool is_returned_by_centre; /* a watched version is to go back, without blame */
     struct skf_worker *active, *incoming; /* incoming: being checked or watched */
     bool is_new_first;          /* the incoming one gets the requests */
+    bool is_held;               /* in place: the old one leaves or has left, requests wait for who comes after it */
+    bool is_asleep;             /* held, and its worker not started before somebody asks */
+    uint64_t used, next_use;    /* when it was last seen in use; when to look again */
+    struct skf_route_status use;
+    uint64_t shadow_from;       /* the incoming one is a shadow since; 0: it is none */
+    bool has_shadowed;
     uint64_t phase_since, retry_at, next_status, reported;
     uint64_t watch_from; /* the route was set; 0 before */
     unsigned retries;
@@ -320,6 +336,7 @@ void skf_box_fail(struct skf_box *b, Skiff__V1__Phase p, enum skf_err e, const c
 void skf_box_confirm(struct skf_box *b, uint64_t now);
 void skf_box_check(struct skf_box *b, uint64_t now); /* STAGED, CHECKING */
 void skf_box_watch(struct skf_box *b, uint64_t now); /* WATCHING */
+void skf_box_hold_over(struct skf_box *b); /* of a swap in place that came to nothing: the old version comes back */
 void skf_box_guard(struct skf_box *b, uint64_t now); /* the active version's worker, when it keeps dying */
 bool is_box_busy(const struct skf_box *b);
 
@@ -327,6 +344,11 @@ bool is_box_busy(const struct skf_box *b);
 void skf_agent_leave(struct skf_agent *a, struct skf_worker *take_w, bool is_killed);
 bool is_agent_routed(struct skf_agent *a, uint64_t *pause_us); /* routes as the boxes are now; false when it did not work */
 void skf_agent_sweep(struct skf_agent *a); /* versions and chunks that nothing needs, when no installation is under way */
+
+/* shadow.c: compares the incoming version with the active one; an error when they agree too little. */
+SKF_MUST enum skf_err skf_box_shadow(struct skf_box *b, bool *is_over, uint64_t now, struct skf_why *why);
+/* idle.c: unloads a model that nobody asks for, loads it again for who does. */
+void skf_box_idle(struct skf_box *b, uint64_t now);
 
 /* layout.c */
 /* Whether the version's kept layout was seen to: made, there already, not wanted or not possible. If not, it is begun as soon as it can be. */

@@ -344,6 +344,8 @@ void skf_box_step(struct skf_box *b, uint64_t now)
     switch (b->rec.phase) {
     case SKIFF__V1__PHASE__PHASE_VERIFYING:
     case SKIFF__V1__PHASE__PHASE_FETCHING:
+        skf_box_hold_over(b);
+        skf_box_idle(b, now);
         if (a->job.is_running && a->job.box == b)
             follow_job(b, now);
         return;
@@ -357,6 +359,8 @@ void skf_box_step(struct skf_box *b, uint64_t now)
     default:
         break;
     }
+    skf_box_hold_over(b);
+    skf_box_idle(b, now);
     skf_box_guard(b, now);
     if (a->job.is_running)
         return;

@@ -173,12 +173,13 @@ static enum skf_err ask(struct skf_gateway *g, Skiff__V1__ToGateway *m, Skiff__V
     return skf_fail(why, e, "gateway: no answer (%s)", skf_err_name(e));
 }
 
-enum skf_err skf_gateway_routes(struct skf_gateway *g, const struct skf_route *r, size_t n, uint64_t *pause_us,
-                                struct skf_why *why)
+enum skf_err skf_gateway_routes(struct skf_gateway *g, const struct skf_route *r, size_t n, const struct skf_agent_opts *o,
+                                uint64_t *pause_us, struct skf_why *why)
 {
     Skiff__V1__ToGateway m = SKIFF__V1__TO_GATEWAY__INIT;
     Skiff__V1__SetRoutes set = SKIFF__V1__SET_ROUTES__INIT;
     Skiff__V1__Route routes[2 * SKF_AGENT_MODELS], *list[2 * SKF_AGENT_MODELS];
+    Skiff__V1__Alias aliases[SKF_AGENT_MODEL_OPTS * SKF_AGENT_ALIASES], *names[SKF_AGENT_MODEL_OPTS * SKF_AGENT_ALIASES];
     Skiff__V1__FromGateway *answer;
     if (n > SKF_COUNT(routes))
         return skf_fail(why, SKF_ERR_INTERNAL, "gateway: %zu routes", n);
@@ -187,10 +188,23 @@ enum skf_err skf_gateway_routes(struct skf_gateway *g, const struct skf_route *r
         routes[i].model = (char *)(uintptr_t)r[i].model;
         routes[i].version = (char *)(uintptr_t)r[i].version;
         routes[i].socket = (char *)(uintptr_t)r[i].socket;
+        routes[i].is_held = r[i].is_held;
+        routes[i].is_asleep = r[i].is_asleep;
+        routes[i].shadow_permille = r[i].shadow_permille;
+        if (r[i].is_held)
+            set.wait_ms = SKF_HELD_WAIT;
         list[i] = &routes[i];
     }
     set.n_routes = n;
     set.routes = list;
+    for (size_t i = 0; i < o->n_models; i++)
+        for (size_t k = 0; k < o->models[i].n_aliases; k++, set.n_aliases++) {
+            skiff__v1__alias__init(&aliases[set.n_aliases]);
+            aliases[set.n_aliases].name = (char *)(uintptr_t)o->models[i].aliases[k];
+            aliases[set.n_aliases].model = (char *)(uintptr_t)o->models[i].name;
+            names[set.n_aliases] = &aliases[set.n_aliases];
+        }
+    set.aliases = names;
     m.kind_case = SKIFF__V1__TO_GATEWAY__KIND_SET_ROUTES;
     m.set_routes = &set;
     SKF_TRY(ask(g, &m, &answer, why));
@@ -211,8 +225,11 @@ enum skf_err skf_gateway_status(struct skf_gateway *g, const struct skf_route *r
     SKF_TRY(ask(g, &m, &answer, why));
     for (size_t i = 0; answer->status && i < answer->status->n_routes; i++) {
         const Skiff__V1__RouteStatus *s = answer->status->routes[i];
-        if (s->route && strcmp(s->route->socket, r->socket) == 0)
-            *out = (struct skf_route_status){true, s->served, s->failed, s->active};
+        if (s->route && strcmp(s->route->socket, r->socket) == 0 && strcmp(s->route->model, r->model) == 0)
+            *out = (struct skf_route_status){.is_known = true, .served = s->served, .failed = s->failed, .active = s->active, .waiting = s->waiting,
+                                             .compared = s->compared, .compared_tokens = s->compared_tokens, .equal_tokens = s->equal_tokens,
+                                             .main_tokens = s->main_tokens, .main_us = s->main_us, .shadow_tokens = s->shadow_tokens,
+                                             .shadow_us = s->shadow_us};
     }
     skf_msg_free(&answer->base);
     return SKF_OK;

@@ -6,14 +6,11 @@
 #include "base/alloc.h"
 #include "base/util.h"
 
-#define TAGS_MAX 16
-#define RATE_LEAST 1000u /* slower, a chunk takes hours */
-#define RATE_MOST  1000000000000ull
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static const char usage[] =
-    "usage: skiff-agent --dir DIR [--centre HOST:PORT] [--listen ADDRESS] [options]\n"
+    "usage: skiff-agent [--config FILE] --dir DIR [--centre HOST:PORT] [--listen ADDRESS] [options]\n"
     "       skiff-agent --check-store DIR\n\n"
     "Receives signed versions of models for this box, installs and serves them.\n\n"
     "  --dir DIR            its folder: tls/{device.crt,device.key,ca.crt}, tuf/root.json, store/, run/\n"
@@ -28,6 +25,9 @@ static const char usage[] =
     "  --name NAME          this box's name in the fleet, for enrolment (the host name)\n"
     "  --tag TAG            for the inventory, as channel=beta; may be given again\n"
     "  --threads N          of each worker\n"
+    "  --config FILE        options by their names, and more, in TOML (skiff-agent(1)); those given here go first\n"
+    "  --swap HOW           a new version's worker starts beside the old one (side), in its stead while requests wait (in-place),\n"
+    "                       or as memory allows (auto)\n"
     "  --repack HOW         matrices laid out once for the kernels, and kept in the store: auto (where there is room), on, off,\n"
     "                       shared (read where they are kept: a little slower, memory is shared between workers)\n"
     "  --share PERCENT      of a thread's time that decoding an update may take from inference (100)\n"
@@ -57,28 +57,6 @@ static bool is_number(const char *s, unsigned most, unsigned *out)
     unsigned long v = strtoul(s, &end, 10);
     *out = (unsigned)v;
     return *end == 0 && v <= most;
-}
-
-/* Bytes a second: 500000, 500K, 2M, 1G. */
-static bool is_rate(const char *s, uint64_t *out)
-{
-    char *end;
-    if (*s < '0' || *s > '9')
-        return false;
-    unsigned long long v = strtoull(s, &end, 10);
-    uint64_t unit = *end == 'K' || *end == 'k' ? 1000 : *end == 'M' ? 1000000 : *end == 'G' ? 1000000000 : 1;
-    end += unit > 1;
-    *out = v * unit;
-    return *end == 0 && v <= RATE_MOST / unit && *out >= RATE_LEAST;
-}
-
-static bool is_repack(const char *s)
-{
-    static const char *const names[] = {"auto", "on", "off", "shared"};
-    for (size_t i = 0; i < SKF_COUNT(names); i++)
-        if (strcmp(s, names[i]) == 0)
-            return true;
-    return false;
 }
 
 static void on_listening(void *ctx, const char *address)
@@ -117,29 +95,30 @@ static const char *take_number(int c, struct skf_agent_opts *o)
     switch (c) {
     case 'j': return is_number(optarg, 1024, &o->threads) ? NULL : "--threads";
     case 'p': return is_number(optarg, 100, &o->share) && o->share ? NULL : "--share";
-    case 'r': return is_rate(optarg, &o->rate) ? NULL : "--rate (1K to 1000G)";
+    case 'r': return is_agent_rate(optarg, &o->rate) ? NULL : "--rate (1K to 1000G)";
     default: return is_number(optarg, 86400, &o->watch_seconds) ? NULL : "--watch";
     }
 }
 
 /* False for an option that takes no text. */
-static bool is_text_taken(int c, struct skf_agent_opts *o, const char **check_dir)
+static bool is_text_taken(int c, struct skf_agent_opts *o, const char **check_dir, const char **config)
 {
     const char **texts[] = {['C'] = &o->api_cert, ['K'] = &o->api_key, ['Y'] = &o->api_keys, ['U'] = &o->api_unix,
                             ['c'] = &o->centre, ['d'] = &o->dir,  ['e'] = &o->enrol,      ['l'] = &o->listen,
-                            ['n'] = &o->name,   ['R'] = &o->repack,   ['s'] = check_dir, ['t'] = &o->token_file};
+                            ['n'] = &o->name,   ['R'] = &o->repack,   ['F'] = config,       ['S'] = &o->swap,   ['s'] = check_dir, ['t'] = &o->token_file};
     if (c < 0 || (size_t)c >= SKF_COUNT(texts) || !texts[c])
         return false;
     *texts[c] = optarg;
     return true;
 }
 
-static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *tags[TAGS_MAX], const char **check_dir)
+static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *tags[SKF_AGENT_TAGS], const char **check_dir,
+                 const char **config)
 {
     static const struct option options[] = {
         {"dir", 1, NULL, 'd'},   {"centre", 1, NULL, 'c'},      {"listen", 1, NULL, 'l'},          {"enrol", 1, NULL, 'e'},
         {"name", 1, NULL, 'n'},  {"token-file", 1, NULL, 't'},  {"tag", 1, NULL, 'g'},             {"threads", 1, NULL, 'j'},
-        {"repack", 1, NULL, 'R'},
+        {"repack", 1, NULL, 'R'}, {"config", 1, NULL, 'F'},     {"swap", 1, NULL, 'S'},
         {"share", 1, NULL, 'p'}, {"rate", 1, NULL, 'r'},        {"watch", 1, NULL, 'w'},           {"init", 0, NULL, 'i'},
         {"help", 0, NULL, 'h'},  {"check-store", 1, NULL, 's'}, {"allow-open-keys", 0, NULL, 'k'}, {"version", 0, NULL, 'v'},
         {"unix", 1, NULL, 'U'},  {"tls-cert", 1, NULL, 'C'},    {"tls-key", 1, NULL, 'K'},           {"keys", 1, NULL, 'Y'},
@@ -148,11 +127,15 @@ static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *ta
     int c;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (is_text_taken(c, o, check_dir))
+        if (is_text_taken(c, o, check_dir, config))
             continue;
         switch (c) {
         case 'g':
-            if (o->n_tags == TAGS_MAX)
+            if (o->tags != tags) { /* the configuration's: these go before them */
+                o->tags = tags;
+                o->n_tags = 0;
+            }
+            if (o->n_tags == SKF_AGENT_TAGS)
                 return bad_usage("--tag", "too many");
             tags[o->n_tags++] = optarg;
             break;
@@ -172,25 +155,34 @@ static int parse(int argc, char **argv, struct skf_agent_opts *o, const char *ta
     }
     if (optind < argc)
         return bad_usage(argv[optind], "not expected");
-    if (o->repack && !is_repack(o->repack))
+    if (o->repack && !is_agent_choice(o->repack, "auto|on|off|shared"))
         return bad_usage("--repack", "not one of auto, on, off, shared");
-    if (!*check_dir && !o->dir)
-        return bad_usage("--dir", "missing");
+    if (o->swap && !is_agent_choice(o->swap, "auto|side|in-place"))
+        return bad_usage("--swap", "not one of auto, side, in-place");
     return -1;
 }
 
 int main(int argc, char **argv)
 {
     bool said = false;
-    const char *tags[TAGS_MAX], *check_dir = NULL;
+    const char *tags[SKF_AGENT_TAGS], *check_dir = NULL, *config = NULL;
     struct skf_agent_opts o = {
-        .listen = "127.0.0.1:8080", .watch_seconds = 10, .tags = tags, .listening = on_listening, .ctx = &said};
+        .listen = "127.0.0.1:8080", .watch_seconds = 10, .shadow_requests = 20, .shadow_seconds = 60, .tags = tags, .listening = on_listening, .ctx = &said};
+    struct skf_agent_opts first = o; /* only to find the configuration, which the options then go before */
+    struct skf_agent_config *c = NULL;
     struct skf_why why = {{0}};
     skf_log_open("skiff-agent", SKF_LOG_INFO);
-    int status = parse(argc, argv, &o, tags, &check_dir);
+    int status = parse(argc, argv, &first, tags, &check_dir, &config);
     if (status >= 0)
         return status;
     if (check_dir)
         return check(check_dir);
-    return skf_agent_run(&o, &why) == SKF_OK ? EXIT_DONE : fail(&why);
+    if (config && skf_agent_config(config, &o, &c, &why) != SKF_OK)
+        return fail(&why);
+    optind = 1;
+    status = parse(argc, argv, &o, tags, &check_dir, &config);
+    if (status < 0)
+        status = !o.dir ? bad_usage("--dir", "missing") : skf_agent_run(&o, &why) == SKF_OK ? EXIT_DONE : fail(&why);
+    skf_agent_config_free(c);
+    return status;
 }

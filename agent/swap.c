@@ -9,6 +9,8 @@
 #define CHECK_WAIT  (300 * SKF_SECOND) /* start and self-check */
 #define CHECK_PAUSE (500 * SKF_MS)     /* before another attempt */
 #define PROBE_WAIT  (60 * SKF_SECOND)  /* of a version that serves: the probe waits its turn */
+#define WARM_WAIT   (60 * SKF_SECOND)
+#define SPARE       (64ull << 20)      /* bytes of memory that a worker takes beside its weights, about */
 #define STATUS_EACH SKF_SECOND
 #define FAILED_MOST 3 /* requests, and more than a quarter of all, while a version is watched */
 
@@ -23,9 +25,10 @@ static void set_slot(struct skf_slots *s, enum skf_slot slot, const char *versio
 static void go_back(struct skf_box *b, enum skf_err e, const char *text, uint64_t now)
 {
     struct skf_agent *a = b->agent;
-    bool was_first = b->is_new_first;
+    bool was_first = b->is_new_first, was_shadow = b->shadow_from != 0;
     b->is_new_first = false;
-    if (was_first) {
+    b->shadow_from = 0;
+    if (was_first || was_shadow) {
         uint64_t pause;
         a->has_routes = is_agent_routed(a, &pause);
     }
@@ -47,6 +50,62 @@ static void go_back(struct skf_box *b, enum skf_err e, const char *text, uint64_
 
 /* ---- checking ------------------------------------------------------------------------------------------------------------------ */
 
+/* Can the new version's worker run beside the old one? */
+static bool is_room_beside(const struct skf_box *b)
+{
+    const char *how = b->agent->o->swap ? b->agent->o->swap : "auto";
+    struct skf_view *v;
+    if (strcmp(how, "auto") != 0)
+        return strcmp(how, "side") == 0;
+    if (skf_view_open(b->agent->store, b->model, b->rec.assign.version, &v, NULL) != SKF_OK)
+        return true; /* its worker will say what is wrong */
+    uint64_t need = skf_view_version(v)->size + SPARE;
+    skf_view_close(v);
+    return skf_memory_available() >= need;
+}
+
+/* In place: requests wait at the gateway, the old worker ends what it answers and leaves. True once it has, or need not. */
+static bool is_place_free(struct skf_box *b, uint64_t now)
+{
+    struct skf_agent *a = b->agent;
+    uint64_t pause;
+    if (!b->is_held && (!b->active || is_room_beside(b)))
+        return true;
+    if (!b->is_held) {
+        skf_log(SKF_LOG_INFO, "%s: %s makes room for %s; requests wait", b->model, b->active->version, b->rec.assign.version);
+        b->is_held = true;
+        a->has_routes = false;
+    }
+    if (!a->has_routes && !(a->has_routes = is_agent_routed(a, &pause)))
+        return false; /* it serves on until the gateway knows */
+    if (b->active && b->active->state != SKF_WORKER_LEAVING && b->active->state != SKF_WORKER_GONE)
+        skf_worker_quit(b->active, now);
+    if (b->active && b->active->state != SKF_WORKER_GONE)
+        return false;
+    skf_worker_free(b->active);
+    b->active = NULL;
+    return true;
+}
+
+void skf_box_hold_over(struct skf_box *b)
+{
+    if (!b->is_held)
+        return;
+    if (b->active && b->active->state == SKF_WORKER_GONE) {
+        skf_worker_free(b->active);
+        b->active = NULL;
+    }
+    const char *version = b->slots.version[SKF_SLOT_ACTIVE];
+    if (b->is_asleep)
+        return;
+    if (!b->active && version[0])
+        b->active = skf_worker_new(b->model, version, ++b->agent->next_socket, true);
+    if (version[0] && (!b->active || b->active->state != SKF_WORKER_READY))
+        return;
+    b->is_held = false;
+    b->agent->has_routes = false;
+}
+
 /* An attempt is counted before it is made: a version that takes the whole box down is not tried for ever. */
 static void start_check(struct skf_box *b, uint64_t now)
 {
@@ -62,6 +121,8 @@ static void start_check(struct skf_box *b, uint64_t now)
         go_back(b, SKF_ERR_STATE, text, now);
         return;
     }
+    if (!is_place_free(b, now))
+        return;
     b->rec.attempts++;
     Skiff__V1__Phase before = b->rec.phase;
     skf_box_phase(b, SKIFF__V1__PHASE__PHASE_CHECKING, now);
@@ -71,6 +132,8 @@ static void start_check(struct skf_box *b, uint64_t now)
         return;
     }
     b->incoming = skf_worker_new(b->model, b->rec.assign.version, ++a->next_socket, false);
+    b->has_shadowed = false;
+    b->shadow_from = 0;
     if (!b->incoming)
         go_back(b, SKF_ERR_NOMEM, "no memory for a worker", now);
 }
@@ -78,6 +141,9 @@ static void start_check(struct skf_box *b, uint64_t now)
 static void check_died(struct skf_box *b, uint64_t now)
 {
     (void)snprintf(b->rec.error, sizeof b->rec.error, "%.255s", b->incoming->error);
+    if (b->shadow_from)
+        b->agent->has_routes = false;
+    b->shadow_from = 0;
     skf_agent_leave(b->agent, b->incoming, true);
     b->incoming = NULL;
     skf_box_phase(b, SKIFF__V1__PHASE__PHASE_STAGED, now);
@@ -123,7 +189,17 @@ void skf_box_check(struct skf_box *b, uint64_t now)
         char text[500];
         (void)snprintf(text, sizeof text, "self-check: %s", w->error);
         go_back(b, SKF_ERR_STATE, text, now);
+    } else if (w->has_probed && !w->is_warm && now - w->warm_sent < WARM_WAIT) {
+        return; /* how prompts begin is computed before they come */
     } else if (w->has_probed) {
+        struct skf_why why = {{0}};
+        bool is_over;
+        if (skf_box_shadow(b, &is_over, now, &why) != SKF_OK) {
+            go_back(b, SKF_ERR_STATE, why.text, now);
+            return;
+        }
+        if (!is_over)
+            return;
         swap(b, now);
         if (b->rec.phase == SKIFF__V1__PHASE__PHASE_WATCHING)
             skf_box_watch(b, now); /* the route at once, not a turn later */
@@ -137,7 +213,7 @@ void skf_box_check(struct skf_box *b, uint64_t now)
 /* False when the requests that the new version got speak against it. */
 static bool is_served_well(struct skf_box *b, uint64_t now)
 {
-    struct skf_route r = {b->model, b->incoming->version, b->incoming->socket};
+    struct skf_route r = {b->model, b->incoming->version, b->incoming->socket, false, false, 0};
     struct skf_route_status s;
     if (now < b->next_status || !is_gateway_usable(&b->agent->gateway))
         return true;
@@ -223,7 +299,7 @@ void skf_box_confirm(struct skf_box *b, uint64_t now)
     b->active->is_kept = true;
     b->active->bad = 0;
     b->incoming = NULL;
-    b->is_new_first = false;
+    b->is_new_first = b->is_held = b->is_asleep = false;
     if (old) /* no new request went to it since the watch began */
         skf_agent_leave(a, old, false);
     a->has_routes = false;

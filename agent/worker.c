@@ -99,28 +99,42 @@ void skf_worker_exited(struct skf_worker *w, int status, uint64_t now)
     set_dead(w, now);
 }
 
+static unsigned memory_of(const struct skf_agent_opts *o, const char *model)
+{
+    for (size_t i = 0; i < o->n_models; i++)
+        if (strcmp(o->models[i].name, model) == 0)
+            return o->models[i].memory;
+    return 0;
+}
+
 static void start(struct skf_worker *w, uint64_t now, const struct skf_agent_opts *o)
 {
-    char count[16];
-    const char *args[16];
+    const char *args[24];
     struct skf_why why = {{0}};
     size_t n = 0;
     const char *base[] = {"--socket", w->socket, "--store", "store", "--model",
                           w->model,   "--version", w->version, "--name", w->model};
     for (size_t i = 0; i < SKF_COUNT(base); i++)
         args[n++] = base[i];
-    if (o->threads) {
-        (void)snprintf(count, sizeof count, "%u", o->threads);
-        args[n++] = "--threads";
-        args[n++] = count;
-    }
+    const struct {
+        const char *name;
+        unsigned v;
+    } numbers[] = {{"--threads", o->threads}, {"--context", o->context}, {"--cache", o->cache}, {"--kv-memory", memory_of(o, w->model)}};
+    char text[SKF_COUNT(numbers)][16];
+    for (size_t i = 0; i < SKF_COUNT(numbers); i++)
+        if (numbers[i].v) {
+            (void)snprintf(text[i], sizeof text[i], "%u", numbers[i].v);
+            args[n++] = numbers[i].name;
+            args[n++] = text[i];
+        }
     if (o->repack) {
         args[n++] = "--repack";
         args[n++] = o->repack;
     }
     args[n] = NULL;
     w->started = now;
-    w->is_hung = false;
+    w->is_hung = w->is_warm = false;
+    w->warm_sent = 0;
     if (skf_spawn("skiff-worker", args, &w->pid, NULL, &w->tap, &why) == SKF_OK) {
         w->state = SKF_WORKER_STARTING;
         return;
@@ -143,6 +157,57 @@ static void on_health(struct skf_worker *w, const Skiff__V1__Health *h, uint64_t
     }
     if (!h->ok)
         (void)snprintf(w->error, sizeof w->error, "%.250s", h->error[0] ? h->error : "the worker says it is not well");
+}
+
+static bool is_sent(struct skf_worker *w, Skiff__V1__ToWorker *m)
+{
+    uint8_t *p;
+    size_t n;
+    if (w->fd < 0 || skf_msg_pack(&m->base, &p, &n) != SKF_OK)
+        return false;
+    bool ok = skf_frame_write(w->fd, FRAME_WAIT, p, n) == SKF_OK;
+    skf_free(p);
+    return ok;
+}
+
+void skf_worker_warm(struct skf_worker *w, const struct skf_agent_opts *o, uint64_t now)
+{
+    Skiff__V1__ToWorker m = SKIFF__V1__TO_WORKER__INIT;
+    Skiff__V1__Warm warm = SKIFF__V1__WARM__INIT;
+    Skiff__V1__WarmText texts[SKF_AGENT_WARM], *list[SKF_AGENT_WARM];
+    Skiff__V1__ChatMessage said[SKF_AGENT_WARM], *first[SKF_AGENT_WARM];
+    if (w->warm_sent || w->state != SKF_WORKER_READY)
+        return;
+    w->warm_sent = now;
+    w->is_warm = !o->n_warm;
+    for (size_t i = 0; i < o->n_warm; i++) {
+        skiff__v1__warm_text__init(&texts[i]);
+        skiff__v1__chat_message__init(&said[i]);
+        said[i].role = (char *)(uintptr_t)"system";
+        said[i].content = (char *)(uintptr_t)o->warm[i];
+        first[i] = &said[i];
+        texts[i].is_chat = true;
+        texts[i].n_messages = 1;
+        texts[i].messages = &first[i];
+        list[i] = &texts[i];
+    }
+    warm.id = now;
+    warm.n_texts = o->n_warm;
+    warm.texts = list;
+    warm.is_pinned = true;
+    m.kind_case = SKIFF__V1__TO_WORKER__KIND_WARM;
+    m.warm = &warm;
+    if (o->n_warm && !is_sent(w, &m))
+        hang_up(w);
+}
+
+static void on_warmed(struct skf_worker *w, const Skiff__V1__Warmed *said)
+{
+    w->is_warm = true;
+    if (said->error[0])
+        skf_log(SKF_LOG_WARN, "%s %s: not all prompts are warm: %.200s", w->model, w->version, said->error);
+    else
+        skf_log(SKF_LOG_INFO, "%s %s: %u tokens of prompts are warm", w->model, w->version, said->tokens);
 }
 
 static void on_hello(struct skf_worker *w, const Skiff__V1__Health *h, uint64_t now)
@@ -176,19 +241,10 @@ static bool is_read(struct skf_worker *w, uint64_t now, bool *got)
         on_hello(w, m->hello, now);
     else if (m->kind_case == SKIFF__V1__FROM_WORKER__KIND_HEALTH)
         on_health(w, m->health, now);
+    else if (m->kind_case == SKIFF__V1__FROM_WORKER__KIND_WARMED)
+        on_warmed(w, m->warmed);
     skf_msg_free(&m->base);
     return true;
-}
-
-static bool is_sent(struct skf_worker *w, Skiff__V1__ToWorker *m)
-{
-    uint8_t *p;
-    size_t n;
-    if (w->fd < 0 || skf_msg_pack(&m->base, &p, &n) != SKF_OK)
-        return false;
-    bool ok = skf_frame_write(w->fd, FRAME_WAIT, p, n) == SKF_OK;
-    skf_free(p);
-    return ok;
 }
 
 static void ask(struct skf_worker *w, uint64_t now, bool is_light)
@@ -274,13 +330,14 @@ static bool is_drained(struct skf_worker *w, uint64_t now)
     return changed;
 }
 
-static bool is_turned(struct skf_worker *w, uint64_t now)
+static bool is_turned(struct skf_worker *w, uint64_t now, const struct skf_agent_opts *o)
 {
     if (w->fd < 0 && skf_unix_connect(w->socket, &w->fd, NULL) != SKF_OK)
         w->fd = -1;
     bool changed = is_drained(w, now);
     if (w->fd < 0 && w->state == SKF_WORKER_READY)
         w->state = SKF_WORKER_STARTING; /* it must greet us again */
+    skf_worker_warm(w, o, now);
     if (w->state == SKF_WORKER_READY)
         mind(w, now);
     if (w->state == SKF_WORKER_STARTING && now - w->started > START_WAIT && !w->ready) {
@@ -301,7 +358,7 @@ bool is_worker_changed(struct skf_worker *w, uint64_t now, const struct skf_agen
         return true;
     case SKF_WORKER_STARTING:
     case SKF_WORKER_READY:
-        return is_turned(w, now);
+        return is_turned(w, now, o);
     case SKF_WORKER_LEAVING:
         (void)is_drained(w, now);
         mind(w, now);

@@ -1,5 +1,5 @@
 /*
- * skiff serve: the box's local API without a fleet.  Starts a gateway and a worker as the agent would, sets the route, starts again
+ * skiff serve: the box's local API without a fleet.  Starts a gateway and a worker a model as the agent would, sets the routes, starts again
  * what dies, and on Ctrl-C or SIGTERM stops both.
  */
 #include <errno.h>
@@ -19,22 +19,34 @@
 #include "proto/local.pb-c.h"
 #include "proto/msg.h"
 
-enum { CONTROL_MS = 5000, STOP_MS = 5000, RETRY_MAX_MS = 10000 };
+enum { MODELS_MAX = 8, ALIASES_MAX = 16, CONTROL_MS = 5000, STOP_MS = 5000, RETRY_MAX_MS = 10000 };
 static const char version[] = "local"; /* a file has no version */
 
+struct served { /* one model and its worker */
+    const char *path;
+    char name[129], socket[128];
+    struct skf_child worker;
+    unsigned bad;         /* deaths in a row */
+    uint64_t begun, next; /* ns: when it was started; when it may be again */
+};
 struct serve {
-    const char *model, *listen, *unix_path, *cert, *key, *draft, *adapters[16]; /* adapters: NAME=FILE */
+    struct served of[MODELS_MAX];
+    size_t n;
+    struct {
+        char name[129];
+        const char *model;
+    } alias[ALIASES_MAX];
+    size_t n_alias;
+    const char *listen, *unix_path, *cert, *key, *draft, *adapters[16]; /* adapters: NAME=FILE */
     size_t n_adapters;
     const char *cache_type, *warm, *cache_file, *keys;
-    char name[129], dir[96], control[128], socket[128], listening[128];
+    char dir[96], control[128], listening[128];
     struct {
         const char *name;
         char value[24]; /* "": not given */
     } passed[6];        /* options of the worker's */
-    struct skf_child gateway, worker;
+    struct skf_child gateway;
     int signal_fd, control_fd;
-    unsigned worker_bad;     /* deaths in a row */
-    uint64_t worker_begun, worker_next; /* ns: when it was started; when it may be again */
     bool is_routed, is_ready;
 };
 
@@ -67,18 +79,31 @@ out:
     return e;
 }
 
-/* Sets the route; the gateway connects to the worker as soon as it is there. */
+/* Sets the routes; the gateway connects to the workers as soon as they are there. */
 static enum skf_err set_route(struct serve *s, struct skf_why *why)
 {
     Skiff__V1__ToGateway m = SKIFF__V1__TO_GATEWAY__INIT;
     Skiff__V1__SetRoutes set = SKIFF__V1__SET_ROUTES__INIT;
-    Skiff__V1__Route route = SKIFF__V1__ROUTE__INIT, *list[1] = {&route};
+    Skiff__V1__Route route[MODELS_MAX], *list[MODELS_MAX];
+    Skiff__V1__Alias alias[ALIASES_MAX], *names[ALIASES_MAX];
     Skiff__V1__FromGateway *answer;
-    route.model = s->name;
-    route.version = (char *)(uintptr_t)version;
-    route.socket = s->socket;
-    set.n_routes = 1;
+    for (size_t i = 0; i < s->n; i++) {
+        skiff__v1__route__init(&route[i]);
+        route[i].model = s->of[i].name;
+        route[i].version = (char *)(uintptr_t)version;
+        route[i].socket = s->of[i].socket;
+        list[i] = &route[i];
+    }
+    for (size_t i = 0; i < s->n_alias; i++) {
+        skiff__v1__alias__init(&alias[i]);
+        alias[i].name = s->alias[i].name;
+        alias[i].model = (char *)(uintptr_t)s->alias[i].model;
+        names[i] = &alias[i];
+    }
+    set.n_routes = s->n;
     set.routes = list;
+    set.n_aliases = s->n_alias;
+    set.aliases = names;
     m.kind_case = SKIFF__V1__TO_GATEWAY__KIND_SET_ROUTES;
     m.set_routes = &set;
     SKF_TRY(ask(s, &m, &answer, why));
@@ -92,15 +117,15 @@ static bool is_connected(struct serve *s)
     Skiff__V1__ToGateway m = SKIFF__V1__TO_GATEWAY__INIT;
     Skiff__V1__GetStatus get = SKIFF__V1__GET_STATUS__INIT;
     Skiff__V1__FromGateway *answer;
-    bool yes = false;
+    size_t up = 0;
     m.kind_case = SKIFF__V1__TO_GATEWAY__KIND_GET_STATUS;
     m.get_status = &get;
     if (ask(s, &m, &answer, NULL) != SKF_OK)
         return false;
     for (size_t i = 0; answer->status && i < answer->status->n_routes; i++)
-        yes = yes || answer->status->routes[i]->connected;
+        up += answer->status->routes[i]->connected;
     skf_msg_free(&answer->base);
-    return yes;
+    return up == s->n;
 }
 
 /* ---- the two programs -------------------------------------------------------------------------------------------------- */
@@ -120,10 +145,10 @@ static enum skf_err start_gateway(struct serve *s, struct skf_why *why)
     return skf_child_start(&s->gateway, args, why);
 }
 
-static enum skf_err start_worker(struct serve *s, struct skf_why *why)
+static enum skf_err start_worker(const struct serve *s, struct served *of, struct skf_why *why)
 {
     const char *args[18 + 2 * (SKF_COUNT(s->passed) + SKF_COUNT(s->adapters))] = {
-        "--socket", s->socket, "--file", s->model, "--name", s->name, "--version", version, "--parent-death"};
+        "--socket", of->socket, "--file", of->path, "--name", of->name, "--version", version, "--parent-death"};
     size_t n = 9;
     for (size_t i = 0; i < SKF_COUNT(s->passed); i++)
         if (s->passed[i].value[0]) {
@@ -140,8 +165,8 @@ static enum skf_err start_worker(struct serve *s, struct skf_why *why)
         args[n++] = "--adapter";
         args[n++] = s->adapters[i];
     }
-    s->worker_begun = skf_now_ns();
-    return skf_child_start(&s->worker, args, why);
+    of->begun = skf_now_ns();
+    return skf_child_start(&of->worker, args, why);
 }
 
 /* Why a child ended, in its own words when it said any: "skiff-worker: m.gguf: truncated" gives "m.gguf: truncated". */
@@ -166,16 +191,29 @@ static enum skf_err on_gateway_end(struct serve *s, struct skf_why *why)
 }
 
 /* The first worker's failure is ours; a later one is started again, ever later when it does not last. */
-static enum skf_err on_worker_end(struct serve *s, struct skf_why *why)
+static enum skf_err on_worker_end(struct serve *s, struct served *of, struct skf_why *why)
 {
     uint64_t now = skf_now_ns();
-    enum skf_err e = ended(&s->worker, skf_child_reap(&s->worker), why);
+    enum skf_err e = ended(&of->worker, skf_child_reap(&of->worker), why);
     if (!s->is_ready)
         return e;
-    s->worker_bad = now - s->worker_begun > 30000000000u ? 0 : s->worker_bad + 1;
-    uint64_t wait_ms = s->worker_bad <= 1 ? 0 : SKF_MIN(100ull << SKF_MIN(s->worker_bad, 10u), (uint64_t)RETRY_MAX_MS);
-    s->worker_next = now + wait_ms * 1000000;
+    of->bad = now - of->begun > 30000000000u ? 0 : of->bad + 1;
+    uint64_t wait_ms = of->bad <= 1 ? 0 : SKF_MIN(100ull << SKF_MIN(of->bad, 10u), (uint64_t)RETRY_MAX_MS);
+    of->next = now + wait_ms * 1000000;
     (void)fprintf(stderr, "skiff: %s; starting another worker\n", why->text);
+    return SKF_OK;
+}
+
+static enum skf_err say_ready(struct serve *s, struct skf_why *why)
+{
+    s->is_ready = s->gateway.passes_on = true;
+    bool ok = true;
+    for (size_t i = 0; i < s->n; i++) {
+        s->of[i].worker.passes_on = true;
+        ok = ok && printf("%s%s", i ? ", " : "", s->of[i].name) >= 0;
+    }
+    if (!ok || printf(" on http%s://%s/v1 (Ctrl-C stops)\n", s->cert ? "s" : "", s->listening) < 0 || fflush(stdout))
+        return skf_fail(why, SKF_ERR_IO, "standard output: cannot be written");
     return SKF_OK;
 }
 
@@ -183,19 +221,14 @@ static enum skf_err on_worker_end(struct serve *s, struct skf_why *why)
 static enum skf_err step(struct serve *s, struct skf_why *why)
 {
     static const char word[] = "listening ";
-    if (!s->worker.pid && skf_now_ns() >= s->worker_next)
-        SKF_TRY(start_worker(s, why));
+    for (size_t i = 0; i < s->n; i++)
+        if (!s->of[i].worker.pid && skf_now_ns() >= s->of[i].next)
+            SKF_TRY(start_worker(s, &s->of[i], why));
     if (!s->is_routed && strncmp(s->gateway.said, word, sizeof word - 1) == 0) {
         (void)snprintf(s->listening, sizeof s->listening, "%.120s", s->gateway.said + sizeof word - 1);
         SKF_TRY(set_route(s, why));
     }
-    if (s->is_routed && !s->is_ready && is_connected(s)) {
-        s->is_ready = true;
-        s->gateway.passes_on = s->worker.passes_on = true;
-        if (printf("%s on http%s://%s/v1 (Ctrl-C stops)\n", s->name, s->cert ? "s" : "", s->listening) < 0 || fflush(stdout))
-            return skf_fail(why, SKF_ERR_IO, "standard output: cannot be written");
-    }
-    return SKF_OK;
+    return s->is_routed && !s->is_ready && is_connected(s) ? say_ready(s, why) : SKF_OK;
 }
 
 static enum skf_err serve_until_told(struct serve *s, struct skf_why *why)
@@ -203,20 +236,29 @@ static enum skf_err serve_until_told(struct serve *s, struct skf_why *why)
     SKF_TRY(start_gateway(s, why));
     for (;;) {
         SKF_TRY(step(s, why));
-        struct pollfd fds[] = {{s->signal_fd, POLLIN, 0},      {s->gateway.pid_fd, POLLIN, 0}, {s->worker.pid_fd, POLLIN, 0},
-                               {s->gateway.out.fd, POLLIN, 0}, {s->gateway.err.fd, POLLIN, 0}, {s->worker.out.fd, POLLIN, 0},
-                               {s->worker.err.fd, POLLIN, 0}};
-        int wait_ms = s->is_ready && s->is_routed && s->worker.pid ? -1 : 50;
-        if (poll(fds, SKF_COUNT(fds), wait_ms) < 0 && errno != EINTR)
+        struct pollfd fds[4 + 3 * MODELS_MAX] = {
+            {s->signal_fd, POLLIN, 0}, {s->gateway.pid_fd, POLLIN, 0}, {s->gateway.out.fd, POLLIN, 0}, {s->gateway.err.fd, POLLIN, 0}};
+        nfds_t n = 4;
+        bool all = true;
+        for (size_t i = 0; i < s->n; i++) {
+            const struct skf_child *w = &s->of[i].worker;
+            fds[n++] = (struct pollfd){w->pid_fd, POLLIN, 0};
+            fds[n++] = (struct pollfd){w->out.fd, POLLIN, 0};
+            fds[n++] = (struct pollfd){w->err.fd, POLLIN, 0};
+            all = all && w->pid;
+        }
+        if (poll(fds, n, s->is_ready && s->is_routed && all ? -1 : 50) < 0 && errno != EINTR)
             return skf_fail_errno(why, errno, "poll");
         if (fds[0].revents)
             return SKF_OK;
         skf_child_read(&s->gateway);
-        skf_child_read(&s->worker);
         if (fds[1].revents)
             SKF_TRY(on_gateway_end(s, why));
-        if (fds[2].revents)
-            SKF_TRY(on_worker_end(s, why));
+        for (size_t i = 0; i < s->n; i++) {
+            skf_child_read(&s->of[i].worker);
+            if (fds[4 + 3 * i].revents)
+                SKF_TRY(on_worker_end(s, &s->of[i], why));
+        }
     }
 }
 
@@ -224,7 +266,11 @@ static void clean_up(struct serve *s)
 {
     if (s->gateway.pid)
         (void)kill(s->gateway.pid, SIGTERM);
-    skf_child_stop(&s->worker, STOP_MS);
+    for (size_t i = 0; i < s->n; i++)
+        if (s->of[i].worker.pid)
+            (void)kill(s->of[i].worker.pid, SIGTERM);
+    for (size_t i = 0; i < s->n; i++)
+        skf_child_stop(&s->of[i].worker, STOP_MS);
     skf_child_stop(&s->gateway, STOP_MS);
     if (s->control_fd >= 0)
         (void)close(s->control_fd);
@@ -232,25 +278,56 @@ static void clean_up(struct serve *s)
         (void)close(s->signal_fd);
     if (s->dir[0]) {
         (void)unlink(s->control);
-        (void)unlink(s->socket);
+        for (size_t i = 0; i < s->n; i++)
+            (void)unlink(s->of[i].socket);
         (void)rmdir(s->dir);
     }
 }
 
-/* A folder for the sockets, the owner's alone; signals as something to poll; the children's words quiet but for warnings. */
-static enum skf_err prepare(struct serve *s, struct skf_why *why)
+/* What the model is called: its file's name without .gguf. */
+static enum skf_err name_it(struct serve *s, struct served *of, struct skf_why *why)
 {
-    const char *run = getenv("XDG_RUNTIME_DIR"), *slash = strrchr(s->model, '/'), *name = slash ? slash + 1 : s->model;
+    const char *slash = strrchr(of->path, '/'), *name = slash ? slash + 1 : of->path;
     size_t n = strlen(name);
-    sigset_t set;
     struct stat st;
-    if (stat(s->model, &st) != 0)
-        return skf_fail_errno(why, errno, "%s", s->model);
-    SKF_TRY(skf_cli_whole(s->model, why));
+    if (stat(of->path, &st) != 0)
+        return skf_fail_errno(why, errno, "%s", of->path);
+    SKF_TRY(skf_cli_whole(of->path, why));
     if (n > 5 && strcmp(name + n - 5, ".gguf") == 0)
         n -= 5;
-    for (size_t i = 0; i < SKF_MIN(n, sizeof s->name - 1); i++)
-        s->name[i] = name[i] > ' ' && name[i] != 0x7f ? name[i] : '-';
+    for (size_t i = 0; i < SKF_MIN(n, sizeof of->name - 1); i++)
+        of->name[i] = name[i] > ' ' && name[i] != 0x7f ? name[i] : '-';
+    for (const struct served *o = s->of; o < of; o++)
+        if (strcmp(o->name, of->name) == 0)
+            return skf_fail(why, SKF_ERR_ARG, "%s: another model is called %s already; a link of another name will do", of->path, of->name);
+    return SKF_OK;
+}
+
+/* "NAME=MODEL", or "NAME" where there is one model. */
+static enum skf_err take_alias(struct serve *s, const char *text, struct skf_why *why)
+{
+    const char *eq = strchr(text, '='), *model = eq ? eq + 1 : s->n == 1 ? s->of[0].name : "";
+    size_t n = eq ? (size_t)(eq - text) : strlen(text);
+    if (!n || n >= sizeof s->alias[0].name)
+        return skf_fail(why, SKF_ERR_ARG, "--alias %.200s: a name has 1 to 128 bytes", text);
+    for (size_t i = 0; i < s->n; i++)
+        if (strcmp(s->of[i].name, model) == 0) {
+            (void)snprintf(s->alias[s->n_alias].name, sizeof s->alias[0].name, "%.*s", (int)n, text);
+            s->alias[s->n_alias++].model = s->of[i].name;
+            return SKF_OK;
+        }
+    return skf_fail(why, SKF_ERR_ARG, "--alias %.200s: NAME=MODEL wants the name of one that is served", text);
+}
+
+/* A folder for the sockets, the owner's alone; signals as something to poll; the children's words quiet but for warnings. */
+static enum skf_err prepare(struct serve *s, const char *const *alias, size_t n_alias, struct skf_why *why)
+{
+    const char *run = getenv("XDG_RUNTIME_DIR");
+    sigset_t set;
+    for (size_t i = 0; i < s->n; i++)
+        SKF_TRY(name_it(s, &s->of[i], why));
+    for (size_t i = 0; i < n_alias; i++)
+        SKF_TRY(take_alias(s, alias[i], why));
     if (!run || strlen(run) > 60 || access(run, W_OK) != 0)
         run = "/tmp";
     (void)snprintf(s->dir, sizeof s->dir, "%s/skiff-serve-XXXXXX", run);
@@ -259,7 +336,8 @@ static enum skf_err prepare(struct serve *s, struct skf_why *why)
         return skf_fail_errno(why, errno, "%s", run);
     }
     (void)snprintf(s->control, sizeof s->control, "%s/gateway.sock", s->dir);
-    (void)snprintf(s->socket, sizeof s->socket, "%s/worker.sock", s->dir);
+    for (size_t i = 0; i < s->n; i++)
+        (void)snprintf(s->of[i].socket, sizeof s->of[i].socket, "%s/worker%zu.sock", s->dir, i);
     (void)snprintf(s->listening, sizeof s->listening, "%.120s", s->listen);
     (void)setenv("SKF_LOG", "warn", 0);
     (void)sigemptyset(&set);
@@ -271,15 +349,42 @@ static enum skf_err prepare(struct serve *s, struct skf_why *why)
     return s->signal_fd < 0 ? skf_fail_errno(why, errno, "signalfd") : SKF_OK;
 }
 
+/* What is wrong with the options taken together; NULL: nothing. `numbers` are those of `passed`. */
+static const char *wrong_of(const struct serve *s, const uint64_t *numbers)
+{
+    static const struct {
+        uint64_t most;
+        const char *text;
+    } limits[] = {{1024, "--threads: at most 1024"}, {1u << 20, "--context: at most 1,048,576"}, {64, "--slots: at most 64"},
+                  {1u << 20, "--cache: at most 1,048,576"}, {1u << 20, "--cache-spill: at most 1,048,576"}};
+    if (!s->n)
+        return "-m MODEL is missing";
+    for (size_t i = 0; i < SKF_COUNT(limits); i++)
+        if (numbers[i] > limits[i].most)
+            return limits[i].text;
+    if (s->cache_file && !s->warm)
+        return "--cache-file keeps what --warm names";
+    if (s->n > 1 && (s->n_adapters || s->cache_file || s->draft))
+        return "--adapter, --draft and --cache-file are for one model, and several are given";
+    if (s->cache_type && strcmp(s->cache_type, "f16") != 0 && strcmp(s->cache_type, "q8_0") != 0)
+        return "--cache-type takes f16 or q8_0";
+    return !s->cert != !s->key ? "--tls-cert and --tls-key are given together" : NULL;
+}
+
 int skf_verb_serve(int argc, char **argv)
 {
-    struct serve s = {.listen = "127.0.0.1:8080", .gateway = SKF_CHILD("skiff-gateway"), .worker = SKF_CHILD("skiff-worker"),
+    struct serve s = {.listen = "127.0.0.1:8080", .gateway = SKF_CHILD("skiff-gateway"),
                       .signal_fd = -1, .control_fd = -1,
                       .passed = {{.name = "--threads"}, {.name = "--context"}, {.name = "--slots"}, {.name = "--cache"}, {.name = "--cache-spill"}, {.name = "--speculate"}}};
     enum { SPECULATE = 5 }; /* of the numbers, which says something when it is 0 too */
     uint64_t numbers[SKF_COUNT(s.passed)] = {[SPECULATE] = 8};
+    const char *models[MODELS_MAX], *alias[ALIASES_MAX];
+    size_t n_alias = 0;
     const struct skf_opt opts[] = {
-        {.name = "--model", .letter = 'm', .value = "MODEL", .help = "a GGUF file", .text = &s.model},
+        {.name = "--model", .letter = 'm', .value = "MODEL", .help = "a GGUF file; may be given again, for several models on one port", .list = models,
+         .list_max = MODELS_MAX, .list_n = &s.n},
+        {.name = "--alias", .value = "NAME=MODEL", .help = "another name that requests may use for it; may be given again", .list = alias,
+         .list_max = ALIASES_MAX, .list_n = &n_alias},
         {.name = "--listen", .value = "HOST:PORT", .help = "where to serve (127.0.0.1:8080); port 0 for any", .text = &s.listen},
         {.name = "--keys", .value = "FILE", .help = "who may ask and how much: see skiff-gateway(1)", .text = &s.keys},
         {.name = "--unix", .value = "PATH", .help = "serve on this Unix socket too", .text = &s.unix_path},
@@ -304,18 +409,17 @@ int skf_verb_serve(int argc, char **argv)
     int status;
     if (!is_cli_parsed(&u, argc, argv, &status))
         return status;
-    const char *wrong = !s.model ? "-m MODEL is missing" : numbers[0] > 1024 ? "--threads: at most 1024" :
-                        numbers[1] > 1u << 20 ? "--context: at most 1,048,576" : numbers[2] > 64 ? "--slots: at most 64" :
-                        numbers[3] > 1u << 20 ? "--cache: at most 1,048,576" :
-                        numbers[4] > 1u << 20 ? "--cache-spill: at most 1,048,576" : s.cache_file && !s.warm ? "--cache-file keeps what --warm names" :
-                        s.cache_type && strcmp(s.cache_type, "f16") != 0 && strcmp(s.cache_type, "q8_0") != 0 ? "--cache-type takes f16 or q8_0" :
-                        !s.cert != !s.key ? "--tls-cert and --tls-key are given together" : NULL;
+    const char *wrong = wrong_of(&s, numbers);
     if (wrong)
         return skf_cli_usage("serve", wrong);
     for (size_t i = 0; i < SKF_COUNT(s.passed); i++)
         if (numbers[i] || i == SPECULATE)
             (void)snprintf(s.passed[i].value, sizeof s.passed[i].value, "%u", (unsigned)numbers[i]);
-    enum skf_err e = prepare(&s, &why);
+    for (size_t i = 0; i < s.n; i++) {
+        s.of[i].path = models[i];
+        s.of[i].worker = SKF_CHILD("skiff-worker");
+    }
+    enum skf_err e = prepare(&s, alias, n_alias, &why);
     if (e == SKF_OK)
         e = serve_until_told(&s, &why);
     clean_up(&s);

@@ -66,6 +66,8 @@ static enum skf_err put_model(struct skf_gw *g, skf_json *data, const struct gw_
     SKF_GO(e, skf_json_set(j, "owned_by", skf_json_str("skiff")));
     SKF_GO(e, skf_json_set(j, "version", skf_json_str((now ? now : l)->version)));
     SKF_GO(e, skf_json_set(j, "ready", skf_json_bool(now != NULL)));
+    if (l->is_asleep)
+        SKF_GO(e, skf_json_set(j, "asleep", skf_json_bool(true)));
     return skf_json_push(data, j);
 out:
     skf_json_free(j);
@@ -75,9 +77,9 @@ out:
 static bool is_first_of_model_(const struct skf_gw *g, const struct gw_link *l)
 {
     for (const struct gw_link *o = g->links; o; o = o->next)
-        if (o->is_routed && strcmp(o->model, l->model) == 0 && o->order < l->order)
+        if (o->is_routed && !o->shadow_permille && strcmp(o->model, l->model) == 0 && o->order < l->order)
             return false;
-    return l->is_routed;
+    return l->is_routed && !l->shadow_permille;
 }
 
 static enum skf_err list_models(struct skf_gw *g, skf_json *data, bool has_adapters, size_t *ready)
@@ -92,7 +94,7 @@ static enum skf_err list_models(struct skf_gw *g, skf_json *data, bool has_adapt
         e = put_model(g, data, l, NULL);
         for (unsigned i = 0; e == SKF_OK && has_adapters && now && i < now->n_adapters; i++)
             e = put_model(g, data, l, now->adapters[i]);
-        *ready += now != NULL;
+        *ready += l->is_asleep || now != NULL;
     }
     pthread_mutex_unlock(&g->lock);
     return e;

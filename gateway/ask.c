@@ -95,6 +95,7 @@ static bool is_sampling(struct parser *p)
     if (seed && !is_json_int(seed))
         return refuse(p, "seed", NULL, "seed must be an integer, not %s", is_json_num(seed) ? "a fraction" : kind_of(seed));
     s->temperature = (float)temperature;
+    p->ask->is_greedy = temperature == 0;
     s->top_p = (float)top_p;
     s->top_k = (uint32_t)top_k;
     s->repetition_penalty = (float)penalty;

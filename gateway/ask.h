@@ -13,6 +13,7 @@ struct skf_gw_ask {
     bool is_chat, stream, include_usage;
     bool is_batch;       /* waits behind others */
     uint32_t timeout_ms; /* from its coming; 0: none */
+    bool is_greedy; /* the same answer each time */
     uint8_t *frame; /* a packed ToWorker; skf_free */
     size_t frame_len;
 };

@@ -14,15 +14,22 @@
 #include "proto/frame.h"
 #include "proto/msg.h"
 
-enum { PEERS_MAX = 8, PEER_MS = 2000 };
+enum { PEERS_MAX = 8, PEER_MS = 2000, WAIT_MOST_MS = 600000 };
 
 static enum skf_err set_routes(struct skf_gw *g, const Skiff__V1__SetRoutes *set, struct skf_why *why)
 {
     struct skf_gw_route routes[GW_LINKS];
+    struct skf_gw_alias aliases[SKF_GW_ALIASES];
     if (set->n_routes > GW_LINKS)
         return skf_fail(why, SKF_ERR_LIMIT, "more than %d routes", GW_LINKS);
     for (size_t i = 0; i < set->n_routes; i++)
-        routes[i] = (struct skf_gw_route){set->routes[i]->model, set->routes[i]->version, set->routes[i]->socket};
+        routes[i] = (struct skf_gw_route){set->routes[i]->model, set->routes[i]->version, set->routes[i]->socket, set->routes[i]->is_held,
+                                          set->routes[i]->is_asleep, SKF_MIN(set->routes[i]->shadow_permille, 1000u)};
+    if (set->n_aliases > SKF_GW_ALIASES)
+        return skf_fail(why, SKF_ERR_LIMIT, "more than %d aliases", SKF_GW_ALIASES);
+    for (size_t i = 0; i < set->n_aliases; i++)
+        aliases[i] = (struct skf_gw_alias){set->aliases[i]->name, set->aliases[i]->model};
+    SKF_TRY(skf_gw_set_names(g, aliases, set->n_aliases, SKF_MIN(set->wait_ms, WAIT_MOST_MS), why));
     return skf_gw_set_routes(g, routes, set->n_routes, why);
 }
 

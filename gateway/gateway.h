@@ -36,7 +36,17 @@ unsigned skf_gw_port(const struct skf_gw *g);
 
 struct skf_gw_route {
     const char *model, *version, *socket;
+    bool is_held;   /* nobody is there yet: requests of the model wait, also where a worker of it could go on */
+    bool is_asleep; /* held, and not to be told as not well */
+    unsigned shadow_permille; /* not 0: gets copies of that share of the model's greedy requests, which others answer */
 };
+struct skf_gw_alias {
+    const char *name, *model;
+};
+#define SKF_GW_ALIASES 64
+/* Other names that models are asked for by, in place of those before, and how long requests wait for a worker (the longer of this and the
+ * gateway's own). SKF_ERR_ARG, SKF_ERR_LIMIT: nothing is changed. */
+SKF_MUST enum skf_err skf_gw_set_names(struct skf_gw *g, const struct skf_gw_alias *aliases, size_t n, unsigned wait_ms, struct skf_why *why);
 /*
  * Replaces all routes at once. A worker that is new is connected first, for at most 2 s: when it does not answer while the model's
  * present one does, nothing is changed (SKF_ERR_NET); when there is no present one, the route stands and is connected as soon as the

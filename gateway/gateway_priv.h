@@ -49,6 +49,11 @@ struct gw_link {
     char adapters[GW_ADAPTERS][65]; /* that its worker has loaded */
     unsigned n_adapters;
     bool is_routed, is_wanted; /* in the list; or being tried for it */
+    bool is_asleep;            /* nobody is there, and need not be */
+    unsigned shadow_permille;  /* not 0: answers nobody (shadow.c) */
+    struct gw_compared {
+        uint64_t requests, tokens, equal, main_tokens, main_us, shadow_tokens, shadow_us;
+    } compared;
     size_t order;              /* place in the list */
     bool connected, stop;
     bool is_leaving; /* it was told to quit: finishes what it has */
@@ -75,6 +80,7 @@ struct gw_req {
     struct gw_link *link; /* NULL while it waits for one */
     unsigned tries;
     bool is_begun;        /* the client has been sent bytes of an answer */
+    bool is_settled;      /* its model was found; before the first routes are set it cannot be */
     int64_t created;
     uint64_t start_ns, first_ns, last_ns, wait_until_ns; /* last: token */
     uint64_t deadline_ns;  /* the client's; 0: none */
@@ -97,6 +103,7 @@ struct skf_gw {
     pthread_cond_t changed; /* links connecting, requests ending, stop: for set_routes, the keeper and close */
     struct gw_link *links;
     struct gw_req *reqs;
+    struct gw_shadow *shadows;
     unsigned n_reqs, n_waiting;
     bool stop;
     struct gw_counts counts;
@@ -104,6 +111,12 @@ struct skf_gw {
     struct gw_turns turns;
     struct gw_key *keys;
     char keys_path[4096]; /* "": whoever reaches the port may ask */
+    bool has_routes; /* they were set once at least */
+    unsigned hold_ms;
+    struct gw_alias {
+        char name[GW_NAME], model[GW_NAME];
+    } aliases[SKF_GW_ALIASES];
+    size_t n_aliases;
     uint64_t swap_pause_us, pause_from_ns; /* pause_from_ns: a changed route that no worker serves yet */
     pthread_mutex_t setting; /* held over a whole set_routes */
     pthread_t keeper, controller;
@@ -121,6 +134,7 @@ void skf_gw_link_free(struct gw_link *take_l); /* taken off the list; without th
 /* routes.c */
 struct gw_link *skf_gw_pick_(struct skf_gw *g, const char *model);
 bool is_gw_model_(const struct skf_gw *g, const char *model); /* NULL: any at all */
+const char *skf_gw_alias_(const struct skf_gw *g, const char *name); /* the model that it stands for; NULL: it is no alias */
 const char *skf_gw_only_model_(const struct skf_gw *g); /* when exactly one is routed; otherwise NULL */
 void skf_gw_pause_over_(struct skf_gw *g, const struct gw_link *l); /* a routed link has connected */
 SKF_MUST enum skf_err skf_gw_status_pack(struct skf_gw *g, uint64_t id, const char *error, uint8_t **p, size_t *n);
@@ -135,6 +149,14 @@ void skf_gw_token_(struct gw_link *l, const Skiff__V1__Token *t);
 void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f);
 void skf_gw_wait_over_(struct skf_gw *g, uint64_t now, uint64_t *next); /* the next deadline, UINT64_MAX when none */
 void skf_gw_drop_all_(struct skf_gw *g);
+void skf_gw_settle_(struct skf_gw *g); /* routes were set: requests that came before them find their model, or hear that there is none */
+
+/* shadow.c */
+void skf_gw_shadow_(struct skf_gw *g, const struct gw_link *main, const struct skf_gw_ask *ask, uint64_t id);
+bool is_gw_shadow_token_(struct gw_link *l, uint64_t id, int32_t token); /* true: it was the shadow's, there is no more to be done with it */
+bool is_gw_shadow_finished_(struct gw_link *l, const Skiff__V1__Finished *f);
+/* The connection is gone, or (id not 0) this request of it: there is nothing to compare any more. */
+void skf_gw_shadow_gone_(struct skf_gw *g, const struct gw_link *l, uint64_t id);
 
 /* answer.c: all give what http's calls give */
 SKF_MUST enum skf_err skf_gw_put_begin(struct skf_gw *g, struct gw_req *r);

@@ -28,6 +28,8 @@ static void end_(struct skf_gw *g, struct gw_req *r)
     if (r->link && g->n_reqs)
         skf_gw_turns_end(&g->turns, now, r->start_ns);
     if (r->link)
+        skf_gw_shadow_gone_(g, r->link, r->id); /* one that has not ended with it */
+    if (r->link)
         r->link->active--;
     else
         g->n_waiting--;
@@ -39,19 +41,20 @@ static void end_(struct skf_gw *g, struct gw_req *r)
     skf_free(r);
 }
 
+/* Answers with a refusal and ends the request. */
+static void refuse_found_(struct skf_gw *g, struct gw_req *r, const struct skf_gw_refusal *no, unsigned retry_after)
+{
+    *(no->status == 429 ? &g->counts.refused : no->status >= 500 ? &g->counts.server_errors : &g->counts.client_errors) += 1;
+    skf_gw_reply_refusal(r->http, no, retry_after);
+    end_(g, r);
+}
+
 static void refuse_(struct skf_gw *g, struct gw_req *r, unsigned status, const char *type, const char *code, const char *text,
                     unsigned retry_after)
 {
     struct skf_gw_refusal no = {.status = status, .type = type, .code = code};
     snprintf(no.text, sizeof no.text, "%s", text);
-    if (status >= 500)
-        g->counts.server_errors++;
-    else if (status == 429)
-        g->counts.refused++;
-    else
-        g->counts.client_errors++;
-    skf_gw_reply_refusal(r->http, &no, retry_after);
-    end_(g, r);
+    refuse_found_(g, r, &no, retry_after);
 }
 
 /* Moves between waiting and a link. */
@@ -68,10 +71,13 @@ static void assign_(struct skf_gw *g, struct gw_req *r, struct gw_link *l)
         g->n_waiting++;
 }
 
+/* Nanoseconds that a request waits for a worker. */
+static uint64_t patience_(const struct skf_gw *g) { return SKF_MAX(g->wait_ms, g->hold_ms) * 1000000ull; }
+
 /* Gives a waiting request to a worker, if one is there. False when it is over (refused), so that callers do not touch it again. */
 static bool is_dispatched_(struct skf_gw *g, struct gw_req *r)
 {
-    struct gw_link *l = skf_gw_pick_(g, r->ask.model);
+    struct gw_link *l = r->is_settled ? skf_gw_pick_(g, r->ask.model) : NULL;
     if (!l)
         return true;
     enum skf_err e = skf_gw_link_send_(l, r->ask.frame, r->ask.frame_len);
@@ -84,6 +90,7 @@ static bool is_dispatched_(struct skf_gw *g, struct gw_req *r)
     r->tries++;
     snprintf(r->version, sizeof r->version, "%s", l->version);
     assign_(g, r, l);
+    skf_gw_shadow_(g, l, &r->ask, r->id);
     return true;
 }
 
@@ -101,35 +108,48 @@ static void split_model_(struct skf_gw *g, struct skf_gw_ask *ask)
         *colon = ':';
 }
 
-/* Whether the gateway can take a request for this model now; fills in the model's name when the client left it out. */
-static bool is_admitted_(struct skf_gw *g, struct skf_gw_ask *ask, struct skf_gw_refusal *no)
+/* Whether there is a model for this request; fills in its name when the client left it out or knows it by another. */
+static bool is_model_found_(struct skf_gw *g, struct skf_gw_ask *ask, struct skf_gw_refusal *no)
 {
     split_model_(g, ask);
-    const char *only = skf_gw_only_model_(g);
-    no->type = "server_error";
-    if (g->stop || !is_gw_model_(g, NULL)) {
+    const char *name = ask->model[0] ? skf_gw_alias_(g, ask->model) : skf_gw_only_model_(g);
+    no->type = "invalid_request_error";
+    if (!is_gw_model_(g, NULL)) {
         no->status = 503;
-        snprintf(no->text, sizeof no->text, g->stop ? "the gateway is closing" : "no model is loaded yet");
-    } else if (!ask->model[0] && !only) {
+        no->type = "server_error";
+        snprintf(no->text, sizeof no->text, "no model is loaded yet");
+    } else if (!ask->model[0] && !name) {
         no->status = 400;
-        no->type = "invalid_request_error";
         snprintf(no->param, sizeof no->param, "model");
         snprintf(no->text, sizeof no->text, "model is missing and there are several; GET /v1/models lists them");
-    } else if (ask->model[0] && !is_gw_model_(g, ask->model)) {
+    } else if (!is_gw_model_(g, name ? name : ask->model)) {
         no->status = 404;
-        no->type = "invalid_request_error";
         no->code = "model_not_found";
         snprintf(no->param, sizeof no->param, "model");
         snprintf(no->text, sizeof no->text, "the model '%s' does not exist here; GET /v1/models lists those that do", ask->model);
+    } else {
+        if (name)
+            snprintf(ask->model, sizeof ask->model, "%s", name);
+        return true;
+    }
+    return false;
+}
+
+/* Whether the gateway can take a request now. Before the first routes are set nobody knows which models there will be, only that somebody
+ * is about to say it: it waits. */
+static bool is_admitted_(struct skf_gw *g, struct skf_gw_ask *ask, struct skf_gw_refusal *no)
+{
+    no->type = "server_error";
+    if (g->stop) {
+        no->status = 503;
+        snprintf(no->text, sizeof no->text, "the gateway is closing");
     } else if (g->n_reqs >= g->max_requests) {
         no->status = 429;
         no->type = "rate_limit_error";
         no->code = "too_many_requests";
         snprintf(no->text, sizeof no->text, "%u requests are under way already; try again later", g->n_reqs);
     } else {
-        if (!ask->model[0])
-            snprintf(ask->model, sizeof ask->model, "%s", only);
-        return true;
+        return !g->has_routes || is_model_found_(g, ask, no);
     }
     return false;
 }
@@ -171,7 +191,8 @@ void skf_gw_ask_new(struct skf_gw *g, struct skf_http_req *http, struct skf_gw_a
     skf_http_hold(http, skf_gw_gone, g);
     r->key = key;
     r->deadline_ns = ask->timeout_ms ? r->start_ns + ask->timeout_ms * 1000000ull : 0;
-    r->wait_until_ns = r->start_ns + g->wait_ms * 1000000ull;
+    r->wait_until_ns = r->start_ns + patience_(g);
+    r->is_settled = g->has_routes;
     r->next = g->reqs;
     g->reqs = r;
     g->n_reqs++;
@@ -180,6 +201,21 @@ void skf_gw_ask_new(struct skf_gw *g, struct skf_http_req *http, struct skf_gw_a
     if (is_dispatched_(g, r) && (!r->link || r->deadline_ns))
         pthread_cond_broadcast(&g->changed); /* the keeper minds its deadline */
     pthread_mutex_unlock(&g->lock);
+}
+
+void skf_gw_settle_(struct skf_gw *g)
+{
+    for (struct gw_req *r = g->reqs, *next; r; r = next) {
+        struct skf_gw_refusal no = {.status = 0};
+        next = r->next;
+        if (r->is_settled)
+            continue;
+        r->is_settled = is_model_found_(g, &r->ask, &no);
+        if (r->is_settled)
+            (void)is_dispatched_(g, r);
+        else
+            refuse_found_(g, r, &no, no.status == 503 ? 1 : 0);
+    }
 }
 
 void skf_gw_gone(void *ctx, uint64_t id)
@@ -222,8 +258,10 @@ void skf_gw_started_(struct gw_link *l, const Skiff__V1__Started *s)
 void skf_gw_token_(struct gw_link *l, const Skiff__V1__Token *t)
 {
     struct skf_gw *g = l->g;
-    struct gw_req *r = on_link_(l, t->id);
     enum skf_err e = SKF_OK;
+    if (g->shadows && is_gw_shadow_token_(l, t->id, t->token))
+        return;
+    struct gw_req *r = on_link_(l, t->id);
     if (!r)
         return;
     g->counts.tokens++;
@@ -267,7 +305,7 @@ static void again_(struct skf_gw *g, struct gw_req *r)
         r->first_ns = 0;
         r->spent = 0;
         assign_(g, r, NULL);
-        r->wait_until_ns = skf_now_ns() + g->wait_ms * 1000000ull;
+        r->wait_until_ns = skf_now_ns() + patience_(g);
         (void)is_dispatched_(g, r);
         pthread_cond_broadcast(&g->changed); /* the keeper minds its deadline */
     }
@@ -308,8 +346,10 @@ static void failed_(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finishe
 void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f)
 {
     struct skf_gw *g = l->g;
-    struct gw_req *r = on_link_(l, f->id);
     enum skf_err e = SKF_OK;
+    if (g->shadows && is_gw_shadow_finished_(l, f))
+        return;
+    struct gw_req *r = on_link_(l, f->id);
     if (!r)
         return;
     g->counts.prompt_tokens += f->prompt_tokens;
@@ -360,6 +400,7 @@ void skf_gw_link_up_(struct gw_link *l)
 void skf_gw_link_down_(struct gw_link *l)
 {
     struct skf_gw *g = l->g;
+    skf_gw_shadow_gone_(g, l, 0);
     for (struct gw_req *r = g->reqs, *next; r; r = next) {
         next = r->next;
         if (r->link != l)
@@ -403,7 +444,8 @@ void skf_gw_wait_over_(struct skf_gw *g, uint64_t now, uint64_t *next_deadline)
         if (now >= own)
             time_over_(g, r);
         else if (now >= wait)
-            refuse_(g, r, 503, "server_error", NULL, "no worker of this model is running at present", 1);
+            refuse_(g, r, 503, "server_error", NULL,
+                    r->is_settled ? "no worker of this model is running at present" : "no model is loaded yet", 1);
         else
             *next_deadline = SKF_MIN(*next_deadline, SKF_MIN(wait, own));
     }

@@ -9,7 +9,7 @@ struct gw_link *skf_gw_pick_(struct skf_gw *g, const char *model)
 {
     struct gw_link *best = NULL;
     for (struct gw_link *l = g->links; l; l = l->next)
-        if (l->is_routed && l->connected && !l->is_leaving && strcmp(l->model, model) == 0 && (!best || l->order < best->order))
+        if (l->is_routed && !l->shadow_permille && l->connected && !l->is_leaving && strcmp(l->model, model) == 0 && (!best || l->order < best->order))
             best = l;
     return best;
 }
@@ -17,7 +17,7 @@ struct gw_link *skf_gw_pick_(struct skf_gw *g, const char *model)
 bool is_gw_model_(const struct skf_gw *g, const char *model)
 {
     for (const struct gw_link *l = g->links; l; l = l->next)
-        if (l->is_routed && (!model || strcmp(l->model, model) == 0))
+        if (l->is_routed && !l->shadow_permille && (!model || strcmp(l->model, model) == 0))
             return true;
     return false;
 }
@@ -26,12 +26,20 @@ const char *skf_gw_only_model_(const struct skf_gw *g)
 {
     const char *only = NULL;
     for (const struct gw_link *l = g->links; l; l = l->next) {
-        if (l->is_routed && only && strcmp(l->model, only) != 0)
+        if (l->is_routed && !l->shadow_permille && only && strcmp(l->model, only) != 0)
             return NULL;
-        if (l->is_routed)
+        if (l->is_routed && !l->shadow_permille)
             only = l->model;
     }
     return only;
+}
+
+const char *skf_gw_alias_(const struct skf_gw *g, const char *name)
+{
+    for (size_t i = 0; i < g->n_aliases; i++)
+        if (strcmp(g->aliases[i].name, name) == 0)
+            return g->aliases[i].model;
+    return NULL;
 }
 
 void skf_gw_pause_over_(struct skf_gw *g, const struct gw_link *l)
@@ -106,8 +114,9 @@ static enum skf_err prepare_(struct skf_gw *g, const struct skf_gw_route *r, siz
         links[i]->is_wanted = true;
     }
     for (size_t i = 0; i < n; i++) {
-        if (!is_first_of_model(r, i))
+        if (!is_first_of_model(r, i) || r[i].is_held || r[i].shadow_permille)
             continue;
+        pthread_cond_broadcast(&links[i]->work); /* it need not sleep out its pause */
         wait_connected_(g, links[i], from);
         if (!links[i]->connected && skf_gw_pick_(g, r[i].model))
             return skf_fail(why, SKF_ERR_NET, "%s %s: no worker answers on %s; the routes stay as they were", r[i].model, r[i].version,
@@ -118,10 +127,10 @@ static enum skf_err prepare_(struct skf_gw *g, const struct skf_gw_route *r, siz
 
 static void switch_(struct skf_gw *g, const struct skf_gw_route *r, size_t n, struct gw_link **links)
 {
-    uint64_t from = skf_now_ns();
+    uint64_t from = g->pause_from_ns ? g->pause_from_ns : skf_now_ns(); /* of a pause that a change before this one began */
     bool changed = false, waiting = false;
     for (size_t i = 0; i < n; i++) {
-        bool first = is_first_of_model(r, i);
+        bool first = is_first_of_model(r, i) && !r[i].shadow_permille;
         bool same = links[i]->is_routed && links[i] == skf_gw_pick_(g, r[i].model);
         changed = changed || (first && !same);
         waiting = waiting || (first && !links[i]->connected);
@@ -131,14 +140,36 @@ static void switch_(struct skf_gw *g, const struct skf_gw_route *r, size_t n, st
     for (size_t i = n; i-- > 0;) { /* the earliest place counts for one named twice */
         links[i]->is_routed = true;
         links[i]->order = i;
+        links[i]->is_asleep = r[i].is_asleep;
+        links[i]->shadow_permille = r[i].shadow_permille;
     }
     for (size_t i = 0; i < n; i++)
         if (links[i]->connected)
             skf_gw_link_up_(links[i]); /* what waits for a worker of this model */
+    g->has_routes = true;
+    skf_gw_settle_(g);
     if (changed) {
         g->swap_pause_us = (skf_now_ns() - from) / 1000;
         g->pause_from_ns = waiting ? from : 0;
     }
+}
+
+enum skf_err skf_gw_set_names(struct skf_gw *g, const struct skf_gw_alias *a, size_t n, unsigned wait_ms, struct skf_why *why)
+{
+    if (n > SKF_GW_ALIASES)
+        return skf_fail(why, SKF_ERR_LIMIT, "more than %d aliases", SKF_GW_ALIASES);
+    for (size_t i = 0; i < n; i++)
+        if (!is_name(a[i].name) || !is_name(a[i].model))
+            return skf_fail(why, SKF_ERR_ARG, "alias %zu: no name", i);
+    pthread_mutex_lock(&g->lock);
+    g->hold_ms = wait_ms;
+    g->n_aliases = n;
+    for (size_t i = 0; i < n; i++) {
+        snprintf(g->aliases[i].name, GW_NAME, "%s", a[i].name);
+        snprintf(g->aliases[i].model, GW_NAME, "%s", a[i].model);
+    }
+    pthread_mutex_unlock(&g->lock);
+    return SKF_OK;
 }
 
 enum skf_err skf_gw_set_routes(struct skf_gw *g, const struct skf_gw_route *r, size_t n, struct skf_why *why)
@@ -156,6 +187,14 @@ enum skf_err skf_gw_set_routes(struct skf_gw *g, const struct skf_gw_route *r, s
     pthread_mutex_unlock(&g->lock);
     pthread_mutex_unlock(&g->setting);
     return e;
+}
+
+static uint32_t waiting_(const struct skf_gw *g, const char *model)
+{
+    uint32_t n = 0;
+    for (const struct gw_req *r = g->reqs; r; r = r->next)
+        n += !r->link && strcmp(r->ask.model, model) == 0;
+    return n;
 }
 
 /* FromGateway with the state of every link; `error` "" when there was none. */
@@ -178,6 +217,14 @@ enum skf_err skf_gw_status_pack(struct skf_gw *g, uint64_t id, const char *error
         routes[count].active = l->active;
         routes[count].served = l->served;
         routes[count].failed = l->failed;
+        routes[count].waiting = waiting_(g, l->model);
+        routes[count].compared = l->compared.requests;
+        routes[count].compared_tokens = l->compared.tokens;
+        routes[count].equal_tokens = l->compared.equal;
+        routes[count].main_tokens = l->compared.main_tokens;
+        routes[count].main_us = l->compared.main_us;
+        routes[count].shadow_tokens = l->compared.shadow_tokens;
+        routes[count].shadow_us = l->compared.shadow_us;
         list[count] = &routes[count];
     }
     status.n_routes = count;

@@ -28,6 +28,34 @@ def says(r, status, text, what):
           what, r.returncode, r.stderr, r.stdout)
 
 
+def config():
+    path = os.path.join(TMP, "c.toml")
+
+    def says_of(text, want, what):
+        with open(path, "w") as f:
+            f.write(text)
+        says(run("--config", path, "--dir", "nowhere-at-all"), 1, want, what)
+
+    says(run("--config", os.path.join(TMP, "none.toml")), 1, "none.toml", "a configuration that is not there")
+    says_of("listen = 1\n", f"{path}:1: listen: must be a string", "a key of the wrong type")
+    says_of("\n[runtime]\nthreds = 2\n", f"{path}:3: runtime.threds: unknown key", "an unknown key is named with file and line")
+    says_of("[runtme]\n", f"{path}:1: runtme: unknown table", "an unknown table")
+    says_of("watch = 99999999\n", f"{path}:1: watch: is 99999999, not 0 to 86400", "a number out of range")
+    says_of("[swap]\nmode = 'quick'\n", f"{path}:2: swap.mode: 'quick' is not one of auto|side|in-place", "a choice that is none")
+    says_of("[swap]\nshadow = 2\n", f"{path}:2: swap.shadow: must be a number from 0 to 1", "a share that is none")
+    says_of("rate = '5'\n", f"{path}:1: rate: '5' is no rate", "a rate that is too small")
+    says_of("watch = 1\nwatch = 2\n", f"{path}:2: watch is there already, in line 1", "a key given twice")
+    says_of("[cache]\nwarm = ['a', 1]\n", f"{path}:2: cache.warm: must be an array of strings", "an array of the wrong type")
+    says_of("[models.a]\naliases = ['x']\n[models.b]\naliases = ['x']\n", f"{path}:4: models.b.aliases: 'x' stands for another", "an alias of two models")
+    says_of("[models.a]\npriorty = 1\n", f"{path}:2: models.a.priorty: unknown key", "an unknown key of a model")
+    says_of("dir = 'elsewhere'\n[cache]\nwarm = []\n", "nowhere-at-all", "options of the command line go first")
+    with open(path, "w") as f:
+        f.write("listen = '127.0.0.1:0'\n")
+    says(run("--config", path), 2, "--dir", "a configuration without dir")
+    root = os.environ["SKF_ROOT"]
+    says(run("--config", os.path.join(root, "examples", "skiff-agent.toml"), "--dir", "nowhere-at-all"), 1, "nowhere-at-all", "the example is taken")
+
+
 def usage():
     r = run("--help")
     check(r.returncode == 0 and "--check-store" in r.stdout and not r.stderr, "--help")
@@ -104,6 +132,7 @@ def wrong_certificate():
 
 
 usage()
+config()
 cannot_start()
 alone()
 wrong_certificate()

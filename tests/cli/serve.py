@@ -242,6 +242,18 @@ def main():
     test_ways_in()
     s = Serve("--listen", "127.0.0.1:0")
     check(s.stop(signal.SIGTERM)[0] == 0, "SIGTERM ends it well")
+    other = tiny_model.write(os.path.join(TMP, "other.gguf"), "q8_0", seed=9)
+    s = Serve("-m", other, "--alias", "default=other", "--alias", "t=tiny", "--listen", "127.0.0.1:0", wait=False)
+    line = s.p.stdout.readline()
+    m = re.match(r"tiny, other on http://.*:(\d+)/v1 \(Ctrl-C stops\)\n$", line)
+    check(m, "two models on one port", line)
+    s.port = int(m.group(1))
+
+    def answers(name):
+        status, _, body = s.ask("POST", "/v1/completions", {"model": name, "prompt": "low", "max_tokens": 2})
+        return json.loads(body)["model"] if status == 200 else status
+    check([answers(n) for n in ("tiny", "other", "default", "t", "none")] == ["tiny", "other", "other", "tiny", 404], "asked for by names and aliases")
+    check(s.stop()[0] == 0, "both end with it")
     with open(os.path.join(TMP, "cut.gguf"), "wb") as f:
         f.write(open(MODEL, "rb").read()[:5000])
     for args, status, want in (
@@ -249,6 +261,9 @@ def main():
             (["-m", os.path.join(TMP, "cut.gguf"), "--listen", "127.0.0.1:0"], 1, r"skiff: .*cut\.gguf: .*\n"),
             (["-m", MODEL, "--listen", "nowhere"], 1, r"skiff: nowhere is no address to listen on.*\n"),
             ([], 2, r"skiff: serve: -m MODEL is missing; .*\n"),
+            (["-m", MODEL, "-m", MODEL], 1, r"skiff: .*tiny\.gguf: another model is called tiny already; .*\n"),
+            (["-m", MODEL, "--alias", "a=b"], 1, r"skiff: --alias a=b: NAME=MODEL wants the name of one that is served\n"),
+            (["-m", MODEL, "--alias", "=tiny"], 1, r"skiff: --alias =tiny: a name has 1 to 128 bytes\n"),
             (["-m", MODEL, "--threads", "x"], 2, r"skiff: .*\n")):
         code, out, err = runs_with(*args)
         check(code == status and out == "" and re.fullmatch(want, err), f"{' '.join(os.path.basename(a) for a in args) or 'no model'}: one line, exit {status}", code, out, err)

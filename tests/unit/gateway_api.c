@@ -15,7 +15,7 @@ static void set_routes(size_t n, struct fake *const *f)
     struct skf_gw_route r[4];
     struct skf_why why = {{0}};
     for (size_t i = 0; i < n; i++)
-        r[i] = (struct skf_gw_route){f[i]->model, f[i]->version, f[i]->path};
+        r[i] = (struct skf_gw_route){f[i]->model, f[i]->version, f[i]->path, false, false, 0};
     if (skf_gw_set_routes(gw, r, n, &why) != SKF_OK)
         fail_msg("%s", why.text);
 }
@@ -179,7 +179,7 @@ static void test_errors(void **state)
         {405, "/v1/models", "{}", "Allow: GET"},
         {404, "/v1/embeddings", "{}", "no such path"},
     };
-    assert_int_equal(chat("say 1", ""), 503);
+    assert_int_equal(chat("say 1", ""), 503); /* after a while: somebody may be about to say which models there are */
     expect("no model is loaded yet");
     assert_int_equal(client_ask(skf_gw_port(gw), "GET", "/health", NULL, NULL, got, sizeof got), 503);
     route_to(&a);
@@ -240,7 +240,8 @@ static void test_bad_routes(void **state)
     struct skf_why why = {{0}};
     route_to(&a);
     snprintf(path, sizeof path, "%s/none.sock", dir);
-    struct skf_gw_route none = {"m", "v3", path}, other = {"m", "v3", b.path}, bad[] = {{"", "v", path}, {"m", "", path}, {"m", "v", ""}, {"m x", "v", path}};
+    struct skf_gw_route none = {"m", "v3", path, false, false, 0}, other = {"m", "v3", b.path, false, false, 0},
+                              bad[] = {{"", "v", path, false, false, 0}, {"m", "", path, false, false, 0}, {"m", "v", "", false, false, 0}, {"m x", "v", path, false, false, 0}};
     assert_int_equal(skf_gw_set_routes(gw, &none, 1, &why), SKF_ERR_NET);
     assert_non_null(strstr(why.text, "none.sock"));
     assert_int_equal(skf_gw_set_routes(gw, &other, 1, &why), SKF_ERR_NET);
@@ -248,6 +249,71 @@ static void test_bad_routes(void **state)
         assert_int_equal(skf_gw_set_routes(gw, &bad[i], 1, &why), SKF_ERR_ARG);
     assert_int_equal(chat("say 1", ""), 200);
     expect("x-skiff-version: v1");
+}
+
+/* Asked before anybody said which models there are: held, then answered, or told that there is no such model. */
+static void test_asked_early(void **state)
+{
+    (void)state;
+    size_t len = 0, len2 = 0;
+    char more[CLIENT_MAX];
+    int fd = start_chat("say 1", "");
+    int other = client_connect(skf_gw_port(gw));
+    client_request(other, "POST", "/v1/completions", JSON, "{\"model\":\"none\",\"prompt\":\"x\"}");
+    assert_true(is_metric_soon("skiff_requests_waiting", 2));
+    route_to(&a);
+    got[0] = more[0] = 0;
+    assert_true(is_client_read(fd, got, sizeof got, &len, "x-skiff-version: v1"));
+    assert_true(is_client_read(other, more, sizeof more, &len2, "model_not_found"));
+    close(fd);
+    close(other);
+    set_routes(0, NULL); /* from now on it is known that there is none */
+    assert_int_equal(chat("say 1", ""), 503);
+    expect("no model is loaded yet");
+}
+
+/* A version takes another's place: requests wait though the old worker is there, which ends what it has, and the next one gets them. */
+static void test_held(void **state)
+{
+    (void)state;
+    char path[120];
+    size_t len = 0, len2 = 0;
+    struct skf_why why = {{0}};
+    static char more[CLIENT_MAX];
+    snprintf(path, sizeof path, "%s/held.sock", dir);
+    const struct skf_gw_route held = {"m", "v2", path, true, false, 0};
+    route_to(&a);
+    int old = start_chat("long", ",\"stream\":true");
+    got[0] = more[0] = 0;
+    assert_true(is_client_read(old, got, sizeof got, &len, "tick"));
+    assert_int_equal(skf_gw_set_names(gw, NULL, 0, 60000, &why), SKF_OK);
+    assert_int_equal(skf_gw_set_routes(gw, &held, 1, &why), SKF_OK);
+    int fd = start_chat("say 1", "");
+    assert_true(is_metric_soon("skiff_requests_waiting", 1));
+    len = 0;
+    got[0] = 0;
+    assert_true(is_client_read(old, got, sizeof got, &len, "tick")); /* the old one is not disturbed */
+    close(old);
+    skf_sleep_ms(50);
+    route_to(&b);
+    assert_true(is_client_read(fd, more, sizeof more, &len2, "x-skiff-version: v2"));
+    close(fd);
+    assert_true(metric("skiff_swap_pause_seconds") >= 0.05);
+}
+
+static void test_aliases(void **state)
+{
+    (void)state;
+    struct skf_why why = {{0}};
+    static const struct skf_gw_alias names[] = {{"default", "m"}, {"gone", "other"}}, bad = {"", "m"};
+    route_to(&a);
+    assert_int_equal(skf_gw_set_names(gw, names, 2, 0, &why), SKF_OK);
+    assert_int_equal(skf_gw_set_names(gw, &bad, 1, 0, &why), SKF_ERR_ARG);
+    assert_int_equal(post("/v1/completions", "{\"model\":\"default\",\"prompt\":\"say 1\"}"), 200);
+    expect("\"model\":\"m\"");
+    assert_int_equal(post("/v1/completions", "{\"model\":\"gone\",\"prompt\":\"say 1\"}"), 404);
+    expect("'gone'");
+    assert_int_equal(post("/v1/completions", "{\"prompt\":\"say 1\"}"), 200);
 }
 
 /* The first worker dies with requests: what had no byte answered is done by the other, what had begun ends with an error. */
@@ -458,7 +524,8 @@ int main(void)
         T(test_lists, setup),           T(test_swap, setup),           T(test_bad_routes, setup),
         T(test_worker_dies, setup),     T(test_worker_restarts, setup), T(test_worker_leaves, setup),
         T(test_client_leaves, setup),   T(test_slow_reader, setup),    T(test_limits, setup_short),
-        T(test_control, setup),
+        T(test_control, setup),         T(test_asked_early, setup),    T(test_held, setup),
+        T(test_aliases, setup),
     };
     skf_log_open("gateway_api", SKF_LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

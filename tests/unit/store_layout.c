@@ -60,7 +60,7 @@ static uint8_t byte_of(uint32_t part, uint64_t at) { return (uint8_t)(part * 31 
 static enum skf_err make(const uint8_t *of, struct skf_why *why)
 {
     struct skf_layout_maker *m;
-    uint8_t b[4096];
+    static uint8_t b[1 << 18];
     SKF_TRY(skf_layout_begin(dir, of, FORMAT, parts, SKF_COUNT(parts), 0, &m, why));
     for (uint32_t i = 0; i < SKF_COUNT(parts); i++)
         for (uint64_t at = 0; at < parts[i].bytes; at += sizeof b) {
