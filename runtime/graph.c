@@ -213,7 +213,7 @@ static void multiply(struct skf_graph *g, const float *in, const float *norm, ui
     if (!is_wanted(g))
         return;
     unsigned threads = skf_pool_threads(g->pool);
-    g->n_tasks = threads == 1 ? 1 : (uint32_t)SKF_MIN(groups, threads * 4u);
+    g->n_tasks = threads == 1 ? 1 : (uint32_t)SKF_MIN(groups, threads * 8u);
     skf_pool_run(g->pool, g->n_tasks, multiply_rows, g);
 }
 
