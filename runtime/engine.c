@@ -34,10 +34,11 @@ static enum skf_err open_buffers(struct skf_engine *e, struct skf_why *why)
     e->slots = skf_calloc(e->n_slots, sizeof *e->slots);
     e->logits = skf_calloc((size_t)e->max_want * e->llama->n_vocab, sizeof *e->logits);
     e->candidates = skf_calloc(e->llama->n_vocab, sizeof *e->candidates);
+    e->raw = skf_calloc(e->llama->n_vocab, sizeof *e->raw);
     e->items = skf_calloc(e->max_batch, sizeof *e->items);
     e->want = skf_calloc(e->max_batch, sizeof *e->want);
     e->wanted_by = skf_calloc(e->max_batch, sizeof *e->wanted_by);
-    if (!e->slots || !e->logits || !e->candidates || !e->items || !e->want || !e->wanted_by)
+    if (!e->slots || !e->logits || !e->candidates || !e->raw || !e->items || !e->want || !e->wanted_by)
         return skf_fail(why, SKF_ERR_NOMEM, "no memory for %u sequences", e->n_slots);
     return SKF_OK;
 }
@@ -101,6 +102,8 @@ static enum skf_err open_all(struct skf_engine *e, const struct skf_model *m, co
         SKF_TRY(skf_pages_spill(e->pages, o->spill_dir, o->spill, why));
     skf_pages_limit(e->pages, e->opts.memory);
     SKF_TRY(open_small(e, o, why));
+    if (skf_grammars_new(e->tk, &e->grammars) != SKF_OK)
+        return skf_fail(why, SKF_ERR_NOMEM, "no memory for grammars");
     return open_buffers(e, why);
 }
 
@@ -141,6 +144,8 @@ void skf_engine_close(struct skf_engine *e)
     skf_free(e->slots);
     skf_free(e->logits);
     skf_free(e->candidates);
+    skf_free(e->raw);
+    skf_grammars_free(e->grammars);
     skf_free(e->items);
     skf_free(e->want);
     skf_free(e->wanted_by);

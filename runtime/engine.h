@@ -129,6 +129,16 @@ SKF_MUST enum skf_err skf_engine_beginning(const struct skf_engine *e, const str
                                            size_t *n_ids, struct skf_why *why);
 
 /* ---- generation ------------------------------------------------------------------------------------------------------------ */
+struct skf_bias {
+    int32_t id;
+    float add;
+};
+/* What an answer must be, beside text: GBNF, JSON of a schema, any JSON object, calls of tools (runtime/tools_priv.h). */
+enum skf_form { SKF_FORM_FREE, SKF_FORM_GBNF, SKF_FORM_SCHEMA, SKF_FORM_OBJECT, SKF_FORM_TOOLS };
+struct skf_chance {
+    int32_t id;
+    double logprob; /* natural, of the model's own distribution: before penalties, biases, grammar, temperature */
+};
 struct skf_sampling {
     const char *adapter;      /* the name of one that is loaded; NULL or "": none */
     float temperature;        /* 0: greedy */
@@ -141,6 +151,16 @@ struct skf_sampling {
     size_t n_stop;
     const int32_t *told;      /* what the answer is likely to be, for guessing ahead; changes nothing of it. Ids that are none are left out */
     size_t n_told;
+    float presence_penalty, frequency_penalty; /* 0: off */
+    float min_p;                               /* 0: off */
+    const struct skf_bias *bias;               /* added to the logits of tokens */
+    size_t n_bias;
+    /* Not NULL: told, before the event of each token, what it and the top_logprobs (at most 20) likeliest ones had for a chance. */
+    void (*chance)(void *ctx, const struct skf_chance *picked, const struct skf_chance *top, size_t n_top);
+    unsigned top_logprobs;
+    enum skf_form form;
+    const char *grammar;                       /* the text that the form is described by */
+    size_t grammar_len;
 };
 struct skf_finish {
     const char *reason; /* stop, length, cancelled, error; warm */

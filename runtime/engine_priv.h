@@ -10,6 +10,7 @@
 
 #include "runtime/engine.h"
 #include "runtime/small_priv.h"
+#include "runtime/grammar_cache.h"
 #include "runtime/graph_priv.h"
 #include "runtime/pace_priv.h"
 #include "runtime/sampler_priv.h"
@@ -30,6 +31,14 @@ struct skf_request {
     int32_t *ids;      /* the prompt */
     uint32_t n_ids, max_tokens;
     struct skf_sampler sampler;
+    struct skf_grammars *grammars; /* the engine's */
+    struct skf_kept *kept;         /* what the answer must follow; NULL: nothing */
+    struct skf_match *match;       /* where it is in that */
+    enum skf_err pick_err;         /* why there is no token to pick */
+    void (*chance)(void *ctx, const struct skf_chance *picked, const struct skf_chance *top, size_t n_top);
+    uint32_t top_logprobs;
+    struct skf_chances chances; /* of the last pick */
+    float picked;               /* the model's logit of it */
     struct skf_stream stream;
     struct skf_gen_events ev;
     void *ctx;
@@ -67,6 +76,8 @@ struct skf_engine {
     struct skf_slot *slots;
     float *logits; /* [max_want][n_vocab]; what is never asked for is never touched */
     struct skf_candidate *candidates;
+    float *raw; /* [n_vocab]: logits as they were, for those who want to know */
+    struct skf_grammars *grammars;
     struct skf_item *items; /* [max_batch] */
     uint32_t *want;
     struct skf_slot **wanted_by;
@@ -107,6 +118,9 @@ void skf_queue_drop(struct skf_engine *e);
 /* Gives free slots to those whose turn it is, and their sequences what there is of their prompts. Nanoseconds until those who are held back may begin, 0 for none. */
 uint64_t skf_queue_admit(struct skf_engine *e);
 void skf_queue_rest(struct skf_engine *e, uint64_t ns); /* sleeps so long at most, or until something comes */
+/* advance.c: the grammar that an answer must follow, biases and penalties of its tokens; and these given back. */
+SKF_MUST enum skf_err skf_request_ask(struct skf_engine *e, struct skf_request *r, const struct skf_sampling *s, struct skf_why *why);
+void skf_request_unask(struct skf_request *r);
 /*
  * advance.c, in two steps, so that the logits of several positions can be gone through one after another: picking masks and adjusts a
  * position's logits by what the request has said so far (it draws a random number at most; -1 when there is none to pick), going on takes

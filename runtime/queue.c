@@ -13,9 +13,9 @@ void skf_request_free(struct skf_request *r)
     if (!r)
         return;
     skf_stream_free(&r->stream);
-    skf_sampler_free(&r->sampler);
     skf_guess_free(&r->guess);
     skf_lora_free(r->lora);
+    skf_request_unask(r);
     skf_free(r->ids);
     skf_free(r);
 }
@@ -70,8 +70,12 @@ static enum skf_err make_request(struct skf_engine *e, const int32_t *ids, size_
     skf_sampler_init(&r->sampler, s->temperature, s->top_k, s->top_p, s->repetition_penalty, s->seed);
     for (size_t i = n > SKF_RECENT ? n - SKF_RECENT : 0; i < n; i++)
         skf_sampler_saw(&r->sampler, ids[i]);
-    *out = r;
-    return SKF_OK;
+    err = skf_request_ask(e, r, s, why);
+    if (err == SKF_OK)
+        *out = r;
+    else
+        skf_request_free(r);
+    return err;
 }
 
 /* In the order of coming: at the end but for one that gave its slot back. */

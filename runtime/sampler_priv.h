@@ -13,14 +13,10 @@
 #ifndef SKF_RUNTIME_SAMPLER_PRIV_H
 #define SKF_RUNTIME_SAMPLER_PRIV_H
 
-#include "base/err.h"
+#include "runtime/engine.h"
 
 #define SKF_RECENT 64u
 
-struct skf_bias {
-    int32_t id;
-    float add;
-};
 struct skf_sampler {
     float temperature, top_p, penalty, min_p, presence, frequency;
     uint32_t top_k;
@@ -57,5 +53,16 @@ void skf_sampler_said(struct skf_sampler *s, int32_t id); /* of the answer */
 int32_t skf_sampler_pick(struct skf_sampler *s, float *logits, uint32_t n, struct skf_candidate *scratch);
 /* The same among the tokens whose bit is set in allowed[(n + 63) / 64], NULL for all; -1 also when there are none. */
 int32_t skf_sampler_pick_of(struct skf_sampler *s, float *logits, uint32_t n, const uint64_t *allowed, struct skf_candidate *scratch);
+
+/* ---- what others ask to be told (chances.c) ---- */
+#define SKF_TOP_MAX 20
+/* Of a model's own logits, before anything is added to them. */
+struct skf_chances {
+    double max, log_sum; /* the largest logit; the logarithm of the sum of e^(logit - max), in the order of the tokens */
+    uint32_t n_top;
+    struct skf_candidate top[SKF_TOP_MAX]; /* the largest, of equals the lowest id first */
+};
+void skf_chances_of(const float *logits, uint32_t n, uint32_t top, struct skf_chances *c);
+double skf_chance(const struct skf_chances *c, float logit); /* its natural-log probability */
 
 #endif
