@@ -9,10 +9,10 @@
 #include "base/util.h"
 #include "gateway/gateway_priv.h"
 
-static enum skf_err put_string(struct skf_buf *b, const char *s)
+/* Without the quotes. */
+static enum skf_err put_escaped(struct skf_buf *b, const char *s)
 {
     static const char hex[] = "0123456789abcdef";
-    SKF_TRY(skf_buf_u8(b, '"'));
     while (*s) {
         size_t n = 0;
         while ((unsigned char)s[n] >= 0x20 && s[n] != '"' && s[n] != '\\')
@@ -24,6 +24,42 @@ static enum skf_err put_string(struct skf_buf *b, const char *s)
         char c = *s++, e = c == '\n' ? 'n' : c == '\t' ? 't' : c == '\r' ? 'r' : c == '"' || c == '\\' ? c : 0;
         const char two[2] = {'\\', e}, six[6] = {'\\', 'u', '0', '0', hex[(c >> 4) & 1], hex[c & 15]};
         SKF_TRY(e ? skf_buf_put(b, two, 2) : skf_buf_put(b, six, 6));
+    }
+    return SKF_OK;
+}
+
+static enum skf_err put_string(struct skf_buf *b, const char *s)
+{
+    SKF_TRY(skf_buf_u8(b, '"'));
+    SKF_TRY(put_escaped(b, s));
+    return skf_buf_u8(b, '"');
+}
+
+/* Length of the valid UTF-8 character at p (RFC 3629), 0 for anything else and for NUL. */
+static size_t char_len(const unsigned char *p, size_t n)
+{
+    size_t len = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
+    if (p[0] == 0 || len > n)
+        return 0;
+    for (size_t i = 1; i < len; i++)
+        if ((p[i] & 0xC0) != 0x80)
+            return 0;
+    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
+        return 0;
+    return len;
+}
+
+/* A token's bytes as a string: what is no character becomes U+FFFD. Gives how many characters there were. */
+static enum skf_err put_bytes(struct skf_buf *b, const ProtobufCBinaryData *t, uint64_t *characters)
+{
+    char part[8];
+    SKF_TRY(skf_buf_u8(b, '"'));
+    for (size_t i = 0; i < t->len; ++*characters) {
+        size_t n = char_len(t->data + i, t->len - i);
+        memcpy(part, n ? (const char *)t->data + i : "\xEF\xBF\xBD", n ? n : 3);
+        part[n ? n : 3] = 0;
+        SKF_TRY(put_escaped(b, part));
+        i += n ? n : 1;
     }
     return skf_buf_u8(b, '"');
 }
@@ -47,12 +83,12 @@ static enum skf_err put_head(struct skf_buf *b, const struct skf_gw *g, const st
     return skf_buf_str(b, ",\"choices\":[");
 }
 
-static enum skf_err put_usage(struct skf_buf *b, const Skiff__V1__Finished *f)
+static enum skf_err put_usage(struct skf_buf *b, const struct gw_req *f)
 {
     return skf_buf_printf(b, ",\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,\"total_tokens\":%" PRIu64
                              ",\"prompt_tokens_details\":{\"cached_tokens\":%u},\"completion_tokens_details\":{\"accepted_prediction_tokens\":%u,"
                              "\"rejected_prediction_tokens\":%u}}",
-                          f->prompt_tokens, f->completion_tokens, (uint64_t)f->prompt_tokens + f->completion_tokens, f->cached_tokens,
+                          f->prompt_tokens, f->tokens, (uint64_t)f->prompt_tokens + f->tokens, f->cached_tokens,
                           f->accepted_tokens, f->drafted_tokens - SKF_MIN(f->accepted_tokens, f->drafted_tokens));
 }
 
@@ -73,50 +109,208 @@ static enum skf_err set_timing(struct gw_req *r, const Skiff__V1__Finished *f)
     return skf_http_set_header(r->http, "Server-Timing", text);
 }
 
-static const char *finish_of(const Skiff__V1__Finished *f) { return strcmp(f->reason, "length") == 0 ? "length" : "stop"; }
+/* ---- chances of tokens ---------------------------------------------------------------------------------------------------------- */
+static enum skf_err put_chance(struct skf_buf *b, const Skiff__V1__Chance *c)
+{
+    uint64_t characters = 0;
+    SKF_TRY(skf_buf_str(b, "{\"token\":"));
+    SKF_TRY(put_bytes(b, &c->text, &characters));
+    SKF_TRY(skf_buf_printf(b, ",\"logprob\":%.9g,\"bytes\":[", c->logprob));
+    for (size_t i = 0; i < c->text.len; i++)
+        SKF_TRY(skf_buf_printf(b, i ? ",%u" : "%u", c->text.data[i]));
+    return skf_buf_u8(b, ']');
+}
 
-/* One event whose choice is {"index":0,<choice>,"logprobs":null,"finish_reason":<finish>}; text NULL for none. */
-static enum skf_err put_event(struct skf_gw *g, struct gw_req *r, const char *before, const char *text, const char *after,
-                              const char *finish)
+/* In chats: one item of the list "content". */
+static enum skf_err put_chat_chance(struct skf_buf *b, const Skiff__V1__Token *t)
+{
+    SKF_TRY(put_chance(b, t->chance));
+    SKF_TRY(skf_buf_str(b, ",\"top_logprobs\":["));
+    for (size_t i = 0; i < t->n_top; i++) {
+        SKF_TRY(i ? skf_buf_u8(b, ',') : SKF_OK);
+        SKF_TRY(put_chance(b, t->top[i]));
+        SKF_TRY(skf_buf_u8(b, '}'));
+    }
+    return skf_buf_str(b, "]}");
+}
+
+/* Elsewhere: one more of each of tokens, token_logprobs, top_logprobs, text_offset. */
+static enum skf_err put_text_chance(struct skf_buf b[4], const Skiff__V1__Token *t, uint64_t *characters)
+{
+    uint64_t offset = *characters, other = 0;
+    for (int k = 0; k < 4; k++)
+        SKF_TRY(b[k].len ? skf_buf_u8(&b[k], ',') : SKF_OK);
+    SKF_TRY(put_bytes(&b[0], &t->chance->text, characters));
+    SKF_TRY(skf_buf_printf(&b[1], "%.9g", t->chance->logprob));
+    SKF_TRY(skf_buf_u8(&b[2], '{'));
+    for (size_t i = 0; i < t->n_top; i++) {
+        SKF_TRY(i ? skf_buf_u8(&b[2], ',') : SKF_OK);
+        SKF_TRY(put_bytes(&b[2], &t->top[i]->text, &other));
+        SKF_TRY(skf_buf_printf(&b[2], ":%.9g", t->top[i]->logprob));
+    }
+    SKF_TRY(skf_buf_u8(&b[2], '}'));
+    return skf_buf_printf(&b[3], "%" PRIu64, offset);
+}
+
+static enum skf_err keep_chance(const struct gw_req *r, struct gw_choice *c, const Skiff__V1__Token *t)
+{
+    if (!t->chance)
+        return SKF_OK;
+    if (!r->ask.is_chat)
+        return put_text_chance(c->chances, t, &c->characters);
+    SKF_TRY(c->chances[0].len ? skf_buf_u8(&c->chances[0], ',') : SKF_OK);
+    return put_chat_chance(&c->chances[0], t);
+}
+
+/* ,"logprobs":... of what was kept. */
+static enum skf_err put_chances(struct skf_buf *b, const struct gw_req *r, const struct gw_choice *c)
+{
+    static const char *const names[] = {"\"tokens\":[", "],\"token_logprobs\":[", "],\"top_logprobs\":[", "],\"text_offset\":["};
+    if (!r->ask.has_logprobs || (!r->ask.is_chat && !c->chances[0].len))
+        return skf_buf_str(b, ",\"logprobs\":null");
+    SKF_TRY(skf_buf_str(b, ",\"logprobs\":{"));
+    for (int k = 0; k < (r->ask.is_chat ? 1 : 4); k++) {
+        SKF_TRY(skf_buf_str(b, r->ask.is_chat ? "\"content\":[" : names[k]));
+        SKF_TRY(skf_buf_put(b, c->chances[k].data, c->chances[k].len));
+    }
+    return skf_buf_str(b, "]}");
+}
+
+static void clear_chances(struct gw_choice *c)
+{
+    for (int k = 0; k < 4; k++)
+        skf_buf_clear(&c->chances[k]);
+}
+
+void skf_gw_choices_clear(struct gw_req *r)
+{
+    for (unsigned i = 0; r->choices && i < r->ask.n; i++) {
+        struct gw_choice *c = &r->choices[i];
+        skf_buf_free(&c->text);
+        skf_buf_free(&c->tools);
+        for (int k = 0; k < 4; k++)
+            skf_buf_free(&c->chances[k]);
+        *c = (struct gw_choice){.finish = "stop", .text = SKF_BUF_INIT(GW_TEXT), .tools = SKF_BUF_INIT(GW_TEXT)};
+        for (int k = 0; k < 4; k++)
+            c->chances[k] = SKF_BUF_INIT(4 * (size_t)GW_TEXT);
+    }
+}
+
+/* ---- streams --------------------------------------------------------------------------------------------------------------------- */
+/* One event whose choice is {"index":i,<choice>,"logprobs":...,"finish_reason":<finish>}; text NULL for none. */
+static enum skf_err put_event(struct skf_gw *g, struct gw_req *r, struct gw_choice *c, const char *before, const char *text,
+                              const char *after, const char *finish)
 {
     struct skf_buf *b = &r->line;
     skf_buf_clear(b);
     SKF_TRY(skf_buf_str(b, "data: "));
     SKF_TRY(put_head(b, g, r, r->ask.is_chat ? "chat.completion.chunk" : "text_completion"));
-    SKF_TRY(skf_buf_printf(b, "{\"index\":0,%s", before));
+    SKF_TRY(skf_buf_printf(b, "{\"index\":%u,%s", (unsigned)(c - r->choices), before));
     if (text)
         SKF_TRY(put_string(b, text));
-    SKF_TRY(skf_buf_printf(b, "%s,\"logprobs\":null,\"finish_reason\":%s}]", after, finish));
+    SKF_TRY(skf_buf_str(b, after));
+    SKF_TRY(c->chances[0].len ? put_chances(b, r, c) : skf_buf_str(b, ",\"logprobs\":null"));
+    SKF_TRY(skf_buf_printf(b, finish ? ",\"finish_reason\":\"%s\"}]" : ",\"finish_reason\":null}]", finish));
     SKF_TRY(skf_buf_str(b, r->ask.include_usage ? ",\"usage\":null}\n\n" : "}\n\n"));
     return skf_http_put(r->http, b->data, b->len);
 }
 
 enum skf_err skf_gw_put_begin(struct skf_gw *g, struct gw_req *r)
 {
+    (void)g;
     SKF_TRY(skf_http_set_header(r->http, "x-skiff-version", r->version));
     SKF_TRY(skf_http_set_header(r->http, "Cache-Control", "no-cache"));
     SKF_TRY(skf_http_begin(r->http, 200, "text/event-stream"));
     r->is_begun = true;
-    return r->ask.is_chat ? put_event(g, r, "\"delta\":{\"role\":\"assistant\",\"content\":\"\"}", NULL, "", "null") : SKF_OK;
+    return SKF_OK;
 }
 
-enum skf_err skf_gw_put_text(struct skf_gw *g, struct gw_req *r, const char *text)
+static enum skf_err begin_choice(struct skf_gw *g, struct gw_req *r, struct gw_choice *c)
 {
-    return r->ask.is_chat ? put_event(g, r, "\"delta\":{\"content\":", text, "}", "null")
-                          : put_event(g, r, "\"text\":", text, "", "null");
+    if (c->is_begun)
+        return SKF_OK;
+    c->is_begun = true;
+    return r->ask.is_chat ? put_event(g, r, c, "\"delta\":{\"role\":\"assistant\",\"content\":\"\"}", NULL, "", NULL) : SKF_OK;
+}
+
+/* The start of a call; its arguments follow as a string. */
+static enum skf_err put_call_head(struct skf_buf *b, const struct skf_gw *g, const struct gw_req *r, const struct gw_choice *c,
+                                  const Skiff__V1__Token *t)
+{
+    SKF_TRY(skf_buf_printf(b, "\"id\":\"call_%s_%" PRIu64 "_%u_%u\",\"type\":\"function\",\"function\":{\"name\":", g->run_id, r->id,
+                           (unsigned)(c - r->choices), t->call));
+    SKF_TRY(put_string(b, t->call_name));
+    return skf_buf_str(b, ",\"arguments\":");
+}
+
+static enum skf_err stream_call(struct skf_gw *g, struct gw_req *r, struct gw_choice *c, const Skiff__V1__Token *t)
+{
+    const char *before = "";
+    struct skf_buf head = SKF_BUF_INIT(4096);
+    enum skf_err e = skf_buf_printf(&head, "\"delta\":{\"tool_calls\":[{\"index\":%u,", t->call - 1);
+    if (e == SKF_OK)
+        e = t->call_name[0] ? put_call_head(&head, g, r, c, t) : skf_buf_str(&head, "\"function\":{\"arguments\":");
+    if (e == SKF_OK)
+        e = skf_buf_cstr(&head, &before);
+    if (e == SKF_OK)
+        e = put_event(g, r, c, before, t->text, "}}]}", NULL);
+    skf_buf_free(&head);
+    return e;
+}
+
+static enum skf_err stream_token(struct skf_gw *g, struct gw_req *r, struct gw_choice *c, const Skiff__V1__Token *t)
+{
+    SKF_TRY(begin_choice(g, r, c));
+    clear_chances(c);
+    SKF_TRY(keep_chance(r, c, t));
+    if (t->call)
+        return stream_call(g, r, c, t);
+    if (!t->text[0] && !t->chance)
+        return SKF_OK;
+    return r->ask.is_chat ? put_event(g, r, c, "\"delta\":{\"content\":", t->text, "}", NULL)
+                          : put_event(g, r, c, "\"text\":", t->text, "", NULL);
+}
+
+static enum skf_err keep_token(struct skf_gw *g, struct gw_req *r, struct gw_choice *c, const Skiff__V1__Token *t)
+{
+    SKF_TRY(keep_chance(r, c, t));
+    if (!t->call)
+        return skf_buf_str(&c->text, t->text);
+    if (t->call_name[0]) {
+        SKF_TRY(skf_buf_str(&c->tools, c->tools.len ? "\"}},{" : "{"));
+        SKF_TRY(put_call_head(&c->tools, g, r, c, t));
+        SKF_TRY(skf_buf_u8(&c->tools, '"'));
+    }
+    return put_escaped(&c->tools, t->text);
+}
+
+enum skf_err skf_gw_put_token(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Token *t)
+{
+    struct gw_choice *c = &r->choices[t->choice];
+    c->calls = SKF_MAX(c->calls, t->call);
+    if (!r->ask.stream)
+        return keep_token(g, r, c, t);
+    if (!r->is_begun)
+        SKF_TRY(skf_gw_put_begin(g, r));
+    return stream_token(g, r, c, t);
+}
+
+enum skf_err skf_gw_put_choice_end(struct skf_gw *g, struct gw_req *r, struct gw_choice *c)
+{
+    SKF_TRY(begin_choice(g, r, c));
+    clear_chances(c);
+    return put_event(g, r, c, r->ask.is_chat ? "\"delta\":{}" : "\"text\":\"\"", NULL, "", c->finish);
 }
 
 enum skf_err skf_gw_put_end(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f)
 {
     struct skf_buf *b = &r->line;
-    const char *finish = strcmp(finish_of(f), "length") == 0 ? "\"length\"" : "\"stop\"";
-    SKF_TRY(put_event(g, r, r->ask.is_chat ? "\"delta\":{}" : "\"text\":\"\"", NULL, "", finish));
     skf_buf_clear(b);
     if (r->ask.include_usage) {
         SKF_TRY(skf_buf_str(b, "data: "));
         SKF_TRY(put_head(b, g, r, r->ask.is_chat ? "chat.completion.chunk" : "text_completion"));
         SKF_TRY(skf_buf_str(b, "]"));
-        SKF_TRY(put_usage(b, f));
+        SKF_TRY(put_usage(b, r));
         SKF_TRY(put_timing(b, r, f));
         SKF_TRY(skf_buf_str(b, "}\n\n"));
     }
@@ -152,17 +346,34 @@ enum skf_err skf_gw_put_error(struct gw_req *r, const char *type, const char *te
     return SKF_OK;
 }
 
+static enum skf_err put_choice(struct skf_buf *b, const struct gw_req *r, struct gw_choice *c)
+{
+    const char *text = "";
+    SKF_TRY(skf_buf_cstr(&c->text, &text));
+    SKF_TRY(skf_buf_printf(b, r->ask.is_chat ? "{\"index\":%u,\"message\":{\"role\":\"assistant\",\"content\":" : "{\"index\":%u,\"text\":",
+                           (unsigned)(c - r->choices)));
+    SKF_TRY(c->tools.len && !c->text.len ? skf_buf_str(b, "null") : put_string(b, text));
+    if (c->tools.len) {
+        SKF_TRY(skf_buf_str(b, ",\"tool_calls\":["));
+        SKF_TRY(skf_buf_put(b, c->tools.data, c->tools.len));
+        SKF_TRY(skf_buf_str(b, "\"}}]"));
+    }
+    SKF_TRY(skf_buf_str(b, r->ask.is_chat ? "}" : ""));
+    SKF_TRY(put_chances(b, r, c));
+    return skf_buf_printf(b, ",\"finish_reason\":\"%s\"}", c->finish);
+}
+
 enum skf_err skf_gw_reply_whole(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f)
 {
-    struct skf_buf b = SKF_BUF_INIT(7 * (size_t)GW_TEXT);
-    const char *text = "";
+    struct skf_buf b = SKF_BUF_INIT(16 * (size_t)GW_TEXT);
     enum skf_err e;
-    SKF_GO(e, skf_buf_cstr(&r->text, &text));
     SKF_GO(e, put_head(&b, g, r, r->ask.is_chat ? "chat.completion" : "text_completion"));
-    SKF_GO(e, skf_buf_str(&b, r->ask.is_chat ? "{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":" : "{\"index\":0,\"text\":"));
-    SKF_GO(e, put_string(&b, text));
-    SKF_GO(e, skf_buf_printf(&b, "%s,\"logprobs\":null,\"finish_reason\":\"%s\"}]", r->ask.is_chat ? "}" : "", finish_of(f)));
-    SKF_GO(e, put_usage(&b, f));
+    for (unsigned i = 0; i < r->ask.n; i++) {
+        SKF_GO(e, i ? skf_buf_u8(&b, ',') : SKF_OK);
+        SKF_GO(e, put_choice(&b, r, &r->choices[i]));
+    }
+    SKF_GO(e, skf_buf_u8(&b, ']'));
+    SKF_GO(e, put_usage(&b, r));
     SKF_GO(e, skf_buf_u8(&b, '}'));
     SKF_GO(e, skf_http_set_header(r->http, "x-skiff-version", r->version));
     SKF_GO(e, set_timing(r, f));

@@ -10,10 +10,11 @@
 struct skf_gw_ask {
     char model[129]; /* "" when the client left it out */
     char adapter[65]; /* of that model; "" for none, or when it may stand in `model` behind a colon */
-    bool is_chat, stream, include_usage;
+    bool is_chat, stream, include_usage, has_logprobs;
     bool is_batch;       /* waits behind others */
     uint32_t timeout_ms; /* from its coming; 0: none */
     bool is_greedy; /* the same answer each time */
+    unsigned n;          /* answers */
     uint8_t *frame; /* a packed ToWorker; skf_free */
     size_t frame_len;
 };

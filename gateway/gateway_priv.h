@@ -72,6 +72,14 @@ struct gw_link {
     pthread_cond_t work; /* for the writer: a frame, or stop; for the reader: stop */
 };
 
+/* One of the answers to a request. */
+struct gw_choice {
+    bool is_begun, is_over; /* the client's stream has heard of it; it has ended */
+    char finish[16];
+    unsigned calls; /* of tools */
+    uint64_t characters; /* told by tokens with their chances */
+    struct skf_buf text, tools, chances[4]; /* of a whole answer; chances: a list, or (not in chats) four */
+};
 struct gw_req {
     struct gw_req *next;
     uint64_t id; /* of the HTTP request, and on the worker's connection */
@@ -86,7 +94,9 @@ struct gw_req {
     uint64_t deadline_ns;  /* the client's; 0: none */
     struct gw_key *key;    /* that it counts for; NULL without keys */
     uint64_t spent;        /* tokens of prompt and answer so far */
-    struct skf_buf text, line; /* of a whole answer; scratch for one event */
+    struct gw_choice *choices; /* [ask.n] */
+    uint32_t prompt_tokens, cached_tokens, tokens, drafted_tokens, accepted_tokens; /* of all answers that have ended */
+    struct skf_buf line; /* scratch for one event */
     char version[GW_NAME];
 };
 
@@ -160,10 +170,12 @@ void skf_gw_shadow_gone_(struct skf_gw *g, const struct gw_link *l, uint64_t id)
 
 /* answer.c: all give what http's calls give */
 SKF_MUST enum skf_err skf_gw_put_begin(struct skf_gw *g, struct gw_req *r);
-SKF_MUST enum skf_err skf_gw_put_text(struct skf_gw *g, struct gw_req *r, const char *text);
-SKF_MUST enum skf_err skf_gw_put_end(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f);
+SKF_MUST enum skf_err skf_gw_put_token(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Token *t); /* streamed, or kept for the end */
+SKF_MUST enum skf_err skf_gw_put_choice_end(struct skf_gw *g, struct gw_req *r, struct gw_choice *c);
+SKF_MUST enum skf_err skf_gw_put_end(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f); /* f: of the last answer */
 SKF_MUST enum skf_err skf_gw_put_error(struct gw_req *r, const char *type, const char *text);
 SKF_MUST enum skf_err skf_gw_reply_whole(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f);
+void skf_gw_choices_clear(struct gw_req *r); /* nothing was said; their memory goes */
 /* An error answer; when it cannot be made the connection is cut. retry_after 0 for none. */
 void skf_gw_reply_refusal(struct skf_http_req *http, const struct skf_gw_refusal *no, unsigned retry_after);
 

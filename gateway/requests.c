@@ -35,7 +35,8 @@ static void end_(struct skf_gw *g, struct gw_req *r)
         g->n_waiting--;
     pthread_cond_broadcast(&g->changed);
     skf_http_release(r->http);
-    skf_buf_free(&r->text);
+    skf_gw_choices_clear(r);
+    skf_free(r->choices);
     skf_buf_free(&r->line);
     skf_free(r->ask.frame);
     skf_free(r);
@@ -49,11 +50,23 @@ static void refuse_found_(struct skf_gw *g, struct gw_req *r, const struct skf_g
     end_(g, r);
 }
 
+/* Which part of the request the worker's words are about. */
+static const char *param_of(const char *text)
+{
+    static const char *const begins[][2] = {{"the schema", "response_format"}, {"the grammar", "grammar"}, {"logit_bias", "logit_bias"},
+                                            {"chat template", "messages"}};
+    for (size_t i = 0; i < SKF_COUNT(begins); i++)
+        if (strncmp(text, begins[i][0], strlen(begins[i][0])) == 0)
+            return begins[i][1];
+    return "";
+}
+
 static void refuse_(struct skf_gw *g, struct gw_req *r, unsigned status, const char *type, const char *code, const char *text,
                     unsigned retry_after)
 {
     struct skf_gw_refusal no = {.status = status, .type = type, .code = code};
     snprintf(no.text, sizeof no.text, "%s", text);
+    snprintf(no.param, sizeof no.param, "%s", status == 400 ? param_of(text) : "");
     refuse_found_(g, r, &no, retry_after);
 }
 
@@ -164,8 +177,13 @@ static struct gw_req *new_req(struct skf_http_req *http, struct skf_gw_ask *take
     r->ask = *take_ask;
     r->created = skf_now_unix();
     r->start_ns = skf_now_ns();
-    r->text = SKF_BUF_INIT(GW_TEXT);
     r->line = SKF_BUF_INIT(GW_TEXT);
+    r->choices = skf_calloc(r->ask.n, sizeof *r->choices);
+    if (!r->choices) {
+        skf_free(r);
+        return NULL;
+    }
+    skf_gw_choices_clear(r);
     return r;
 }
 
@@ -262,10 +280,10 @@ void skf_gw_token_(struct gw_link *l, const Skiff__V1__Token *t)
     if (g->shadows && is_gw_shadow_token_(l, t->id, t->token))
         return;
     struct gw_req *r = on_link_(l, t->id);
-    if (!r)
+    if (!r || t->choice >= r->ask.n)
         return;
-    g->counts.tokens++;
-    r->spent++;
+    g->counts.tokens += t->token >= 0;
+    r->spent += t->token >= 0;
     uint64_t now = skf_now_ns();
     skf_gw_hist_add(r->first_ns ? &g->times.between : &g->times.first, now - (r->first_ns ? r->last_ns : r->start_ns));
     r->last_ns = now;
@@ -274,14 +292,7 @@ void skf_gw_token_(struct gw_link *l, const Skiff__V1__Token *t)
         g->counts.first_ns += r->first_ns - r->start_ns;
         g->counts.first_count++;
     }
-    if (!r->ask.stream) {
-        e = skf_buf_str(&r->text, t->text);
-    } else {
-        if (!r->is_begun)
-            e = skf_gw_put_begin(g, r);
-        if (e == SKF_OK && t->text[0])
-            e = skf_gw_put_text(g, r, t->text);
-    }
+    e = skf_gw_put_token(g, r, t);
     if (e == SKF_OK)
         return;
     if (r->ask.stream) {
@@ -301,7 +312,8 @@ static void again_(struct skf_gw *g, struct gw_req *r)
         refuse_(g, r, 503, "server_error", NULL, "the model is no longer here", 1);
     } else {
         g->counts.repeated++;
-        skf_buf_clear(&r->text);
+        skf_gw_choices_clear(r);
+        r->prompt_tokens = r->cached_tokens = r->tokens = r->drafted_tokens = r->accepted_tokens = 0;
         r->first_ns = 0;
         r->spent = 0;
         assign_(g, r, NULL);
@@ -324,6 +336,8 @@ static void failed_(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finishe
     }
     if (!theirs && !busy && strcmp(class, skf_err_name(SKF_ERR_TIMEOUT)) != 0)
         r->link->failed++;
+    if (r->ask.n > 1)
+        skf_gw_link_cancel_(r->link, r->id); /* its other answers */
     if (r->is_begun) {
         enum skf_err e = skf_gw_put_error(r, "server_error", text);
         g->counts.server_errors++;
@@ -333,7 +347,7 @@ static void failed_(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finishe
     } else if (strcmp(class, skf_err_name(SKF_ERR_NOT_FOUND)) == 0) {
         refuse_(g, r, 404, "invalid_request_error", "model_not_found", text, 0);
     } else if (theirs) {
-        refuse_(g, r, 400, "invalid_request_error", limit ? "context_length_exceeded" : NULL, text, 0);
+        refuse_(g, r, 400, "invalid_request_error", limit && !param_of(text)[0] ? "context_length_exceeded" : NULL, text, 0);
     } else if (busy) {
         refuse_(g, r, 429, "rate_limit_error", "too_many_requests", text, skf_gw_turns_next(&g->turns, skf_now_ns(), f->retry_us * 1000));
     } else if (strcmp(class, skf_err_name(SKF_ERR_TIMEOUT)) == 0) {
@@ -350,7 +364,7 @@ void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f)
     if (g->shadows && is_gw_shadow_finished_(l, f))
         return;
     struct gw_req *r = on_link_(l, f->id);
-    if (!r)
+    if (!r || f->choice >= r->ask.n)
         return;
     g->counts.prompt_tokens += f->prompt_tokens;
     g->counts.cached_tokens += f->cached_tokens;
@@ -358,17 +372,33 @@ void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f)
     g->counts.accepted_tokens += f->accepted_tokens;
     g->counts.prefill_us += f->prefill_us;
     g->counts.decode_us += f->decode_us;
-    r->spent = (uint64_t)f->prompt_tokens + f->completion_tokens;
+    if (r->ask.n == 1)
+        r->spent = (uint64_t)f->prompt_tokens + f->completion_tokens;
     if (strcmp(f->reason, "stop") != 0 && strcmp(f->reason, "length") != 0) {
         failed_(g, r, f);
         return;
     }
-    if (!r->ask.stream)
-        e = skf_gw_reply_whole(g, r, f);
-    else if (!r->is_begun) /* not one token had text */
+    struct gw_choice *c = &r->choices[f->choice];
+    bool is_length = strcmp(f->reason, "length") == 0;
+    snprintf(c->finish, sizeof c->finish, "%s", is_length ? "length" : c->calls ? "tool_calls" : "stop");
+    c->is_over = true;
+    r->tokens += f->completion_tokens;
+    r->drafted_tokens += f->drafted_tokens;
+    r->accepted_tokens += f->accepted_tokens;
+    if (f->choice == 0) {
+        r->prompt_tokens = f->prompt_tokens;
+        r->cached_tokens = f->cached_tokens;
+    }
+    if (r->ask.stream && !r->is_begun) /* not one token had text */
         e = skf_gw_put_begin(g, r);
     if (e == SKF_OK && r->ask.stream)
-        e = skf_gw_put_end(g, r, f);
+        e = skf_gw_put_choice_end(g, r, c);
+    if (e == SKF_OK && f->is_more)
+        return;
+    if (e == SKF_OK)
+        e = r->ask.stream ? skf_gw_put_end(g, r, f) : skf_gw_reply_whole(g, r, f);
+    else if (f->is_more)
+        skf_gw_link_cancel_(l, r->id);
     l->served++;
     if (e == SKF_OK) {
         g->counts.ok++;

@@ -7,8 +7,10 @@
  */
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "runtime/chat_priv.h"
 #include "runtime/engine_priv.h"
 #include "runtime/template.h"
+#include "runtime/tools_priv.h"
 
 #define CHAT_LIMIT (8u << 20)
 
@@ -65,42 +67,113 @@ static enum skf_err encode(const struct skf_engine *e, struct skf_buf *text, int
     return err;
 }
 
-/* The messages' texts one behind the other in `all`; msgs afterwards points there. */
-static enum skf_err mark_all(const struct skf_engine *e, struct skf_chat *msgs, size_t n, struct skf_buf *all, size_t *at)
+/* A conversation in the making: what it says, with marks. */
+struct marked {
+    struct skf_chat *msgs;
+    struct skf_chat_more *more;
+    const char *tools;
+    size_t n, *at;
+    struct skf_buf all;
+};
+enum { TEXTS = 5 }; /* of a message */
+
+static void free_marked(struct marked *x)
 {
+    skf_free(x->msgs);
+    skf_free(x->more);
+    skf_free(x->at);
+    skf_buf_free(&x->all);
+}
+
+static enum skf_err put_json(const struct skf_tokenizer *tk, const char *json, bool are_calls, struct marked *x, size_t *at, struct skf_why *why)
+{
+    char *text = NULL;
+    enum skf_err e = skf_chat_json(json, are_calls, &text, why);
+    if (e == SKF_OK)
+        e = put_marked(tk, text, &x->all, at);
+    skf_free(text);
+    return e;
+}
+
+/* The messages' texts one behind the other; x afterwards points there. */
+static enum skf_err mark_all(const struct skf_engine *e, const struct skf_chat *msgs, const struct skf_chat_more *more, size_t n,
+                             const char *tools, struct marked *x, struct skf_why *why)
+{
+    x->all = SKF_BUF_INIT(2 * CHAT_LIMIT);
+    x->n = n;
+    x->msgs = skf_calloc(n + 1, sizeof *x->msgs);
+    x->more = skf_calloc(n + 1, sizeof *x->more);
+    x->at = skf_calloc(TEXTS * n + 1, sizeof *x->at);
+    if (!x->msgs || !x->more || !x->at)
+        return SKF_ERR_NOMEM;
     for (size_t i = 0; i < n; i++) {
-        SKF_TRY(put_marked(e->tk, msgs[i].role, all, &at[2 * i]));
-        SKF_TRY(put_marked(e->tk, msgs[i].content, all, &at[2 * i + 1]));
+        const struct skf_chat_more none = {NULL, NULL, NULL}, *m = more ? &more[i] : &none;
+        size_t *at = &x->at[TEXTS * i];
+        SKF_TRY(put_marked(e->tk, msgs[i].role, &x->all, &at[0]));
+        SKF_TRY(put_marked(e->tk, msgs[i].content, &x->all, &at[1]));
+        SKF_TRY(put_json(e->tk, m->calls, true, x, &at[2], why));
+        SKF_TRY(put_marked(e->tk, m->call_id, &x->all, &at[3]));
+        SKF_TRY(put_marked(e->tk, m->name, &x->all, &at[4]));
     }
-    for (size_t i = 0; i < n; i++)
-        msgs[i] = (struct skf_chat){(const char *)all->data + at[2 * i], (const char *)all->data + at[2 * i + 1]};
+    SKF_TRY(put_json(e->tk, tools, false, x, &x->at[TEXTS * n], why));
+    const char *base = (const char *)x->all.data;
+    for (size_t i = 0; i < n; i++) {
+        const size_t *at = &x->at[TEXTS * i];
+        x->msgs[i] = (struct skf_chat){base + at[0], base + at[1]};
+        x->more[i] = (struct skf_chat_more){base + at[2], base + at[3], base + at[4]};
+    }
+    x->tools = base + x->at[TEXTS * n];
     return SKF_OK;
+}
+
+static enum skf_err render(const struct skf_engine *e, const struct skf_chat *msgs, const struct skf_chat_more *more, size_t n,
+                           const char *tools, int32_t **ids, size_t *n_ids, struct skf_why *why)
+{
+    struct skf_buf text = SKF_BUF_INIT(CHAT_LIMIT);
+    struct marked x = {0};
+    bool is_own = e->template.n > 0;
+    enum skf_err err = mark_all(e, msgs, more, n, tools, &x, why);
+    if (err != SKF_OK) {
+        err = why && why->text[0] ? err : skf_fail(why, err, "a chat of %zu messages: %s", n, skf_err_name(err));
+        goto out;
+    }
+    SKF_GO(err, skf_template_render_tools(is_own ? e->template.p : chatml, is_own ? e->template.n : sizeof chatml - 1, x.msgs, n,
+                                          &(struct skf_template_tools){x.more, x.tools}, skf_tokenizer_bos(e->tk), skf_tokenizer_eos(e->tk),
+                                          true, &text, why));
+    err = encode(e, &text, ids, n_ids, why);
+out:
+    free_marked(&x);
+    skf_buf_free(&text);
+    return err;
 }
 
 enum skf_err skf_engine_chat(const struct skf_engine *e, const struct skf_chat *msgs, size_t n, int32_t **ids, size_t *n_ids,
                              struct skf_why *why)
 {
-    struct skf_buf all = SKF_BUF_INIT(2 * CHAT_LIMIT), text = SKF_BUF_INIT(CHAT_LIMIT);
-    bool is_own = e->template.n > 0;
-    struct skf_chat *marked = skf_calloc(n + 1, sizeof *marked);
-    size_t *at = skf_calloc(2 * n + 1, sizeof *at);
-    enum skf_err err = marked && at ? SKF_OK : SKF_ERR_NOMEM;
-    for (size_t i = 0; err == SKF_OK && i < n; i++)
-        marked[i] = msgs[i];
+    return render(e, msgs, NULL, n, NULL, ids, n_ids, why);
+}
+
+const char *skf_engine_tool_form(const struct skf_engine *e)
+{
+    return skf_tool_form_of(e->template.p, e->template.n) == SKF_TOOL_LLAMA ? "llama" : "hermes";
+}
+
+enum skf_err skf_engine_chat_tools(const struct skf_engine *e, const struct skf_chat *msgs, const struct skf_chat_more *more, size_t n,
+                                   const char *tools, int32_t **ids, size_t *n_ids, struct skf_why *why)
+{
+    if (e->template.n > 0 && is_tool_template(e->template.p, e->template.n))
+        return render(e, msgs, more, n, tools, ids, n_ids, why);
+    struct skf_chat *plain = skf_calloc(n + 2, sizeof *plain);
+    char **texts = skf_calloc(n + 2, sizeof *texts);
+    size_t n_plain = 0;
+    enum skf_err err = plain && texts ? skf_chat_plain(msgs, more, n, tools, plain, texts, &n_plain, why)
+                                      : skf_fail(why, SKF_ERR_NOMEM, "no memory for a chat of %zu messages", n);
     if (err == SKF_OK)
-        err = mark_all(e, marked, n, &all, at);
-    if (err != SKF_OK) {
-        err = skf_fail(why, err, "a chat of %zu messages: %s", n, skf_err_name(err));
-        goto out;
-    }
-    SKF_GO(err, skf_template_render(is_own ? e->template.p : chatml, is_own ? e->template.n : sizeof chatml - 1, marked, n,
-                                    skf_tokenizer_bos(e->tk), skf_tokenizer_eos(e->tk), true, &text, why));
-    err = encode(e, &text, ids, n_ids, why);
-out:
-    skf_free(marked);
-    skf_free(at);
-    skf_buf_free(&all);
-    skf_buf_free(&text);
+        err = render(e, plain, NULL, n_plain, NULL, ids, n_ids, why);
+    for (size_t i = 0; texts && i < n + 2; i++)
+        skf_free(texts[i]);
+    skf_free(texts);
+    skf_free(plain);
     return err;
 }
 

@@ -118,10 +118,21 @@ bool is_engine_stop(const struct skf_engine *e, int32_t id); /* end of text or o
 struct skf_chat {
     const char *role, *content;
 };
+/* What a message of a conversation about tools has besides; each may be NULL. */
+struct skf_chat_more {
+    const char *calls; /* JSON, as in OpenAI's API */
+    const char *call_id, *name;
+};
 /* The tokens of the file's chat template (or ChatML where it has none) over these messages, ready for the assistant's turn. What a
  * message says is text: a control token that it spells, such as an end of turn, is not taken as one. *ids with skf_free. */
 SKF_MUST enum skf_err skf_engine_chat(const struct skf_engine *e, const struct skf_chat *msgs, size_t n, int32_t **ids,
                                       size_t *n_ids, struct skf_why *why);
+/* The same with tools (JSON, as in OpenAI's API; NULL: none) and what is said about them. A template that knows of no tools is told of
+ * them in Hermes' words, by a message of the system's. */
+SKF_MUST enum skf_err skf_engine_chat_tools(const struct skf_engine *e, const struct skf_chat *msgs, const struct skf_chat_more *more, size_t n,
+                                            const char *tools, int32_t **ids, size_t *n_ids, struct skf_why *why);
+/* The form in which calls are written: "hermes" or "llama" (runtime/tools_priv.h). */
+const char *skf_engine_tool_form(const struct skf_engine *e);
 
 /* The tokens with which every conversation begins that begins with these messages: of two that go on differently, what both have. One that
  * ends with the user's turn is taken as skf_engine_chat does. *ids with skf_free. */

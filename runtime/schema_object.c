@@ -177,7 +177,7 @@ static void read_members(struct skf_schema *s, const skf_json *j, struct object 
     const skf_json *list = skf_json_get(j, "properties"), *required = skf_json_get(j, "required");
     size_t optional = 0, n = skf_json_len(list) + skf_json_len(required);
     o->more = skf_json_get(j, "additionalProperties");
-    o->is_open = is_json_obj(o->more) || skf_json_is_true(o->more, o->more == NULL && skf_json_len(list) == 0);
+    o->is_open = is_json_obj(o->more) || skf_json_is_true(o->more, o->more == NULL && list == NULL);
     if ((list && !is_json_obj(list)) || (required && !is_json_arr(required)) || (o->more && !is_json_obj(o->more) && !is_json_bool(o->more)))
         skf_gb_fail(s->b, SKF_ERR_ARG, "the schema: properties must be an object, required an array, additionalProperties a schema");
     else if (n > MEMBERS_MAX)

@@ -24,4 +24,13 @@ SKF_MUST enum skf_err skf_template_render(const char *tmpl, size_t n, const stru
                                           const char *eos, bool add_generation_prompt, struct skf_buf *out,
                                           struct skf_why *why);
 
+/* The same with what a conversation about tools has besides: `more` (NULL, or one a message) and the tools, JSON (NULL: none). */
+struct skf_template_tools {
+    const struct skf_chat_more *more;
+    const char *tools;
+};
+SKF_MUST enum skf_err skf_template_render_tools(const char *tmpl, size_t n, const struct skf_chat *msgs, size_t n_msgs,
+                                                const struct skf_template_tools *tools, const char *bos, const char *eos,
+                                                bool add_generation_prompt, struct skf_buf *out, struct skf_why *why);
+
 #endif

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/digest.h"
 #include "base/util.h"
 #include "proto/frame.h"
 #include "proto/msg.h"
@@ -23,65 +22,8 @@ void skf_worker_gen_free_(struct worker *w, struct worker_gen *gen)
     w->n_gens--;
     skf_worker_conn_put_(gen->conn);
     skf_worker_warm_free(gen->warm);
+    skf_worker_answer_free(gen->answer);
     skf_free(gen);
-}
-
-static void on_token(void *ctx, int32_t id, const char *text, size_t n)
-{
-    struct worker_gen *gen = ctx;
-    struct worker *w = gen->conn->w;
-    pthread_mutex_lock(&w->lock);
-    skf_worker_say_token_(gen->conn, gen->id, id, text, n);
-    pthread_mutex_unlock(&w->lock);
-}
-
-static void on_finish(void *ctx, const struct skf_finish *f)
-{
-    struct worker_gen *gen = ctx;
-    struct worker *w = gen->conn->w;
-    pthread_mutex_lock(&w->lock);
-    skf_worker_say_finished_(gen->conn, gen->id, f);
-    skf_worker_gen_free_(w, gen);
-    pthread_mutex_unlock(&w->lock);
-}
-
-/* The prompt's tokens: the conversation through the model's template, or the text as it is. */
-static enum skf_err prompt_of(struct worker *w, const Skiff__V1__Generate *g, int32_t **ids, size_t *n, struct skf_why *why)
-{
-    if (!g->is_chat)
-        return skf_engine_tokenize(w->engine, g->prompt, strlen(g->prompt), true, ids, n, why);
-    struct skf_chat *msgs = skf_calloc(g->n_messages ? g->n_messages : 1, sizeof *msgs);
-    if (!msgs)
-        return skf_fail(why, SKF_ERR_NOMEM, "out of memory");
-    for (size_t i = 0; i < g->n_messages; i++)
-        msgs[i] = (struct skf_chat){g->messages[i]->role, g->messages[i]->content};
-    enum skf_err e = skf_engine_chat(w->engine, msgs, g->n_messages, ids, n, why);
-    skf_free(msgs);
-    return e;
-}
-
-static void sampling_of(const Skiff__V1__Sampling *in, struct skf_sampling *s)
-{
-    *s = (struct skf_sampling){.temperature = 1};
-    if (in)
-        *s = (struct skf_sampling){.temperature = in->temperature,
-                                   .top_k = in->top_k,
-                                   .top_p = in->top_p,
-                                   .repetition_penalty = in->repetition_penalty,
-                                   .seed = in->seed,
-                                   .max_tokens = in->max_tokens,
-                                   .stop = (const char *const *)in->stop,
-                                   .n_stop = in->n_stop};
-    if ((!in || !in->has_seed) && skf_random(&s->seed, sizeof s->seed) != SKF_OK)
-        s->seed = skf_now_ns();
-}
-
-static void refuse(struct worker_conn *c, uint64_t id, enum skf_err e, const char *text)
-{
-    const struct skf_finish f = {.reason = "error", .err = e, .text = text[0] ? text : skf_err_name(e)};
-    pthread_mutex_lock(&c->w->lock);
-    skf_worker_say_finished_(c, id, &f);
-    pthread_mutex_unlock(&c->w->lock);
 }
 
 bool is_worker_gen_taken(struct worker_conn *c, struct worker_gen *gen)
@@ -117,65 +59,6 @@ void skf_worker_gen_note(struct worker_conn *c, const struct worker_gen *gen, ui
     pthread_mutex_unlock(&w->lock);
     if (unwanted)
         skf_engine_cancel(w->engine, handle);
-}
-
-static void say_started(struct worker_conn *c, uint64_t id, size_t n)
-{
-    Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
-    Skiff__V1__Started started = SKIFF__V1__STARTED__INIT;
-    started.id = id;
-    started.prompt_tokens = (uint32_t)n;
-    m.kind_case = SKIFF__V1__FROM_WORKER__KIND_STARTED;
-    m.started = &started;
-    pthread_mutex_lock(&c->w->lock);
-    skf_worker_say_(c, &m);
-    pthread_mutex_unlock(&c->w->lock);
-}
-
-static void generate(struct worker_conn *c, const Skiff__V1__Generate *g)
-{
-    static const struct skf_gen_events events = {on_token, on_finish};
-    struct skf_why why = {{0}};
-    struct skf_sampling s;
-    struct worker_gen *gen = NULL;
-    int32_t *ids = NULL;
-    size_t n = 0;
-    uint64_t handle = 0;
-    enum skf_err e = prompt_of(c->w, g, &ids, &n, &why);
-    if (e == SKF_OK && !(gen = skf_calloc(1, sizeof *gen)))
-        e = skf_fail(&why, SKF_ERR_NOMEM, "out of memory");
-    if (gen) {
-        *gen = (struct worker_gen){.conn = c, .id = g->id};
-        if (!is_worker_gen_taken(c, gen)) {
-            skf_free(gen);
-            e = skf_fail(&why, SKF_ERR_ARG, "a generation with this number runs already");
-        }
-    }
-    if (e != SKF_OK) {
-        refuse(c, g->id, e, why.text);
-        skf_free(ids);
-        return;
-    }
-    say_started(c, g->id, n);
-    sampling_of(g->sampling, &s);
-    s.adapter = skf_worker_adapter_of(c->w, g);
-    int32_t *told = NULL;
-    if (g->prediction[0]) { /* no harm is done when there is no memory for it */
-        (void)!skf_engine_tokenize(c->w->engine, g->prediction, strlen(g->prediction), false, &told, &s.n_told, NULL);
-        s.told = told;
-    }
-    const struct skf_terms terms = {.priority = g->is_batch ? SKF_BATCH : SKF_INTERACTIVE, .deadline_ns = g->timeout_ms ? skf_now_ns() + g->timeout_ms * 1000000ull : 0};
-    e = skf_engine_submit_on(c->w->engine, ids, n, &s, &terms, &events, gen, &handle, &why);
-    skf_free(told);
-    skf_free(ids);
-    if (e == SKF_OK) {
-        skf_worker_gen_note(c, gen, g->id, handle);
-    } else {
-        struct skf_engine_load l;
-        skf_engine_load(c->w->engine, &l);
-        const struct skf_finish f = {.reason = "error", .err = e, .text = why.text, .prompt_tokens = (unsigned)n, .retry_ns = l.expected_ns};
-        on_finish(gen, &f);
-    }
 }
 
 /* Cancels what runs for this connection (NULL: for any), or of that only the generation `id` (0: all). */
@@ -271,9 +154,9 @@ static enum skf_err take_message(struct worker_conn *c, const struct skf_buf *b,
     pthread_mutex_unlock(&w->lock);
     if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_GENERATE) {
         if (quitting)
-            refuse(c, m->generate->id, SKF_ERR_STATE, "this worker is leaving");
+            skf_worker_refuse(c, m->generate->id, SKF_ERR_STATE, "this worker is leaving");
         else
-            generate(c, m->generate);
+            skf_worker_generate(c, m);
     } else if (m->kind_case == SKIFF__V1__TO_WORKER__KIND_WARM) {
         if (quitting)
             skf_worker_warm_refuse(c, m->warm->id, SKF_ERR_STATE, "this worker is leaving");

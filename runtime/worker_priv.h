@@ -1,4 +1,4 @@
-/* What the worker's files share: worker.c steps and opens, worker_conn.c has the connections, worker_say.c the frames that go out. */
+/* What the worker's files share: worker.c steps and opens, worker_conn.c has the connections, worker_gen.c what is generated for them, worker_say.c the frames that go out. */
 #ifndef SKF_RUNTIME_WORKER_PRIV_H
 #define SKF_RUNTIME_WORKER_PRIV_H
 
@@ -29,6 +29,7 @@ struct worker_warm;
 struct worker_gen {
     struct worker_gen *next;
     struct worker_warm *warm; /* NULL: it generates */
+    struct worker_answer *answer; /* NULL: it warms */
     struct worker_conn *conn;
     uint64_t id, handle;
     bool is_submitted; /* handle is valid */
@@ -69,8 +70,8 @@ struct worker {
 
 /* worker_say.c: with w->lock held; a connection that cannot take a frame becomes dead */
 void skf_worker_say_(struct worker_conn *c, const Skiff__V1__FromWorker *m);
-void skf_worker_say_token_(struct worker_conn *c, uint64_t id, int32_t token, const char *text, size_t n);
-void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct skf_finish *f);
+void skf_worker_say_token_(struct worker_conn *c, Skiff__V1__Token *t, const char *text, size_t n); /* all but its text is there */
+void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, uint32_t choice, bool is_more, const struct skf_finish *f);
 void skf_worker_say_warmed_(struct worker_conn *c, uint64_t id, uint32_t tokens, uint32_t cached, enum skf_err e, const char *error);
 void skf_worker_say_health_(struct worker_conn *c, bool is_hello, uint64_t id, enum skf_err e, const char *error);
 void skf_worker_hang_up_(struct worker_conn *c);
@@ -100,6 +101,11 @@ void skf_worker_cancel_all(struct worker *w);
 /* worker_begin.c: what is warm before anybody asks, from o->warm and o->cache_file. `model` names the model's bytes. What cannot be had costs
  * time later, not answers: it is logged. SKF_ERR_NOT_FOUND and the like for a text that cannot be read. */
 SKF_MUST enum skf_err skf_worker_begin_warm(struct worker *w, const struct skf_worker_opts *o, const uint8_t model[SKF_DIGEST], struct skf_why *why);
+
+/* worker_gen.c */
+void skf_worker_generate(struct worker_conn *c, Skiff__V1__ToWorker *m); /* may keep m->generate, and then takes it out of m */
+void skf_worker_refuse(struct worker_conn *c, uint64_t id, enum skf_err e, const char *text);
+void skf_worker_answer_free(struct worker_answer *a);
 
 /* worker_warm.c */
 void skf_worker_warm(struct worker_conn *c, const Skiff__V1__Warm *m);

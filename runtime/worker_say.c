@@ -70,20 +70,17 @@ static char *clean(const char *s, size_t n)
     return to;
 }
 
-void skf_worker_say_token_(struct worker_conn *c, uint64_t id, int32_t token, const char *text, size_t n)
+void skf_worker_say_token_(struct worker_conn *c, Skiff__V1__Token *t, const char *text, size_t n)
 {
     Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
-    Skiff__V1__Token t = SKIFF__V1__TOKEN__INIT;
     char *copy = clean(text, n);
     if (!copy) {
         skf_worker_hang_up_(c);
         return;
     }
-    t.id = id;
-    t.token = token;
-    t.text = copy;
+    t->text = copy;
     m.kind_case = SKIFF__V1__FROM_WORKER__KIND_TOKEN;
-    m.token = &t;
+    m.token = t;
     skf_worker_say_(c, &m);
     skf_free(copy);
 }
@@ -106,7 +103,7 @@ static void set_cache(Skiff__V1__CacheState *to, struct skf_engine *engine)
     to->type = (char *)(uintptr_t)skf_engine_cache_type(engine);
 }
 
-void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct skf_finish *f)
+void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, uint32_t choice, bool is_more, const struct skf_finish *f)
 {
     Skiff__V1__FromWorker m = SKIFF__V1__FROM_WORKER__INIT;
     Skiff__V1__Finished d = SKIFF__V1__FINISHED__INIT;
@@ -118,6 +115,8 @@ void skf_worker_say_finished_(struct worker_conn *c, uint64_t id, const struct s
         return;
     }
     d.id = id;
+    d.choice = choice;
+    d.is_more = is_more;
     d.reason = (char *)(uintptr_t)f->reason;
     d.error = copy;
     d.error_class = (char *)(uintptr_t)(f->err != SKF_OK ? skf_err_name(f->err) : "");

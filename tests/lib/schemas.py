@@ -1,5 +1,7 @@
-"""Random JSON schemas of the part that is supported, for tests: any(rng) gives one that has at least one value."""
+"""Random JSON schemas of the part that is supported, for tests: any(rng) gives one that has at least one value; and whether a value is valid."""
+import builtins
 import random
+import re
 
 WORDS = ["a", "ab", "name", "id", "tags", "x y", "\u00e9", "q\"q", "n"]
 PATTERNS = ["^[a-z]{1,4}$", "^(foo|ba[rz])+$", "\\d{2}", "^[^a-z]{0,3}$", "^\\w+@\\w+\\.(com|org)$", "^a.?b*$", "x$", "^[\"\\\\]{1,2}$", "^\\s?\\S$"]
@@ -79,3 +81,62 @@ def any(r, depth=3):
 def some(seed, n):
     r = random.Random(seed)
     return [any(r) for _ in range(n)]
+
+
+some_of = builtins.any
+TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "number": (int, float), "integer": int}
+
+
+def _same(a, b):
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _is_type(v, name):
+    if isinstance(v, bool):
+        return name == "boolean"
+    return isinstance(v, TYPES[name]) or (name == "integer" and isinstance(v, float) and v.is_integer())
+
+
+def validate(v, s, root=None):
+    """Raises ValueError when the schema, of the kinds above, does not accept the value."""
+    root = s if root is None else root
+
+    def need(ok, what):
+        if not ok:
+            raise ValueError(f"{what}: {v!r} by {s!r}")
+
+    if isinstance(s, bool):
+        return need(s, "false")
+    if "$ref" in s:
+        return validate(v, root["$defs"][s["$ref"].rsplit("/", 1)[1]], root)
+    if "const" in s:
+        need(_same(v, s["const"]), "const")
+    if "enum" in s:
+        need(some_of(_same(v, x) for x in s["enum"]), "enum")
+    if "anyOf" in s:
+        need(some_of(_accepts(v, x, root) for x in s["anyOf"]), "anyOf")
+    if "type" in s:
+        need(some_of(_is_type(v, t) for t in ([s["type"]] if isinstance(s["type"], str) else s["type"])), "type")
+    if isinstance(v, str):
+        need(s.get("minLength", 0) <= len(v) <= s.get("maxLength", 1 << 30), "length")
+        need("pattern" not in s or re.search(s["pattern"], v), "pattern")
+    elif isinstance(v, (int, float)) and not isinstance(v, bool):
+        need(s.get("minimum", v) <= v <= s.get("maximum", v), "bounds")
+        need(("exclusiveMinimum" not in s or v > s["exclusiveMinimum"]) and ("exclusiveMaximum" not in s or v < s["exclusiveMaximum"]), "bounds")
+    elif isinstance(v, list):
+        need(s.get("minItems", 0) <= len(v) <= s.get("maxItems", 1 << 30), "items")
+        prefix = s.get("prefixItems", [])
+        for i, x in enumerate(v):
+            validate(x, prefix[i] if i < len(prefix) else s.get("items", True), root)
+    elif isinstance(v, dict):
+        need(all(k in v for k in s.get("required", [])), "required")
+        for k, x in v.items():
+            validate(x, s.get("properties", {}).get(k, s.get("additionalProperties", True)), root)
+
+
+def _accepts(v, s, root):
+    try:
+        validate(v, s, root)
+    except ValueError:
+        return False
+    return True

@@ -72,6 +72,39 @@ static void test_taken(void **state)
     skf_msg_free(&m->base);
 }
 
+/* Penalties, several answers, forms and tools reach the worker. */
+static void test_more(void **state)
+{
+    (void)state;
+    struct skf_gw_ask ask;
+    Skiff__V1__ToWorker *m =
+        take("{\"n\":3,\"best_of\":3,\"logprobs\":true,\"top_logprobs\":2,\"presence_penalty\":0.5,\"frequency_penalty\":-1,\"min_p\":0.25,"
+             "\"logit_bias\":{\"7\":-100,\"9\":1.5},\"metadata\":{\"a\":\"b\"},\"user\":\"u\",\"store\":false,"
+             "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\",\"strict\":true,\"schema\":{\"type\":\"null\"}}},"
+             "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}", true, &ask);
+    const Skiff__V1__Generate *g = m->generate;
+    assert_true(ask.n == 3 && ask.has_logprobs && g->n == 3 && g->sampling->logprobs && g->sampling->top_logprobs == 2);
+    assert_true(g->sampling->presence_penalty == 0.5f && g->sampling->frequency_penalty == -1.0f && g->sampling->min_p == 0.25f);
+    assert_true(g->sampling->n_logit_bias == 2 && g->sampling->logit_bias[0]->token == 7 && g->sampling->logit_bias[1]->add == 1.5f);
+    assert_int_equal(g->form, 2);
+    assert_string_equal(g->grammar, "{\"type\":\"null\"}");
+    skf_msg_free(&m->base);
+    m = take("{\"prompt\":\"p\",\"logprobs\":0,\"grammar\":\"root ::= \\\"a\\\"\"}", false, &ask);
+    assert_true(ask.has_logprobs && m->generate->form == 1);
+    assert_string_equal(m->generate->grammar, "root ::= \"a\"");
+    skf_msg_free(&m->base);
+    m = take("{\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\"}}}],"
+             "\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}},\"parallel_tool_calls\":false,"
+             "\"messages\":[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c\",\"type\":\"function\",\"function\":"
+             "{\"name\":\"f\",\"arguments\":\"{}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"c\",\"content\":\"t\"}]}", true, &ask);
+    g = m->generate;
+    assert_true(g->tool_choice == 1 && g->is_one_call && strstr(g->tools, "\"f\""));
+    assert_string_equal(g->tool_name, "f");
+    assert_non_null(strstr(g->messages[0]->tool_calls, "\"arguments\":\"{}\""));
+    assert_string_equal(g->messages[1]->tool_call_id, "c");
+    skf_msg_free(&m->base);
+}
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -106,15 +139,36 @@ static void test_refused(void **state)
         {"\"stream\":\"yes\"", "stream"},
         {"\"stream_options\":true", "stream_options"},
         {"\"stream_options\":{\"include_usage\":1}", "include_usage"},
-        {"\"n\":2", "n"},
+        {"\"n\":17", "n"},
         {"\"n\":0", "n"},
-        {"\"logprobs\":true", "logprobs"},
+        {"\"n\":2,\"best_of\":3", "best_of"},
+        {"\"logprobs\":5", "logprobs"},
         {"\"top_logprobs\":3", "top_logprobs"},
-        {"\"frequency_penalty\":0.5", "frequency_penalty"},
+        {"\"logprobs\":true,\"top_logprobs\":21", "top_logprobs"},
+        {"\"frequency_penalty\":2.5", "frequency_penalty"},
         {"\"presence_penalty\":\"0\"", "presence_penalty"},
-        {"\"tools\":[{}]", "tools"},
-        {"\"logit_bias\":{\"5\":1}", "logit_bias"},
-        {"\"response_format\":{\"type\":\"json_object\"}", "response_format"},
+        {"\"min_p\":1.5", "min_p"},
+        {"\"echo\":true", "echo"},
+        {"\"suffix\":\"s\"", "suffix"},
+        {"\"functions\":[{}]", "functions"},
+        {"\"tools\":{}", "tools"},
+        {"\"tools\":[{}]", "tools[0]"},
+        {"\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"a b\"}}]", "tools[0]"},
+        {"\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":[]}}]", "tools[0]"},
+        {"\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],\"tool_choice\":{\"function\":{\"name\":\"g\"}}", "tool_choice"},
+        {"\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],\"response_format\":{\"type\":\"json_object\"}", "tools"},
+        {"\"tool_choice\":\"required\"", "tool_choice"},
+        {"\"tool_choice\":\"any\"", "tool_choice"},
+        {"\"parallel_tool_calls\":1", "parallel_tool_calls"},
+        {"\"logit_bias\":[1]", "logit_bias"},
+        {"\"logit_bias\":{\"x\":1}", "logit_bias"},
+        {"\"logit_bias\":{\"5\":101}", "logit_bias"},
+        {"\"logit_bias\":{\"5\":\"1\"}", "logit_bias"},
+        {"\"grammar\":5", "grammar"},
+        {"\"grammar\":\"root ::= \",\"response_format\":{\"type\":\"json_object\"}", "grammar"},
+        {"\"response_format\":{\"type\":\"xml\"}", "response_format"},
+        {"\"response_format\":{\"type\":\"json_schema\"}", "response_format"},
+        {"\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"x\"}}", "response_format"},
         {"\"response_format\":\"text\"", "response_format"},
     };
     struct skf_gw_ask ask;
@@ -141,7 +195,8 @@ static void test_bad_messages(void **state)
         {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{}}]}]}", "messages[0].content"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}", "messages[0].content"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":[5]}]}", "messages[0].content"},
-        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}", "messages[0].role"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}", "messages[0]"},
+        {"{\"messages\":[{\"role\":\"tool\",\"tool_call_id\":5}]}", "messages[0]"},
     };
     struct skf_gw_ask ask;
     struct skf_gw_refusal no;
@@ -197,7 +252,7 @@ static void test_no_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_taken), cmocka_unit_test(test_refused), cmocka_unit_test(test_bad_messages),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_taken), cmocka_unit_test(test_more), cmocka_unit_test(test_refused), cmocka_unit_test(test_bad_messages),
                                        cmocka_unit_test(test_bad_json), cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
