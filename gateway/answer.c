@@ -363,16 +363,37 @@ static enum skf_err put_choice(struct skf_buf *b, const struct gw_req *r, struct
     return skf_buf_printf(b, ",\"finish_reason\":\"%s\"}", c->finish);
 }
 
+/* An object of its own; it is null where the answer was cut before its end. */
+static enum skf_err put_extraction(struct skf_buf *b, struct gw_req *r)
+{
+    struct gw_choice *c = &r->choices[0];
+    bool is_whole = strcmp(c->finish, "stop") == 0;
+    const char *text = "";
+    SKF_TRY(skf_buf_cstr(&c->text, &text));
+    SKF_TRY(skf_buf_str(b, "{\"object\":\"extraction\",\"model\":"));
+    SKF_TRY(put_string(b, r->ask.model));
+    SKF_TRY(skf_buf_str(b, ",\"system_fingerprint\":"));
+    SKF_TRY(put_string(b, r->version));
+    SKF_TRY(skf_buf_str(b, ",\"data\":"));
+    SKF_TRY(skf_buf_str(b, is_whole ? text : "null"));
+    return skf_buf_printf(b, ",\"finish_reason\":\"%s\"", c->finish);
+}
+
+static enum skf_err put_answers(struct skf_buf *b, struct skf_gw *g, struct gw_req *r)
+{
+    SKF_TRY(put_head(b, g, r, r->ask.is_chat ? "chat.completion" : "text_completion"));
+    for (unsigned i = 0; i < r->ask.n; i++) {
+        SKF_TRY(i ? skf_buf_u8(b, ',') : SKF_OK);
+        SKF_TRY(put_choice(b, r, &r->choices[i]));
+    }
+    return skf_buf_u8(b, ']');
+}
+
 enum skf_err skf_gw_reply_whole(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finished *f)
 {
     struct skf_buf b = SKF_BUF_INIT(16 * (size_t)GW_TEXT);
     enum skf_err e;
-    SKF_GO(e, put_head(&b, g, r, r->ask.is_chat ? "chat.completion" : "text_completion"));
-    for (unsigned i = 0; i < r->ask.n; i++) {
-        SKF_GO(e, i ? skf_buf_u8(&b, ',') : SKF_OK);
-        SKF_GO(e, put_choice(&b, r, &r->choices[i]));
-    }
-    SKF_GO(e, skf_buf_u8(&b, ']'));
+    SKF_GO(e, r->ask.is_extract ? put_extraction(&b, r) : put_answers(&b, g, r));
     SKF_GO(e, put_usage(&b, r));
     SKF_GO(e, skf_buf_u8(&b, '}'));
     SKF_GO(e, skf_http_set_header(r->http, "x-skiff-version", r->version));

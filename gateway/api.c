@@ -22,17 +22,26 @@ static bool is_json_type(const char *type)
     return type && strncasecmp(type, json, n) == 0 && (!type[n] || type[n] == ';' || type[n] == ' ');
 }
 
-static void generate(struct skf_gw *g, struct skf_http_req *r, bool is_chat)
+enum kind { KIND_TEXT, KIND_CHAT, KIND_EXTRACT };
+
+static bool is_asked(enum kind kind, struct skf_http_req *r, struct skf_gw_ask *ask, struct skf_gw_refusal *no)
+{
+    size_t n;
+    const void *body = skf_http_body(r, &n);
+    if (kind == KIND_EXTRACT)
+        return is_gw_extract(body, n, skf_http_id(r), ask, no);
+    return is_gw_ask(body, n, kind == KIND_CHAT, skf_http_id(r), ask, no);
+}
+
+static void generate(struct skf_gw *g, struct skf_http_req *r, enum kind kind)
 {
     struct skf_gw_ask ask;
     struct skf_gw_refusal no = {.status = 415, .type = "invalid_request_error", .text = "Content-Type must be application/json"};
-    size_t n;
-    const void *body = skf_http_body(r, &n);
     if (!is_gw_let_in(g, r, &no)) {
         skf_gw_reply_refusal(r, &no, 0);
         return;
     }
-    if (is_json_type(skf_http_header(r, "Content-Type")) && is_gw_ask(body, n, is_chat, skf_http_id(r), &ask, &no)) {
+    if (is_json_type(skf_http_header(r, "Content-Type")) && is_asked(kind, r, &ask, &no)) {
         if (is_gw_headers_taken(g, r, &ask, &no)) {
             skf_gw_ask_new(g, r, &ask);
             return;
@@ -45,8 +54,9 @@ static void generate(struct skf_gw *g, struct skf_http_req *r, bool is_chat)
     skf_gw_reply_refusal(r, &no, 0);
 }
 
-static void chat(void *g, struct skf_http_req *r) { generate(g, r, true); }
-static void completions(void *g, struct skf_http_req *r) { generate(g, r, false); }
+static void chat(void *g, struct skf_http_req *r) { generate(g, r, KIND_CHAT); }
+static void completions(void *g, struct skf_http_req *r) { generate(g, r, KIND_TEXT); }
+static void extract(void *g, struct skf_http_req *r) { generate(g, r, KIND_EXTRACT); }
 
 /* One entry a model: the version that gets its new requests now, or would if its worker were there. */
 static enum skf_err put_model(struct skf_gw *g, skf_json *data, const struct gw_link *l, const char *adapter)
@@ -246,6 +256,7 @@ enum skf_err skf_gw_api_open(struct skf_gw *g, const struct skf_gw_opts *gw, str
     const struct skf_http_opts o = {.listen = gw->listen, .unix_path = gw->unix_path, .cert = gw->cert, .key = gw->key};
     const struct skf_http_route routes[] = {{"POST", "/v1/chat/completions", chat, g},
                                             {"POST", "/v1/completions", completions, g},
+                                            {"POST", "/v1/extract", extract, g},
                                             {"GET", "/v1/models", models, g},
                                             {"GET", "/health", health, g},
                                             {"GET", "/metrics", metrics, g}};

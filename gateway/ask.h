@@ -15,6 +15,7 @@ struct skf_gw_ask {
     uint32_t timeout_ms; /* from its coming; 0: none */
     bool is_greedy; /* the same answer each time */
     unsigned n;          /* answers */
+    bool is_extract; /* the answer is an object of its own, not a message */
     uint8_t *frame; /* a packed ToWorker; skf_free */
     size_t frame_len;
 };
@@ -27,5 +28,7 @@ struct skf_gw_refusal {
 SKF_MUST enum skf_err skf_gw_ask_terms(struct skf_gw_ask *ask, bool is_batch, uint32_t timeout_ms);
 /* `id` is the request's number on the worker's connection. False: `no` says why, and nothing is to be freed. */
 bool is_gw_ask(const void *body, size_t n, bool is_chat, uint64_t id, struct skf_gw_ask *ask, struct skf_gw_refusal *no);
+/* The same of {"text", "schema", "instructions", and what else a chat may have}: an object that the schema accepts, out of the text. */
+bool is_gw_extract(const void *body, size_t n, uint64_t id, struct skf_gw_ask *ask, struct skf_gw_refusal *no);
 
 #endif

@@ -126,6 +126,18 @@ def test_tools(port):
     check(status == 200 and not r["choices"][0]["message"].get("tool_calls"), "what a tool said goes in", r)
 
 
+def test_extract(port):
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "y"]}}, "required": ["a", "b"]}
+    status, body = ask(port, "/v1/extract", text="the low words", schema=schema)
+    r = json.loads(body)
+    check(status == 200 and r["object"] == "extraction" and r["finish_reason"] == "stop" and r["usage"]["completion_tokens"] > 5, "an object out of a text", body)
+    schemas.validate(r["data"], schema)
+    check(json.loads(ask(port, "/v1/extract", text="t", schema=schema, max_tokens=3)[1])["data"] is None, "one that was cut is none")
+    for bad, param in (({"schema": schema}, "text"), ({"text": "t"}, "schema"), ({"text": "t", "schema": schema, "n": 2}, "n"), ({"text": "t", "schema": {"not": {}}}, "response_format")):
+        status, body = ask(port, "/v1/extract", **bad)
+        check(status == 400 and json.loads(body)["error"]["param"] == param, f"a bad {param} is refused", status, body)
+
+
 tiny_model.write(MODEL, context=2048)
 p = subprocess.Popen([SKIFF, "serve", "-m", MODEL, "--threads", "1"], stdout=subprocess.PIPE, text=True, env=dict(os.environ, XDG_RUNTIME_DIR=TMP))
 try:
@@ -133,6 +145,7 @@ try:
     test_schemas(port_)
     test_answers(port_)
     test_tools(port_)
+    test_extract(port_)
 finally:
     p.terminate()
     p.wait(30 * SLOW)
