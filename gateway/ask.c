@@ -300,6 +300,12 @@ static bool is_adapter(struct gw_parser *p)
     return true;
 }
 
+/* What is asked of an answer besides what it answers. */
+static bool is_besides(struct gw_parser *p)
+{
+    return is_terms(p) && is_sampling(p) && is_stops(p) && is_supported(p) && is_prediction(p) && is_gw_more(p);
+}
+
 static bool is_frame(struct gw_parser *p)
 {
     const skf_json *model = skf_gw_member(p->body, "model"), *options = skf_gw_member(p->body, "stream_options");
@@ -318,7 +324,7 @@ static bool is_frame(struct gw_parser *p)
     if (options && !is_json_obj(options))
         return is_gw_refused(p, "stream_options", NULL, "stream_options must be an object, not %s", skf_gw_kind(options));
     if (!is_gw_flag(p, p->body, "stream", &p->ask->stream) || !is_gw_flag(p, options, "include_usage", &p->ask->include_usage) ||
-        !is_terms(p) || !is_sampling(p) || !is_stops(p) || !is_supported(p) || !is_prediction(p) || !is_gw_more(p) || !(p->ask->is_chat ? is_messages(p) : is_prompt(p)))
+        !is_besides(p) || !(p->ask->is_chat ? is_messages(p) : is_prompt(p)))
         return false;
     p->generate.is_chat = p->ask->is_chat;
     p->generate.sampling = &p->sampling;
