@@ -357,6 +357,23 @@ static void failed_(struct skf_gw *g, struct gw_req *r, const Skiff__V1__Finishe
     }
 }
 
+/* Notes the end of one answer. */
+static struct gw_choice *choice_over(struct gw_req *r, const Skiff__V1__Finished *f)
+{
+    struct gw_choice *c = &r->choices[f->choice];
+    bool is_length = strcmp(f->reason, "length") == 0;
+    snprintf(c->finish, sizeof c->finish, "%s", is_length ? "length" : c->calls ? "tool_calls" : "stop");
+    c->is_over = true;
+    r->tokens += f->completion_tokens;
+    r->drafted_tokens += f->drafted_tokens;
+    r->accepted_tokens += f->accepted_tokens;
+    if (f->choice == 0) {
+        r->prompt_tokens = f->prompt_tokens;
+        r->cached_tokens = f->cached_tokens;
+    }
+    return c;
+}
+
 void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f)
 {
     struct skf_gw *g = l->g;
@@ -378,17 +395,7 @@ void skf_gw_finished_(struct gw_link *l, const Skiff__V1__Finished *f)
         failed_(g, r, f);
         return;
     }
-    struct gw_choice *c = &r->choices[f->choice];
-    bool is_length = strcmp(f->reason, "length") == 0;
-    snprintf(c->finish, sizeof c->finish, "%s", is_length ? "length" : c->calls ? "tool_calls" : "stop");
-    c->is_over = true;
-    r->tokens += f->completion_tokens;
-    r->drafted_tokens += f->drafted_tokens;
-    r->accepted_tokens += f->accepted_tokens;
-    if (f->choice == 0) {
-        r->prompt_tokens = f->prompt_tokens;
-        r->cached_tokens = f->cached_tokens;
-    }
+    struct gw_choice *c = choice_over(r, f);
     if (r->ask.stream && !r->is_begun) /* not one token had text */
         e = skf_gw_put_begin(g, r);
     if (e == SKF_OK && r->ask.stream)

@@ -54,7 +54,7 @@ void skf_gw_shadow_(struct skf_gw *g, const struct gw_link *main, const struct s
     struct gw_link *l = g->links;
     while (l && !(l->is_routed && l->shadow_permille && l->connected && !l->is_leaving && strcmp(l->model, main->model) == 0))
         l = l->next;
-    if (!l || !ask->is_greedy || is_busy_(g, l) || *find_(g, id) || skf_random(&dice, sizeof dice) != SKF_OK ||
+    if (!l || !ask->is_greedy || ask->n > 1 || is_busy_(g, l) || *find_(g, id) || skf_random(&dice, sizeof dice) != SKF_OK ||
         dice % 1000 >= l->shadow_permille)
         return;
     struct gw_shadow *s = skf_calloc(1, sizeof *s);
