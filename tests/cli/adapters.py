@@ -78,7 +78,7 @@ def test_loading(port):
     folder = [d for d in os.listdir(TMP) if d.startswith("skiff-serve-")][0]
     s = socket.socket(socket.AF_UNIX)
     s.settimeout(30 * SLOW)
-    s.connect(os.path.join(TMP, folder, "worker.sock"))
+    s.connect(os.path.join(TMP, folder, "worker0.sock"))
 
     def read():
         n = struct.unpack("<I", s.recv(4, socket.MSG_WAITALL))[0]
