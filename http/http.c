@@ -184,9 +184,10 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *conn, const 
                                   const char *data, size_t *n, void **cls)
 {
     (void)version;
+    struct http_door *d = ctx;
     struct skf_http_req *r = *cls;
     if (!r)
-        return begin(ctx, conn, url, method, cls);
+        return begin(d->h, conn, url, method, cls);
     if (*n) {
         take_body(r, data, *n);
         *n = 0;
@@ -194,6 +195,7 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *conn, const 
     }
     if (!r->called) {
         r->called = true;
+        skf_http_wait(d, conn, false);
         dispatch(r);
     }
     enum MHD_Result ok = MHD_YES;
@@ -212,9 +214,8 @@ static enum MHD_Result on_request(void *ctx, struct MHD_Connection *conn, const 
 
 static void on_completed(void *ctx, struct MHD_Connection *conn, void **cls, enum MHD_RequestTerminationCode why)
 {
-    (void)ctx;
-    (void)conn;
     struct skf_http_req *r = *cls;
+    skf_http_wait(ctx, conn, true);
     if (!r)
         return;
     *cls = NULL;
@@ -383,6 +384,7 @@ static struct skf_http *new_server(const struct skf_http_opts *o, const struct s
     if (!h)
         return NULL;
     h->watch_fd = h->stop_fd = -1;
+    h->doors[0].h = h->doors[1].h = h;
     pthread_mutex_init(&h->lock, NULL);
     pthread_cond_init(&h->idle, NULL);
     h->body_limit = o->body_limit ? o->body_limit : 1 << 20;
@@ -402,7 +404,8 @@ unsigned skf_http_connections(const struct skf_http *h)
 {
     unsigned all = 0;
     for (int i = 0; i < 2; i++) {
-        const union MHD_DaemonInfo *info = h->daemon[i] ? MHD_get_daemon_info(h->daemon[i], MHD_DAEMON_INFO_CURRENT_CONNECTIONS) : NULL;
+        struct MHD_Daemon *daemon = h->doors[i].daemon;
+        const union MHD_DaemonInfo *info = daemon ? MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS) : NULL;
         all += info ? info->num_connections : 0;
     }
     return all;
@@ -477,8 +480,7 @@ static enum skf_err read_pem(const char *path, uint8_t **pem, struct skf_why *wh
 }
 
 /* Serves from fd, which becomes the daemon's; with TLS where pem says so. */
-static enum skf_err start_daemon(struct skf_http *h, const struct skf_http_opts *o, int fd, uint8_t *const *pem, struct MHD_Daemon **d,
-                                 struct skf_why *why)
+static enum skf_err start_daemon(struct http_door *d, const struct skf_http_opts *o, int fd, uint8_t *const *pem, struct skf_why *why)
 {
     unsigned flags = MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME | (pem ? MHD_USE_TLS : 0u);
     const struct MHD_OptionItem tls[] = {
@@ -487,11 +489,12 @@ static enum skf_err start_daemon(struct skf_http *h, const struct skf_http_opts 
         {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t) "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"},
         {MHD_OPTION_END, 0, NULL},
     };
-    *d = MHD_start_daemon(flags, 0, NULL, NULL, on_request, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
-                          on_completed, h, MHD_OPTION_CONNECTION_LIMIT, o->max_connections ? o->max_connections : 1024u,
-                          MHD_OPTION_CONNECTION_TIMEOUT, o->idle_seconds ? o->idle_seconds : 60u,
-                          MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(16 << 10), MHD_OPTION_ARRAY, pem ? tls : tls + 3, MHD_OPTION_END);
-    if (*d)
+    d->max = o->max_connections ? o->max_connections : 1024u;
+    d->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, d, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
+                                 on_completed, d, MHD_OPTION_NOTIFY_CONNECTION, skf_http_on_connection, d, MHD_OPTION_CONNECTION_LIMIT,
+                                 d->max, MHD_OPTION_CONNECTION_TIMEOUT, o->idle_seconds ? o->idle_seconds : 60u,
+                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(16 << 10), MHD_OPTION_ARRAY, pem ? tls : tls + 3, MHD_OPTION_END);
+    if (d->daemon)
         return SKF_OK;
     close(fd);
     if (pem)
@@ -503,12 +506,12 @@ static void stop_daemons(struct skf_http *h)
 {
     int fd[2] = {-1, -1};
     for (int i = 0; i < 2; i++)
-        if (h->daemon[i])
-            fd[i] = MHD_quiesce_daemon(h->daemon[i]);
+        if (h->doors[i].daemon)
+            fd[i] = MHD_quiesce_daemon(h->doors[i].daemon);
     lose_all(h);
     for (int i = 0; i < 2; i++) {
-        if (h->daemon[i])
-            MHD_stop_daemon(h->daemon[i]);
+        if (h->doors[i].daemon)
+            MHD_stop_daemon(h->doors[i].daemon);
         if (fd[i] != MHD_INVALID_SOCKET)
             close(fd[i]);
     }
@@ -533,10 +536,10 @@ enum skf_err skf_http_open(const struct skf_http_opts *o, const struct skf_http_
         SKF_GO(e, read_pem(o->key, &pem[1], why));
     SKF_GO(e, start_watcher(h, why));
     SKF_GO(e, listen_on(o->listen, &fd, &h->port, why));
-    SKF_GO(e, start_daemon(h, o, fd, o->cert ? pem : NULL, &h->daemon[0], why));
+    SKF_GO(e, start_daemon(&h->doors[0], o, fd, o->cert ? pem : NULL, why));
     if (o->unix_path) {
         SKF_GO(e, listen_at(h, o->unix_path, &fd, why));
-        SKF_GO(e, start_daemon(h, o, fd, NULL, &h->daemon[1], why));
+        SKF_GO(e, start_daemon(&h->doors[1], o, fd, NULL, why));
     }
     *out = h;
 out:

@@ -7,7 +7,8 @@
  *
  * What hostile clients can make it use is bounded: connections (max_connections), bytes of headers (16 KiB a connection), bytes of
  * bodies (body_limit each, 64 MiB together), bytes of a stream that its reader has not taken (stream_limit), time without a byte
- * (idle_seconds).
+ * (idle_seconds).  Nor can connections that ask nothing keep others out: when all but a sixteenth of the places are taken, the one that
+ * has waited longest for a request's end is closed for each that comes.
  *
  * Locks: a call below takes the request's own lock and libmicrohttpd's for a moment and calls nobody back, so it may be made under
  * the caller's locks.  `gone` is called with none held.

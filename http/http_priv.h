@@ -1,4 +1,4 @@
-/* What the two halves of the server share: http.c has the server and its threads, reply.c the answers. */
+/* What the parts of the server share: http.c has the server and its threads, reply.c the answers, conns.c who waits. */
 #ifndef SKF_HTTP_HTTP_PRIV_H
 #define SKF_HTTP_HTTP_PRIV_H
 
@@ -10,9 +10,17 @@
 
 enum { HTTP_HEADERS_MAX = 16, HTTP_BODIES_MAX = 64 << 20 };
 
+/* One way in, and its connections: those that wait for a request, from who has waited longest. */
+struct http_door {
+    struct skf_http *h;
+    struct MHD_Daemon *daemon; /* NULL: none */
+    struct http_conn *oldest, *newest;
+    unsigned n_open, n_waiting, max;
+};
+
 struct skf_http {
-    struct MHD_Daemon *daemon[2]; /* of the port, and of the Unix socket; NULL: none */
-    char unix_path[108];          /* "": none; removed at the end */
+    struct http_door doors[2]; /* the port, and the Unix socket */
+    char unix_path[108];       /* "": none; removed at the end */
     struct skf_http_route *routes;
     size_t n_routes, body_limit, stream_limit;
     int watch_fd, stop_fd; /* epoll of suspended clients; written to end the watcher */
@@ -55,6 +63,10 @@ struct skf_http_req {
     void (*gone_fn)(void *ctx, uint64_t id);
     void *gone_ctx;
 };
+
+/* For libmicrohttpd, with the door; and whether this connection now waits for a request. On the door's own thread. */
+void skf_http_on_connection(void *door, struct MHD_Connection *conn, void **socket_context, enum MHD_ConnectionNotificationCode what);
+void skf_http_wait(struct http_door *d, struct MHD_Connection *conn, bool is_waiting);
 
 /* All with r->lock held. */
 void skf_http_suspend_(struct skf_http_req *r); /* on the server's thread */

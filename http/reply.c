@@ -140,6 +140,18 @@ enum skf_err skf_http_reply_error(struct skf_http_req *r, unsigned status, const
 }
 
 /* ---- streams ----------------------------------------------------------------------------------------------------------- */
+/*
+ * Ends the answer and the connection.  libmicrohttpd (0.9.75 to 1.0.1), when it polls by epoll, leaves a connection whose reader ends with
+ * an error closed but not cleaned up: nothing looks at it again until it is the one that has been silent longest, and until then it
+ * counts against the limit of connections.  One that is resumed is looked at in the next round.
+ */
+static ssize_t end_unfinished(struct skf_http_req *r)
+{
+    MHD_suspend_connection(r->conn);
+    MHD_resume_connection(r->conn);
+    return MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
 /* On the server's thread: what waits, or the end, or nothing yet (and then the connection sleeps until there is more). */
 static ssize_t on_more(void *ctx, uint64_t pos, char *to, size_t max)
 {
@@ -149,7 +161,7 @@ static ssize_t on_more(void *ctx, uint64_t pos, char *to, size_t max)
     pthread_mutex_lock(&r->lock);
     size_t n = SKF_MIN(max, r->out.len - r->sent);
     if (r->cut || r->gone) {
-        got = MHD_CONTENT_READER_END_WITH_ERROR;
+        got = end_unfinished(r);
     } else if (n) {
         memcpy(to, r->out.data + r->sent, n);
         r->sent += n;

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import socket
@@ -184,12 +185,20 @@ def test_keys():
     check(r.returncode == 1 and r.stdout == "" and r.stderr.count("\n") == 1, "a name that cannot be", r)
 
 
+def resident_kib(pid):
+    return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{pid}/status").read()).group(1))
+
+
 def test_floods(s):
     """Idle connections, clients that leave at once, one that does not read: the others are served, nothing is left."""
     body = json.dumps({"prompt": "the", "max_tokens": 250, "temperature": 1, "stream": True}).encode()
     request = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     want = s.ask("POST", "/v1/chat/completions", CHAT)[2]
-    idle = [socket.create_connection(("127.0.0.1", s.port)) for _ in range(500)]
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limit = most if most != resource.RLIM_INFINITY and most < 4096 else 4096
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+    before = resident_kib(s.gateway())
+    idle = [socket.create_connection(("127.0.0.1", s.port)) for _ in range(min(1000, limit - 200))]
     slow = socket.create_connection(("127.0.0.1", s.port))
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     slow.sendall(request)
@@ -203,6 +212,7 @@ def test_floods(s):
             c.recv(50)
         c.close()
     asker.join()
+    check(s.ask("GET", "/health")[0] == 200 and resident_kib(s.gateway()) - before < 64 << 10, "a thousand idle clients lock nobody out, in little memory")
     texts = {json.loads(g[2])["choices"][0]["message"]["content"] for g in got if g[0] == 200}
     check(len(texts) == 1 and texts == {json.loads(want)["choices"][0]["message"]["content"]}, "whoever stays is told the same", [g[0] for g in got], texts)
     refused = [g for g in got if g[0] != 200]

@@ -1,6 +1,7 @@
 /* The HTTP layer: routes, limits, answers from other threads, clients that leave, many at once. */
 #include "tests/lib/http_client.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
@@ -192,6 +193,8 @@ static void test_cut(void **state)
     (void)state;
     char a[4096] = "";
     size_t len = 0;
+    int other = client_connect(skf_http_port(server)); /* silent for longer, so the server's look at who is silent ends with it */
+    assert_true(is_within(50, is_connections, 1));
     int fd = client_connect(skf_http_port(server));
     client_request(fd, "GET", "/hold", NULL, NULL);
     struct skf_http_req *r = wait_held();
@@ -201,7 +204,9 @@ static void test_cut(void **state)
     skf_http_release(r); /* begun, not ended */
     assert_true(is_client_read(fd, a, sizeof a, &len, NULL));
     assert_null(strstr(a, "\r\n0\r\n")); /* so the client can see that it is not whole */
+    assert_true(is_within(50, is_connections, 1)); /* and its place is free, though the client has not closed its end */
     close(fd);
+    close(other);
 }
 
 /* Seen while nothing is sent, and while a stream runs; told once, and puts fail from then on. */
@@ -340,6 +345,48 @@ static void test_idle_connections(void **state)
     assert_true(is_within(600, is_connections, 0)); /* a thousand ends, told one by one on a busy machine */
 }
 
+static bool is_open(int fd)
+{
+    char c;
+    return recv(fd, &c, 1, MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+static bool is_closed(int fd) { return !is_open(fd); }
+
+/* More that wait than there are places: who has waited longest makes room, a request under way and a fresh connection stay. */
+static void test_idle_make_room(void **state)
+{
+    (void)state;
+    static const struct skf_http_route routes[] = {{"GET", "/hello", hello, hi}, {"GET", "/hold", hold, NULL}};
+    const struct skf_http_opts o = {.listen = "127.0.0.1:0", .max_connections = 64};
+    struct skf_http *h = NULL;
+    struct skf_why why = {{0}};
+    char a[4096] = "";
+    size_t len = 0;
+    int fds[300], n = (int)SKF_COUNT(fds);
+    assert_int_equal(skf_http_open(&o, routes, SKF_COUNT(routes), &h, &why), SKF_OK);
+    int busy = client_connect(skf_http_port(h));
+    client_request(busy, "GET", "/hold", NULL, NULL);
+    struct skf_http_req *r = wait_held();
+    for (int i = 0; i < n; i++) {
+        fds[i] = client_connect(skf_http_port(h));
+        if (i % 2)
+            client_send(fds[i], "GET /hello HTTP/1.1\r\nX: ", 24);
+    }
+    assert_int_equal(client_ask(skf_http_port(h), "GET", "/hello", NULL, NULL, a, sizeof a), 200);
+    for (int i = 0; i < n - 64; i++)
+        assert_true(is_within(50, is_closed, fds[i]));
+    for (int i = n - 2; i < n; i++)
+        assert_true(is_open(fds[i]));
+    assert_int_equal(atomic_load(&n_gone), 0);
+    assert_int_equal(skf_http_reply(r, 200, "text/plain", "still here", 10), SKF_OK);
+    skf_http_release(r);
+    assert_true(is_client_read(busy, a, sizeof a, &len, "still here"));
+    for (int i = 0; i < n; i++)
+        close(fds[i]);
+    close(busy);
+    skf_http_close(h);
+}
+
 static void *close_server(void *ctx)
 {
     skf_http_close(ctx);
@@ -401,6 +448,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_slow_reader, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_streams, setup, teardown),
         cmocka_unit_test_setup_teardown(test_idle_connections, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_idle_make_room, setup, teardown),
         cmocka_unit_test_setup_teardown(test_close_while_held, setup, teardown),
         cmocka_unit_test_setup_teardown(test_listen_errors, setup, teardown),
     };
