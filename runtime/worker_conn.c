@@ -26,21 +26,22 @@ void skf_worker_gen_free_(struct worker *w, struct worker_gen *gen)
     skf_free(gen);
 }
 
-bool is_worker_gen_taken(struct worker_conn *c, struct worker_gen *gen)
+enum skf_err skf_worker_gen_take(struct worker_conn *c, struct worker_gen *gen, struct skf_why *why)
 {
     struct worker *w = c->w;
-    bool ok = true;
     pthread_mutex_lock(&w->lock);
-    for (const struct worker_gen *g = w->gens; g; g = g->next)
-        ok = ok && !(g->conn == c && g->id == gen->id);
-    if (ok) {
+    enum skf_err e = w->quitting ? skf_fail(why, SKF_ERR_STATE, "this worker is leaving") : SKF_OK; /* it may have stepped for the last time */
+    for (const struct worker_gen *g = w->gens; e == SKF_OK && g; g = g->next)
+        if (g->conn == c && g->id == gen->id)
+            e = skf_fail(why, SKF_ERR_ARG, "a generation with this number runs already");
+    if (e == SKF_OK) {
         gen->next = w->gens;
         w->gens = gen;
         w->n_gens++;
         c->refs++;
     }
     pthread_mutex_unlock(&w->lock);
-    return ok;
+    return e;
 }
 
 /* The engine has it; it may have finished meanwhile, and gen with it. */

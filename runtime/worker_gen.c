@@ -314,10 +314,9 @@ void skf_worker_generate(struct worker_conn *c, Skiff__V1__ToWorker *m)
     enum skf_err e = prompt_of(c->w, g, &first.ids, &first.n_ids, &why);
     if (e == SKF_OK && !(gen = gen_new(c, g, 0)))
         e = skf_fail(&why, SKF_ERR_NOMEM, "out of memory");
-    if (gen && !is_worker_gen_taken(c, gen)) {
+    if (gen && (e = skf_worker_gen_take(c, gen, &why)) != SKF_OK) {
         skf_worker_answer_free(gen->answer);
         skf_free(gen);
-        e = skf_fail(&why, SKF_ERR_ARG, "a generation with this number runs already");
     }
     if (e != SKF_OK) {
         skf_worker_refuse(c, g->id, e, why.text);

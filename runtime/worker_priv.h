@@ -92,8 +92,8 @@ void *skf_worker_write_loop(void *conn);
 void *skf_worker_read_loop(void *conn);
 void *skf_worker_accept_loop(void *worker);
 void skf_worker_conn_put_(struct worker_conn *c); /* drops one reference */
-/* A generation becomes one of its connection's, unless its number runs already; the engine has it; it is over (with the lock). */
-bool is_worker_gen_taken(struct worker_conn *c, struct worker_gen *gen);
+/* A generation becomes one of its connection's, unless its number runs already or the worker is leaving; the engine has it; it is over (with the lock). */
+SKF_MUST enum skf_err skf_worker_gen_take(struct worker_conn *c, struct worker_gen *gen, struct skf_why *why);
 void skf_worker_gen_note(struct worker_conn *c, const struct worker_gen *gen, uint64_t id, uint64_t handle);
 void skf_worker_gen_free_(struct worker *w, struct worker_gen *gen);
 void skf_worker_cancel_all(struct worker *w);

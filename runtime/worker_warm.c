@@ -128,8 +128,7 @@ void skf_worker_warm(struct worker_conn *c, const Skiff__V1__Warm *m)
         e = skf_fail(&why, SKF_ERR_NOMEM, "out of memory");
     if (e == SKF_OK) {
         *gen = (struct worker_gen){.conn = c, .id = m->id, .warm = x};
-        if (!is_worker_gen_taken(c, gen))
-            e = skf_fail(&why, SKF_ERR_ARG, "a generation with this number runs already");
+        e = skf_worker_gen_take(c, gen, &why);
     }
     if (e == SKF_OK) {
         next(gen);

@@ -244,6 +244,17 @@ def test_quit(pb, peer, p):
 
 
 def test_signals(pb):
+    for i in range(12):  # whenever it comes: before the request is read, while it is taken, behind it
+        p = start("--file", MODEL, "--threads", "1")
+        peer = Peer(pb)
+        peer.read()
+        peer.generate(1, "the", max_tokens=250, temperature=1.0)
+        time.sleep(i % 4 * 0.001)
+        p.send_signal(signal.SIGTERM)
+        while peer.s.recv(65536):
+            pass
+        if not check(p.wait(20 * SLOW) == 0, "SIGTERM ends it well, whenever it comes", p.returncode):
+            break
     p = start("--file", MODEL, "--threads", "1")
     peer = Peer(pb)
     check(peer.read().hello.model == "tiny", "named by its file when nothing else is said")

@@ -182,7 +182,7 @@ static void test_long_prompts_do_not_stall(void **state)
 {
     static struct answer streams[2], alone[2], rest[2];
     struct opened o;
-    open_tiny(&o, &(struct skf_engine_opts){.threads = 1, .portion = 4, .gap = 10000, .gather_busy_ms = -1, .gather_idle_ms = -1});
+    open_tiny(&o, &(struct skf_engine_opts){.threads = 1, .portion = 4, .gap = 10000, .gather_busy_ms = -1, .gather_idle_ms = -1, .speculate = -1});
     unsigned seed[2] = {10, 0};
     for (int i = 0; i < 2; i++) /* two that do not come to an end by themselves */
         for (seed[i] += i ? seed[0] : 0; alone[i].n < 200; run_all(o.e))
