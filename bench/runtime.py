@@ -4,7 +4,7 @@ one and two threads, every instruction set of this machine; against llama.cpp (b
 by a plain sum over a block far larger than the caches, and the share of it that decoding reaches. Runs are interleaved; the table has medians.
 
 Then the same model pruned by `skiff quantize --prune` (from the published weights: the figures are of speed), computed with from its packed form and from
-its rows (SKF_SPARSE=off), and how many bytes of pruned matrices each reads.
+its rows (SKF_SPARSE=off), and how many bytes of pruned matrices each reads (bench/results/pruned.json).
 """
 import argparse
 import itertools
@@ -113,9 +113,9 @@ def main():
         else:
             print(f"{what}: {path} is not there")
     ratios(rows)
-    if not a.no_pruned:
-        rows.extend(sparse(skiff, model, [cpu for _, cpu in ways]))
     common.write("runtime", rows, peer=bool(tools))
+    if not a.no_pruned:
+        common.write("pruned", list(sparse(skiff, model, [cpu for _, cpu in ways])))
 
 
 if __name__ == "__main__":
