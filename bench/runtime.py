@@ -59,12 +59,12 @@ def memory_rate(threads):
         return float(subprocess.run([program, str(threads)], capture_output=True, text=True, check=True).stdout)
 
 
-def model_rows(skiff, tools, what, model, ways):
+def model_rows(skiff, tools, what, model, ways, runs_each):
     for threads in sorted({1, min(2, common.machine()["cores"])}):
         got = {name: [] for name, _ in ways + [("llama.cpp", None)] * bool(tools)}
         batch = {name: [] for name in got}
         reads = []
-        for _ in range(RUNS):
+        for _ in range(runs_each):
             reads.append(memory_rate(threads))
             for name, cpu in ways:
                 r = ours(skiff, model, threads, cpu, args=("--batch", str(STREAMS)))
@@ -100,6 +100,7 @@ def ratios(rows):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--build", default="build")
+    ap.add_argument("--runs", type=int, default=RUNS, help="of each, interleaved")
     ap.add_argument("--no-pruned", action="store_true", help="leave out the pruned models")
     a = ap.parse_args()
     skiff, model = os.path.join(os.path.abspath(a.build), "skiff"), os.path.join(os.environ["SKF_MODELS"], "published.gguf")
@@ -109,7 +110,7 @@ def main():
     for what, file in (("SmolLM2-135M Q4_1", "published.gguf"), ("Gemma-3-270m Q4_K_M", "gemma-3-270m-q4_k_m.gguf")):
         path = os.path.join(os.environ["SKF_MODELS"], file)
         if os.path.exists(path):
-            rows.extend(model_rows(skiff, tools, what, path, ways))
+            rows.extend(model_rows(skiff, tools, what, path, ways, a.runs))
         else:
             print(f"{what}: {path} is not there")
     ratios(rows)
