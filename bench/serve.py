@@ -2,7 +2,7 @@
 """Serving SmolLM2-135M Q4_1 on two threads: `skiff serve` and llama.cpp's llama-server (bench/peers/llama.py builds it), one after the other in turns.
 
 one stream      128 tokens after a short prompt: tokens a second between the first and the last, against `skiff bench` of the same run
-first token     from starting the server to the first token of its first answer; memory then (all its processes' Pss)
+first token     from starting a server for one conversation to the first token of its first answer; memory then (all its processes' Pss)
 shared prefix   a prompt of some 500 tokens was answered once; then eight clients send it at once, each with another ending: time to the first token, the middle one and the last
 streams         1, 4, 8 and 16 clients at once, 64 tokens each: all tokens a second, and the longest gap between two tokens of a stream
 
@@ -101,8 +101,8 @@ def together(server, asks):
 
 def measure(server):
     """Everything of one server's life, as numbers by name."""
-    out = {"exec_to_first_token_s": server.first(message("Hello"))}
-    out["memory_bytes"] = server.pss()
+    out = {}
+    server.first(message("Hello"))
     one = server.ask(message(SHORT), TOKENS)
     out["one_stream_tokens_per_s"] = (len(one["times"]) - 1) / (one["times"][-1] - one["times"][0])
     server.ask(message("Begin.", LONG), 8)
@@ -116,6 +116,12 @@ def measure(server):
     return out
 
 
+def start(server):
+    """Of a server for one conversation of 2,048 tokens: how soon it answers, and what it holds then."""
+    first = server.first(message("Hello"))
+    return {"exec_to_first_token_s": first, "memory_bytes": server.pss()}
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--build", default="build")
@@ -126,19 +132,23 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         served = os.path.join(folder, "m.gguf")
         os.symlink(model, served)
-        ways = {"skiff": (lambda port: [skiff, "serve", "-m", served, "--listen", f"127.0.0.1:{port}", "--threads", str(THREADS), "--slots", "16"])}
+        ways = {"skiff": (lambda port, slots: [skiff, "serve", "-m", served, "--listen", f"127.0.0.1:{port}", "--threads", str(THREADS), "--slots", str(slots),
+                                               "--context", "2048"])}
         if tools:
-            ways["llama.cpp"] = lambda port: [tools["llama-server"], "-m", served, "--host", "127.0.0.1", "--port", str(port), "-t", str(THREADS), "-np", "16",
-                                              "-c", str(16 * 2048), "--no-webui"]
+            ways["llama.cpp"] = lambda port, slots: [tools["llama-server"], "-m", served, "--host", "127.0.0.1", "--port", str(port), "-t", str(THREADS), "-np", str(slots),
+                                                     "-c", str(slots * 2048), "--no-webui"]
         got, port = {w: [] for w in ways}, 18300
         for _ in range(a.runs):
             for way, command in ways.items():
-                port += 1
-                s = Server(command(port), port)
-                try:
-                    got[way].append(measure(s))
-                finally:
-                    s.stop()
+                numbers = {}
+                for slots, what in ((1, start), (16, measure)):
+                    port += 1
+                    s = Server(command(port, slots), port)
+                    try:
+                        numbers.update(what(s))
+                    finally:
+                        s.stop()
+                got[way].append(numbers)
                 if way == "skiff":
                     r = json.loads(subprocess.run([skiff, "bench", "-m", model, "--threads", str(THREADS), "-p", "0", "--json"], capture_output=True, text=True, check=True).stdout)
                     got[way][-1]["kernels_tokens_per_s"] = r["decode_tokens_per_s"]
