@@ -144,4 +144,5 @@ def main():
     common.write("footprint", rows, model_bytes=os.path.getsize(v1), disk=disk)
 
 
-main()
+if __name__ == "__main__":
+    main()
