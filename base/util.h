@@ -30,6 +30,9 @@ static inline float skf_bits_float(uint32_t u)
     return v.f;
 }
 
+/* Length of the valid UTF-8 character at p[n] (RFC 3629); 0 for anything else, for none, and for NUL. */
+size_t skf_utf8_len(const void *p, size_t n);
+
 /* ---- time ---------------------------------------------------------------------------------------------------------- */
 int64_t skf_now_unix(void);   /* wall clock, seconds; what skf_clock_set says, when a test set it */
 uint64_t skf_now_ns(void);    /* monotonic */

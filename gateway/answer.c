@@ -35,27 +35,13 @@ static enum skf_err put_string(struct skf_buf *b, const char *s)
     return skf_buf_u8(b, '"');
 }
 
-/* Length of the valid UTF-8 character at p (RFC 3629), 0 for anything else and for NUL. */
-static size_t char_len(const unsigned char *p, size_t n)
-{
-    size_t len = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
-    if (p[0] == 0 || len > n)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
-        return 0;
-    return len;
-}
-
 /* A token's bytes as a string: what is no character becomes U+FFFD. Gives how many characters there were. */
 static enum skf_err put_bytes(struct skf_buf *b, const ProtobufCBinaryData *t, uint64_t *characters)
 {
     char part[8];
     SKF_TRY(skf_buf_u8(b, '"'));
     for (size_t i = 0; i < t->len; ++*characters) {
-        size_t n = char_len(t->data + i, t->len - i);
+        size_t n = skf_utf8_len(t->data + i, t->len - i);
         memcpy(part, n ? (const char *)t->data + i : "\xEF\xBF\xBD", n ? n : 3);
         part[n ? n : 3] = 0;
         SKF_TRY(put_escaped(b, part));

@@ -1,7 +1,6 @@
 /*
  * The engine's state, for its files: engine.c (opening, text), queue.c (requests that come, wait, begin and leave), step.c (steps), advance.c
- * (from logits to tokens and text), ahead.c (several tokens of a sequence in one
- * step), eval.c (evaluation).
+ * (from logits to tokens and text), ahead.c (several tokens of a sequence in one step), eval.c (evaluation).
  */
 #ifndef SKF_RUNTIME_ENGINE_PRIV_H
 #define SKF_RUNTIME_ENGINE_PRIV_H

@@ -39,20 +39,6 @@ void skf_worker_say_(struct worker_conn *c, const Skiff__V1__FromWorker *m)
     skf_free(p);
 }
 
-/* Length of the valid UTF-8 character at p (RFC 3629), 0 for anything else and for NUL. */
-static size_t char_len(const unsigned char *p, size_t n)
-{
-    size_t len = p[0] < 0x80 ? 1 : p[0] < 0xC2 ? 0 : p[0] < 0xE0 ? 2 : p[0] < 0xF0 ? 3 : p[0] < 0xF5 ? 4 : 0;
-    if (p[0] == 0 || len > n)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F) || (p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F))
-        return 0;
-    return len;
-}
-
 /* A copy with U+FFFD for every byte that is no text; NULL when there is no memory. */
 static char *clean(const char *s, size_t n)
 {
@@ -61,7 +47,7 @@ static char *clean(const char *s, size_t n)
     if (!to)
         return NULL;
     for (size_t i = 0; i < n;) {
-        size_t len = char_len((const unsigned char *)s + i, n - i);
+        size_t len = skf_utf8_len(s + i, n - i);
         memcpy(to + k, len ? s + i : "\xEF\xBF\xBD", len ? len : 3);
         k += len ? len : 3;
         i += len ? len : 1;
